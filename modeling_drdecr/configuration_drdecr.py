@@ -1,0 +1,88 @@
+"""Configuration of a DR.DECR model: the encoder's own configuration and the width of the projection.
+
+On disk the configuration is flat: `config.json` is the encoder's own, with its own `model_type`, and one more key
+`"drdecr"` that holds our fields. Loaders that know nothing of this package (Stanford ColBERT, PyLate,
+sentence-transformers) then find an ordinary encoder; this class folds the file back into an encoder configuration and
+our fields. How texts become tokens is the processor's business and kept in `processor_config.json`.
+"""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+ON_DISK_KEY = "drdecr"
+
+
+class DrDecrConfig(PreTrainedConfig):
+    """Configuration of `DrDecrModel` and `DrDecrTeacher`.
+
+    Args:
+        encoder_config: configuration of the encoder, as an object, a dictionary with a `model_type`, or None for the
+            paper's XLM-R base.
+        embedding_dim: width of a token embedding after the projection (default 128, the paper's).
+
+    Raises:
+        ValueError: if `embedding_dim` is not a positive integer.
+    """
+
+    model_type = "drdecr"
+    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta")}  # noqa: RUF012
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    embedding_dim: int = 128
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Build the encoder's configuration and check our fields."""
+        super().__post_init__(**kwargs)
+        if isinstance(self.embedding_dim, bool) or not isinstance(self.embedding_dim, int) or self.embedding_dim < 1:
+            raise ValueError(
+                f"embedding_dim: expected a positive integer, got {self.embedding_dim!r}. The paper's width is 128."
+            )
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder's hidden states (asked for by DeepSpeed and by peft)."""
+        return self.encoder_config.hidden_size
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """Return the encoder's configuration."""
+        return self.encoder_config.get_text_config(decoder=decoder, encoder=encoder)
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `config.json` of a DR.DECR checkpoint or of a bare encoder, and fold the flat form."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        return cls._fold(config_dict), kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration from the flat or the nested form."""
+        return super().from_dict(cls._fold(config_dict), **kwargs)
+
+    @classmethod
+    def _fold(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
+        if "encoder_config" in config_dict or config_dict.get("model_type", cls.model_type) == cls.model_type:
+            return dict(config_dict)
+        encoder = dict(config_dict)
+        ours = encoder.pop(ON_DISK_KEY, {})
+        shared = {key: encoder.pop(key) for key in ("auto_map", "transformers_version") if key in encoder}
+        encoder.pop("architectures", None)
+        if "dtype" in encoder:
+            shared["dtype"] = encoder["dtype"]
+        return {**shared, **ours, "model_type": cls.model_type, "encoder_config": encoder}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return the flat form that is written to `config.json`."""
+        ours = super().to_diff_dict()
+        encoder = self.encoder_config.to_diff_dict()
+        encoder.pop("_name_or_path", None)
+        for key in ("encoder_config", "model_type", "architectures"):
+            ours.pop(key, None)
+        shared = {
+            key: ours.pop(key) for key in ("auto_map", "transformers_version", "dtype") if ours.get(key) is not None
+        }
+        # Stanford ColBERT, PyLate and sentence-transformers recognise a ColBERT checkpoint by this architecture.
+        return {**encoder, **shared, "architectures": ["HF_ColBERT"], ON_DISK_KEY: ours}

@@ -1,0 +1,212 @@
+"""Student and teacher: any transformers encoder, a bias-free projection, one L2-normalised vector a token."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput, logging
+
+from .configuration_drdecr import DrDecrConfig
+from .encoding_drdecr import encode_texts, pad_embeddings
+from .processing_drdecr import DrDecrProcessor
+from .scoring_drdecr import maxsim
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class DrDecrOutput(ModelOutput):
+    """Output of `DrDecrModel`.
+
+    Args:
+        embeddings: `(batch, tokens, embedding_dim)`, L2-normalised for every token, padding included: what counts is
+            said by the processor's `scoring_mask`, never by zeros.
+        last_hidden_state: `(batch, tokens, hidden_size)`, the encoder's output before the projection.
+        hidden_states: the encoder's hidden states, with `output_hidden_states=True`.
+        attentions: the encoder's attentions, with `output_attentions=True`.
+    """
+
+    embeddings: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class DrDecrPreTrainedModel(PreTrainedModel):
+    """Weights, attention back ends and the processor that belongs to a checkpoint."""
+
+    config: DrDecrConfig
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules: list[str] = []  # noqa: RUF012  # post_init merges the encoder's
+
+    processor: DrDecrProcessor | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a DR.DECR checkpoint, or a bare encoder under a new projection, with its processor.
+
+        Takes what `PreTrainedModel.from_pretrained` takes. The processor comes from the same place and the same
+        revision; it is what `encode_queries` and `encode_documents` use.
+        """
+        # Copied because the parent takes the entries out; these say where the files are, so the processor needs them too.
+        where = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "proxies")
+        source = {key: kwargs[key] for key in where if kwargs.get(key) is not None}
+        output = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = output[0] if isinstance(output, tuple) else output  # a tuple with `output_loading_info=True`
+        if pretrained_model_name_or_path is not None:
+            model.processor = DrDecrProcessor.load_if_there(pretrained_model_name_or_path, **source)
+        return output
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save weights, configuration, modelling code and, if there is one, the processor: a folder that loads alone."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.processor is not None and kwargs.get("is_main_process", True):
+            self.processor.save_pretrained(save_directory)
+
+
+class DrDecrModel(DrDecrPreTrainedModel):
+    """Multilingual ColBERT: one encoder for queries and documents and a projection (paper, section 3; the student).
+
+    The encoder sits under the attribute name that transformers gives it (`bert`, `roberta`, `model` ...), so that the
+    weights of a bare encoder, of a masked language model and of a Stanford ColBERT checkpoint load without renaming.
+
+    Args:
+        config: the configuration.
+    """
+
+    def __init__(self, config: DrDecrConfig) -> None:
+        super().__init__(config)
+        encoder = AutoModel.from_config(config.encoder_config, **_without_pooler(config.encoder_config))
+        self.base_model_prefix = encoder.base_model_prefix
+        setattr(self, self.base_model_prefix, encoder)
+        self.linear = nn.Linear(config.encoder_config.hidden_size, config.embedding_dim, bias=False)
+        self.post_init()
+
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The encoder below the projection."""
+        return getattr(self, self.base_model_prefix)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the encoder's word embeddings."""
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the encoder's word embeddings."""
+        self.encoder.set_input_embeddings(value)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> DrDecrOutput:
+        """Encode tokens into L2-normalised embeddings.
+
+        Args:
+            input_ids: `(batch, tokens)`.
+            attention_mask: `(batch, tokens)`, true or 1 where the encoder may look; default everywhere.
+            **kwargs: passed to the encoder (`output_hidden_states`, `position_ids` ...). `scoring_mask`, which the
+                processor returns beside these, is not the encoder's business and is left out.
+
+        Returns:
+            `DrDecrOutput`.
+        """
+        kwargs.pop("scoring_mask", None)
+        kwargs.pop("return_dict", None)
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(torch.long)  # not every encoder takes a boolean mask
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
+        hidden = output.last_hidden_state  # (batch, tokens, hidden_size)
+        embeddings = nn.functional.normalize(self.linear(hidden.to(self.linear.weight.dtype)), dim=-1)
+        return DrDecrOutput(
+            embeddings=embeddings,
+            last_hidden_state=hidden,
+            hidden_states=getattr(output, "hidden_states", None),
+            attentions=getattr(output, "attentions", None),
+        )
+
+    def encode_queries(
+        self, texts: list[str], batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> list[Tensor]:
+        """Encode questions, in any language.
+
+        Args:
+            texts: the questions; an empty list gives an empty list.
+            batch_size: texts a forward pass (default 32). Batches are formed of texts of like length.
+            show_progress_bar: default: only for more than one batch, and only on a terminal.
+
+        Returns:
+            One float32 CPU tensor `(scoring tokens, embedding_dim)` a text, in the order given.
+
+        Raises:
+            ValueError: if `texts` is not a list of strings, or if the model has no processor.
+        """
+        return encode_texts(self, self._needs_processor().process_queries, texts, batch_size, show_progress_bar)
+
+    def encode_documents(
+        self, texts: list[str], batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> list[Tensor]:
+        """Encode passages; arguments, result and errors as in `encode_queries`. Punctuation is left out."""
+        return encode_texts(self, self._needs_processor().process_documents, texts, batch_size, show_progress_bar)
+
+    def score(self, query_embeddings: list[Tensor], document_embeddings: list[Tensor]) -> Tensor:
+        """Score every query against every document with MaxSim.
+
+        Args:
+            query_embeddings: what `encode_queries` returned, not empty.
+            document_embeddings: what `encode_documents` returned, not empty.
+
+        Returns:
+            float32 `(num_queries, num_documents)`.
+        """
+        queries, query_mask = pad_embeddings(query_embeddings)
+        documents, document_mask = pad_embeddings(document_embeddings)
+        return maxsim(queries, documents, query_mask, document_mask)
+
+    def _needs_processor(self) -> DrDecrProcessor:
+        if self.processor is None:
+            raise ValueError(
+                "This model has no processor, so it cannot read text. Load model and processor from one folder with "
+                "`from_pretrained`, or set `model.processor = DrDecrProcessor(tokenizer)`."
+            )
+        return self.processor
+
+
+class DrDecrTeacher(DrDecrModel):
+    """A frozen `DrDecrModel`: no gradient, always in evaluation mode (the paper's English ColBERT).
+
+    Its checkpoint is that of a `DrDecrModel`; either class opens it.
+    """
+
+    def __init__(self, config: DrDecrConfig) -> None:
+        super().__init__(config)
+        self.requires_grad_(False)
+        self.train(False)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as `DrDecrModel.from_pretrained` does, and freeze: loading makes new, trainable parameters."""
+        output = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        (output[0] if isinstance(output, tuple) else output).requires_grad_(False)
+        return output
+
+    def train(self, mode: bool = True) -> "DrDecrTeacher":
+        """Stay in evaluation mode, whatever is asked: a teacher with dropout teaches noise."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> DrDecrOutput:
+        """Encode as `DrDecrModel.forward` does, without recording gradients."""
+        return super().forward(input_ids, attention_mask, **kwargs)
+
+
+def _without_pooler(encoder_config: PreTrainedConfig) -> dict[str, bool]:
+    """Leave the pooler out where there is one: it gets no gradient, which distributed training takes for an error."""
+    encoder_class = MODEL_MAPPING[type(encoder_config)]
+    if isinstance(encoder_class, tuple):
+        encoder_class = encoder_class[0]
+    takes_it = "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters
+    return {"add_pooling_layer": False} if takes_it else {}

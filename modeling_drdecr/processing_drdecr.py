@@ -1,0 +1,267 @@
+"""Texts to tokens: markers, prefixes, lengths, and the three masks that must never be mixed up.
+
+- *attention_mask*: the encoder may look at this token. Query expansion tokens are not looked at by default.
+- *scoring_mask*: this token takes part in MaxSim. Punctuation in documents does not.
+- padding: neither. It exists only to make a rectangle, and is false in both.
+"""
+
+import string
+import unicodedata
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import PROCESSOR_NAME, cached_file
+
+PRIMEQA_MARKERS = (9748, 9749)
+"""Ordinary XLM-R vocabulary ids that PrimeQA's DrDecr checkpoints use as query and document marker."""
+
+
+class DrDecrProcessor(ProcessorMixin):
+    """Turns questions and passages into the tensors of `DrDecrModel`.
+
+    Input is `<s> MARKER prefix text </s>`; lengths count everything. All settings are saved in `processor_config.json`.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        query_length: tokens a query may take, special tokens included (default 32, the paper's).
+        document_length: tokens a document may take, special tokens included (default 180, the paper's).
+        query_marker: token, or its id, put after the first special token of a query; default none. It must be in the
+            vocabulary.
+        document_marker: the same for documents.
+        query_prefix: text put before a query (`"query: "` for the E5 family); default none.
+        document_prefix: text put before a document (`"passage: "` for the E5 family); default none.
+        score_special_tokens: whether `<s>`, `</s>` and markers take part in MaxSim (default True, the paper's).
+        score_prefix: whether the tokens of the prefix take part in MaxSim (default False).
+        skip_punctuation: leave document tokens out of MaxSim that are punctuation to a reader, by the characters they
+            stand for (default True, the paper's).
+        query_expansion: `"none"` (default) or `"mask"`: fill queries with mask tokens up to `query_length`, which take
+            part in MaxSim (Khattab and Zaharia 2020, section 3.2).
+        attend_to_expansion: whether other tokens see the expansion tokens (default False, as in ColBERT).
+        legacy_primeqa: reproduce the masks of the authors' code for their checkpoints: padding fills queries and takes
+            part in MaxSim, `<s>` does not, the punctuation list holds first sub-tokens, markers are ids 9748 and 9749.
+
+    Raises:
+        ValueError: for a length without room for text, an unknown marker or expansion, or expansion without a mask
+            token.
+    """
+
+    # No keyword-only marker here: transformers reads the accepted arguments from positions.
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        query_length: int = 32,
+        document_length: int = 180,
+        query_marker: str | int | None = None,
+        document_marker: str | int | None = None,
+        query_prefix: str = "",
+        document_prefix: str = "",
+        score_special_tokens: bool = True,
+        score_prefix: bool = False,
+        skip_punctuation: bool = True,
+        query_expansion: str = "none",
+        attend_to_expansion: bool = False,
+        legacy_primeqa: bool = False,
+    ) -> None:
+        super().__init__(tokenizer)
+        if legacy_primeqa:
+            query_marker = PRIMEQA_MARKERS[0] if query_marker is None else query_marker
+            document_marker = PRIMEQA_MARKERS[1] if document_marker is None else document_marker
+        self.query_length, self.document_length = query_length, document_length
+        self.query_marker, self.document_marker = query_marker, document_marker
+        self.query_prefix, self.document_prefix = query_prefix, document_prefix
+        self.score_special_tokens, self.score_prefix = score_special_tokens, score_prefix
+        self.skip_punctuation = skip_punctuation
+        self.query_expansion, self.attend_to_expansion = query_expansion, attend_to_expansion
+        self.legacy_primeqa = legacy_primeqa
+        self._before, self._after = _special_ids(tokenizer)
+        self._punctuation: dict[int, bool] = {}
+        self._validate()
+
+    def process_queries(self, texts: list[str]) -> BatchFeature:
+        """Tokenise questions.
+
+        Args:
+            texts: a non-empty list of strings, in any language.
+
+        Returns:
+            `input_ids` int64, `attention_mask` bool and `scoring_mask` bool, each `(batch, longest or query_length)`.
+
+        Raises:
+            ValueError: for an empty list or something that is not a string.
+        """
+        rows, roles = self._tokenise(texts, self.query_length, self.query_marker, self.query_prefix)
+        expanded = self.query_expansion == "mask" or self.legacy_primeqa
+        filler = self.tokenizer.mask_token_id if self.query_expansion == "mask" else self.tokenizer.pad_token_id
+        input_ids, roles_matrix = self._rectangle(rows, roles, self.query_length if expanded else None, filler)
+        is_text = roles_matrix != PADDING
+        if self.legacy_primeqa:
+            return _feature(input_ids, is_text, input_ids != 0)
+        scoring = self._scores(roles_matrix)
+        if not expanded:
+            return _feature(input_ids, is_text, scoring)
+        attention = torch.ones_like(is_text) if self.attend_to_expansion else is_text
+        return _feature(input_ids, attention, scoring | ~is_text)
+
+    def process_documents(self, texts: list[str]) -> BatchFeature:
+        """Tokenise passages; arguments, result and errors as in `process_queries`, up to `document_length` tokens."""
+        rows, roles = self._tokenise(texts, self.document_length, self.document_marker, self.document_prefix)
+        input_ids, roles_matrix = self._rectangle(rows, roles, None, self.tokenizer.pad_token_id)
+        is_text = roles_matrix != PADDING
+        if self.legacy_primeqa:
+            return _feature(input_ids, is_text, (input_ids != 0) & ~self._is_listed_by_primeqa(input_ids))
+        scoring = self._scores(roles_matrix)
+        if self.skip_punctuation:
+            scoring &= ~(self._is_punctuation(input_ids) & (roles_matrix == TEXT))
+        return _feature(input_ids, is_text, scoring)
+
+    @classmethod
+    def load_if_there(cls, name_or_path: Any, **kwargs: Any) -> "DrDecrProcessor | None":
+        """Load the processor of a checkpoint; from a bare encoder, its tokenizer with default settings; else None."""
+        if cached_file(name_or_path, PROCESSOR_NAME, **_QUIET, **kwargs) is not None:
+            return cls.from_pretrained(name_or_path, **kwargs)
+        if cached_file(name_or_path, "tokenizer_config.json", **_QUIET, **kwargs) is not None:
+            return cls(AutoTokenizer.from_pretrained(name_or_path, **kwargs))
+        return None
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of the tensors that the model takes."""
+        return ["input_ids", "attention_mask", "scoring_mask"]
+
+    def _tokenise(
+        self, texts: list[str], length: int, marker: str | int | None, prefix: str
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Return token ids and, for each, its role."""
+        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"Expected a non-empty list of strings to tokenise, got {_describe(texts)}. Wrap a single text in a list."
+            )
+        head = [*self._before, *([] if marker is None else [self._marker_id(marker)])]
+        room = length - len(head) - len(self._after)
+        # Prefix and text are tokenised as one string, as the encoder saw them in its training.
+        encoded = self.tokenizer(
+            [prefix + text for text in texts],
+            add_special_tokens=False,
+            truncation=True,
+            max_length=room,
+            padding=False,
+            return_attention_mask=False,
+            return_offsets_mapping=bool(prefix),
+            verbose=False,
+        )
+        rows, roles = [], []
+        for index, ids in enumerate(encoded["input_ids"]):
+            body = [TEXT] * len(ids)
+            if prefix:
+                body = [TEXT if end > len(prefix) else PREFIX for _, end in encoded["offset_mapping"][index]]
+            rows.append([*head, *ids, *self._after])
+            roles.append([*[SPECIAL] * len(head), *body, *[SPECIAL] * len(self._after)])
+        return rows, roles
+
+    def _rectangle(
+        self, rows: list[list[int]], roles: list[list[int]], length: int | None, filler: int
+    ) -> tuple[Tensor, Tensor]:
+        longest = max(len(row) for row in rows) if length is None else length
+        input_ids = torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
+        return input_ids, torch.tensor([row + [PADDING] * (longest - len(row)) for row in roles])
+
+    def _scores(self, roles: Tensor) -> Tensor:
+        scoring = roles == TEXT
+        if self.score_special_tokens:
+            scoring |= roles == SPECIAL
+        return scoring | (roles == PREFIX) if self.score_prefix else scoring
+
+    def _is_punctuation(self, input_ids: Tensor) -> Tensor:
+        """Tell by the characters a token stands for, whichever way its tokenizer writes them down."""
+        unknown = [token_id for token_id in input_ids.unique().tolist() if token_id not in self._punctuation]
+        for token_id in unknown:
+            self._punctuation[token_id] = is_punctuation(self.tokenizer.decode([token_id]))
+        flags = [[self._punctuation[token_id] for token_id in row] for row in input_ids.tolist()]
+        return torch.tensor(flags)
+
+    def _is_listed_by_primeqa(self, input_ids: Tensor) -> Tensor:
+        first = [self.tokenizer(sign, add_special_tokens=False)["input_ids"][0] for sign in string.punctuation]
+        return torch.isin(input_ids, torch.tensor(first))
+
+    def _marker_id(self, marker: str | int) -> int:
+        if isinstance(marker, int):
+            return marker
+        marker_id = self.tokenizer.get_vocab().get(marker)
+        if marker_id is None:
+            raise ValueError(
+                f"Marker {marker!r} is not in the tokenizer's vocabulary. Choose a token that is (BERT has '[unused0]'), or "
+                "add it with `tokenizer.add_tokens` and resize the model's embeddings."
+            )
+        return marker_id
+
+    def _validate(self) -> None:
+        if not getattr(self.tokenizer, "is_fast", True):
+            raise ValueError("DrDecrProcessor expects a fast tokenizer, got a slow one. Load it with AutoTokenizer.")
+        if self.tokenizer.pad_token_id is None:
+            raise ValueError("DrDecrProcessor expects a tokenizer with a padding token. Set `tokenizer.pad_token`.")
+        if self.query_expansion not in ("none", "mask"):
+            raise ValueError(f"query_expansion: expected 'none' or 'mask', got {self.query_expansion!r}.")
+        if self.query_expansion == "mask" and self.tokenizer.mask_token_id is None:
+            raise ValueError("query_expansion='mask' needs a tokenizer with a mask token. Use query_expansion='none'.")
+        sides = (
+            ("query", self.query_length, self.query_marker, self.query_prefix),
+            ("document", self.document_length, self.document_marker, self.document_prefix),
+        )
+        for name, length, marker, prefix in sides:
+            taken = len(self._before) + len(self._after)
+            taken += 0 if marker is None else len([self._marker_id(marker)])
+            taken += len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else 0
+            if length <= taken:
+                raise ValueError(
+                    f"{name}_length: expected more than the {taken} tokens that marker, prefix and special tokens take, got "
+                    f"{length}. The paper's lengths are 32 and 180."
+                )
+
+
+PADDING, SPECIAL, PREFIX, TEXT = range(4)
+"""Roles of a token: which of them count is decided by the processor's settings."""
+
+# What `cached_file` must not raise for, when a file is only asked for.
+_QUIET = {
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_gated_repo": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
+
+
+def is_punctuation(text: str) -> bool:
+    """Tell whether a token's text holds nothing that a reader would search for: signs, or white space alone.
+
+    >>> [is_punctuation(text) for text in ("?!", "。", "", "a.", "7")]
+    [True, True, True, False, False]
+    """
+    return all(
+        character in string.punctuation or character.isspace() or unicodedata.category(character).startswith("P")
+        for character in text
+    )
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids that a tokenizer puts before and after a text."""
+    body = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    for start in range(len(whole) - len(body) + 1):
+        if whole[start : start + len(body)] == body:
+            return whole[:start], whole[start + len(body) :]
+    raise ValueError(
+        f"{type(tokenizer).__name__} changes a text when it adds special tokens, so they cannot be told apart. Use a "
+        "tokenizer that puts them around the text."
+    )
+
+
+def _feature(input_ids: Tensor, attention_mask: Tensor, scoring_mask: Tensor) -> BatchFeature:
+    return BatchFeature({"input_ids": input_ids, "attention_mask": attention_mask, "scoring_mask": scoring_mask})
+
+
+def _describe(texts: Any) -> str:
+    if isinstance(texts, list | tuple):
+        odd = next((text for text in texts if not isinstance(text, str)), None)
+        return "an empty list" if not texts else f"a list with {odd!r}"
+    return type(texts).__name__

@@ -1,0 +1,158 @@
+"""Late-interaction scoring: MaxSim of all pairs and of each query's own candidates.
+
+Pure functions: tensors in, tensors out. Masks are boolean and mean "this token counts". einsum letters: b queries,
+m documents, n candidates of one query, q query tokens, t document tokens, d dimensions.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+DEFAULT_MEMORY_BUDGET = 256 * 2**20
+"""Bytes that the largest similarity block of one `maxsim` call may take."""
+
+EMPTY_DOCUMENT_SIMILARITY = -1.0
+"""What a query token scores against a document without a scoring token: the lowest cosine there is."""
+
+
+def maxsim(
+    query_embeddings: Tensor,
+    document_embeddings: Tensor,
+    query_mask: Tensor,
+    document_mask: Tensor,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Tensor:
+    """Score every query against every document (Khattab and Zaharia 2020, eq. 3).
+
+    `score[b, m] = sum_q max_t <query[b, q], document[m, t]>` over the tokens that count. Products run in the embeddings'
+    dtype, the sum over query tokens in float32 (a bfloat16 sum of 32 cosines would step by 0.125).
+
+    Args:
+        query_embeddings: `(num_queries, query_tokens, dim)`, L2-normalised.
+        document_embeddings: `(num_documents, document_tokens, dim)`, L2-normalised.
+        query_mask: boolean `(num_queries, query_tokens)`; a query without a token that counts scores 0 everywhere.
+        document_mask: boolean `(num_documents, document_tokens)`; a document without a token that counts gives each
+            query token -1, the lowest cosine.
+        memory_budget: bytes that one block of similarities may take (default 256 MiB). Documents are scored in blocks;
+            with gradients, blocks are recomputed in the backward pass instead of being kept.
+
+    Returns:
+        float32 `(num_queries, num_documents)`.
+
+    Raises:
+        ValueError: for shapes that do not belong together or masks that are not boolean.
+    """
+    _check(query_embeddings, document_embeddings, query_mask, document_mask, document_dims=3)
+    num_queries, query_tokens, _ = query_embeddings.shape
+    num_documents, document_tokens, _ = document_embeddings.shape
+    if 0 in (num_queries, num_documents):
+        return query_embeddings.new_zeros((num_queries, num_documents), dtype=torch.float32)
+    bytes_per_document = num_queries * query_tokens * max(document_tokens, 1) * query_embeddings.element_size()
+    block = max(1, memory_budget // max(bytes_per_document, 1))
+    if block >= num_documents:
+        return _all_pairs(query_embeddings, document_embeddings, query_mask, document_mask)
+    blocks = zip(document_embeddings.split(block), document_mask.split(block), strict=True)
+    scores = [_recomputed(_all_pairs, query_embeddings, documents, query_mask, mask) for documents, mask in blocks]
+    return torch.cat(scores, dim=1)  # (num_queries, num_documents)
+
+
+def maxsim_candidates(
+    query_embeddings: Tensor,
+    document_embeddings: Tensor,
+    query_mask: Tensor,
+    document_mask: Tensor,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Tensor:
+    """Score each query against its own candidates: the form that distillation needs.
+
+    Args:
+        query_embeddings: `(batch, query_tokens, dim)`, L2-normalised.
+        document_embeddings: `(batch, candidates, document_tokens, dim)`, L2-normalised.
+        query_mask: boolean `(batch, query_tokens)`.
+        document_mask: boolean `(batch, candidates, document_tokens)`.
+        memory_budget: bytes that one block of similarities may take (default 256 MiB); blocks run over queries.
+
+    Returns:
+        float32 `(batch, candidates)`; empty queries and documents as in `maxsim`.
+
+    Raises:
+        ValueError: as in `maxsim`.
+    """
+    _check(query_embeddings, document_embeddings, query_mask, document_mask, document_dims=4)
+    batch, query_tokens, _ = query_embeddings.shape
+    candidates, document_tokens = document_mask.shape[1:]
+    if 0 in (batch, candidates):
+        return query_embeddings.new_zeros((batch, candidates), dtype=torch.float32)
+    bytes_per_query = query_tokens * candidates * max(document_tokens, 1) * query_embeddings.element_size()
+    block = max(1, memory_budget // max(bytes_per_query, 1))
+    if block >= batch:
+        return _own_candidates(query_embeddings, document_embeddings, query_mask, document_mask)
+    tensors = (query_embeddings, document_embeddings, query_mask, document_mask)
+    blocks = zip(*(tensor.split(block) for tensor in tensors), strict=True)
+    return torch.cat([_recomputed(_own_candidates, *parts) for parts in blocks])  # (batch, candidates)
+
+
+def _all_pairs(
+    query_embeddings: Tensor, document_embeddings: Tensor, query_mask: Tensor, document_mask: Tensor
+) -> Tensor:
+    num_queries, query_tokens, dim = query_embeddings.shape
+    num_documents, document_tokens, _ = document_embeddings.shape
+    # One matrix product instead of an einsum over four axes: 1.7 times as fast on a CPU.
+    similarities = query_embeddings.reshape(-1, dim) @ document_embeddings.reshape(-1, dim).T
+    similarities = similarities.view(num_queries, query_tokens, num_documents, document_tokens).transpose(1, 2)
+    return _sum_of_best(similarities, query_mask[:, None], document_mask[None, :, None])
+
+
+def _own_candidates(
+    query_embeddings: Tensor, document_embeddings: Tensor, query_mask: Tensor, document_mask: Tensor
+) -> Tensor:
+    similarities = torch.einsum("bqd,bntd->bnqt", query_embeddings, document_embeddings)
+    return _sum_of_best(similarities, query_mask[:, None], document_mask[:, :, None])
+
+
+def _sum_of_best(similarities: Tensor, query_mask: Tensor, document_mask: Tensor) -> Tensor:
+    """Reduce `(..., query_tokens, document_tokens)` to scores; the masks broadcast against it."""
+    if similarities.shape[-1] == 0:
+        best = similarities.new_full(similarities.shape[:-1], EMPTY_DOCUMENT_SIMILARITY)
+    else:
+        # The lowest number, not zero: a padded token at 0 would beat a real match at -0.2.
+        lowest = torch.finfo(similarities.dtype).min
+        best = similarities.masked_fill(~document_mask, lowest).amax(dim=-1)  # (..., query_tokens)
+        best = torch.where(document_mask.any(dim=-1), best, EMPTY_DOCUMENT_SIMILARITY)
+    return best.float().masked_fill(~query_mask, 0.0).sum(dim=-1)
+
+
+def _recomputed(function, *tensors: Tensor) -> Tensor:  # noqa: ANN001
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return checkpoint(function, *tensors, use_reentrant=False)
+    return function(*tensors)
+
+
+def _check(
+    query_embeddings: Tensor, document_embeddings: Tensor, query_mask: Tensor, document_mask: Tensor, document_dims: int
+) -> None:
+    documents = "(num_documents, document_tokens, dim)" if document_dims == 3 else "(batch, candidates, tokens, dim)"
+    if query_embeddings.dim() != 3 or document_embeddings.dim() != document_dims:
+        raise ValueError(
+            f"maxsim expects query embeddings (num_queries, query_tokens, dim) and document embeddings {documents}, got "
+            f"{tuple(query_embeddings.shape)} and {tuple(document_embeddings.shape)}. Add or remove a batch dimension."
+        )
+    if query_embeddings.shape[-1] != document_embeddings.shape[-1]:
+        raise ValueError(
+            f"maxsim expects one embedding dimension, got {query_embeddings.shape[-1]} for queries and "
+            f"{document_embeddings.shape[-1]} for documents. Encode both with the same model or the same `embedding_dim`."
+        )
+    if document_dims == 4 and query_embeddings.shape[0] != document_embeddings.shape[0]:
+        raise ValueError(
+            f"maxsim_candidates expects one row of candidates for each query, got {query_embeddings.shape[0]} queries and "
+            f"{document_embeddings.shape[0]} rows. Use `maxsim` to score all pairs."
+        )
+    for name, mask, embeddings in (
+        ("query", query_mask, query_embeddings),
+        ("document", document_mask, document_embeddings),
+    ):
+        if mask.dtype != torch.bool or mask.shape != embeddings.shape[:-1]:
+            raise ValueError(
+                f"maxsim expects a boolean {name} mask of shape {tuple(embeddings.shape[:-1])}, got {mask.dtype} of shape "
+                f"{tuple(mask.shape)}. Pass the processor's `scoring_mask`."
+            )

@@ -1,0 +1,1 @@
+"""Search over encoded passages with exact MaxSim."""

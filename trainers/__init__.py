@@ -1,0 +1,1 @@
+"""Alignment, losses and the trainers of the stages."""
