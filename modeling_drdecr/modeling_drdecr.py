@@ -108,14 +108,14 @@ class DrDecrModel(DrDecrPreTrainedModel):
         Args:
             input_ids: `(batch, tokens)`.
             attention_mask: `(batch, tokens)`, true or 1 where the encoder may look; default everywhere.
-            **kwargs: passed to the encoder (`output_hidden_states`, `position_ids` ...). `scoring_mask`, which the
-                processor returns beside these, is not the encoder's business and is left out.
+            **kwargs: passed to the encoder (`output_hidden_states`, `position_ids` ...). `scoring_mask` and `text_mask`,
+                which the processor returns beside these, are not the encoder's business and are left out.
 
         Returns:
             `DrDecrOutput`.
         """
-        kwargs.pop("scoring_mask", None)
-        kwargs.pop("return_dict", None)
+        for name in ("scoring_mask", "text_mask", "return_dict"):
+            kwargs.pop(name, None)
         if attention_mask is not None:
             attention_mask = attention_mask.to(torch.long)  # not every encoder takes a boolean mask
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)

@@ -1,8 +1,9 @@
-"""Texts to tokens: markers, prefixes, lengths, and the three masks that must never be mixed up.
+"""Texts to tokens: markers, prefixes, lengths, and the masks that must never be mixed up.
 
 - *attention_mask*: the encoder may look at this token. Query expansion tokens are not looked at by default.
 - *scoring_mask*: this token takes part in MaxSim. Punctuation in documents does not.
-- padding: neither. It exists only to make a rectangle, and is false in both.
+- *text_mask*: this token stands for the text itself: no special token, marker, prefix or expansion. What may be aligned.
+- padding: none of these. It exists only to make a rectangle, and is false in all.
 """
 
 import string
@@ -86,7 +87,8 @@ class DrDecrProcessor(ProcessorMixin):
             texts: a non-empty list of strings, in any language.
 
         Returns:
-            `input_ids` int64, `attention_mask` bool and `scoring_mask` bool, each `(batch, longest or query_length)`.
+            `input_ids` int64, and `attention_mask`, `scoring_mask`, `text_mask` bool, each `(batch, longest)`, or
+            `(batch, query_length)` with expansion.
 
         Raises:
             ValueError: for an empty list or something that is not a string.
@@ -95,26 +97,27 @@ class DrDecrProcessor(ProcessorMixin):
         expanded = self.query_expansion == "mask" or self.legacy_primeqa
         filler = self.tokenizer.mask_token_id if self.query_expansion == "mask" else self.tokenizer.pad_token_id
         input_ids, roles_matrix = self._rectangle(rows, roles, self.query_length if expanded else None, filler)
-        is_text = roles_matrix != PADDING
+        is_real = roles_matrix != PADDING
         if self.legacy_primeqa:
-            return _feature(input_ids, is_text, input_ids != 0)
+            return _feature(input_ids, is_real, input_ids != 0, roles_matrix)
         scoring = self._scores(roles_matrix)
         if not expanded:
-            return _feature(input_ids, is_text, scoring)
-        attention = torch.ones_like(is_text) if self.attend_to_expansion else is_text
-        return _feature(input_ids, attention, scoring | ~is_text)
+            return _feature(input_ids, is_real, scoring, roles_matrix)
+        attention = torch.ones_like(is_real) if self.attend_to_expansion else is_real
+        return _feature(input_ids, attention, scoring | ~is_real, roles_matrix)
 
     def process_documents(self, texts: list[str]) -> BatchFeature:
         """Tokenise passages; arguments, result and errors as in `process_queries`, up to `document_length` tokens."""
         rows, roles = self._tokenise(texts, self.document_length, self.document_marker, self.document_prefix)
         input_ids, roles_matrix = self._rectangle(rows, roles, None, self.tokenizer.pad_token_id)
-        is_text = roles_matrix != PADDING
+        is_real = roles_matrix != PADDING
         if self.legacy_primeqa:
-            return _feature(input_ids, is_text, (input_ids != 0) & ~self._is_listed_by_primeqa(input_ids))
+            scoring = (input_ids != 0) & ~self._is_listed_by_primeqa(input_ids)
+            return _feature(input_ids, is_real, scoring, roles_matrix)
         scoring = self._scores(roles_matrix)
         if self.skip_punctuation:
             scoring &= ~(self._is_punctuation(input_ids) & (roles_matrix == TEXT))
-        return _feature(input_ids, is_text, scoring)
+        return _feature(input_ids, is_real, scoring, roles_matrix)
 
     @classmethod
     def load_if_there(cls, name_or_path: Any, **kwargs: Any) -> "DrDecrProcessor | None":
@@ -128,7 +131,7 @@ class DrDecrProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors that the model takes."""
-        return ["input_ids", "attention_mask", "scoring_mask"]
+        return ["input_ids", "attention_mask", "scoring_mask", "text_mask"]
 
     def _tokenise(
         self, texts: list[str], length: int, marker: str | int | None, prefix: str
@@ -256,8 +259,9 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
     )
 
 
-def _feature(input_ids: Tensor, attention_mask: Tensor, scoring_mask: Tensor) -> BatchFeature:
-    return BatchFeature({"input_ids": input_ids, "attention_mask": attention_mask, "scoring_mask": scoring_mask})
+def _feature(input_ids: Tensor, attention_mask: Tensor, scoring_mask: Tensor, roles: Tensor) -> BatchFeature:
+    masks = {"attention_mask": attention_mask, "scoring_mask": scoring_mask, "text_mask": roles == TEXT}
+    return BatchFeature({"input_ids": input_ids, **masks})
 
 
 def _describe(texts: Any) -> str:

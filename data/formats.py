@@ -1,0 +1,261 @@
+"""Readers of the public file formats, each into the one schema (`schema.py`).
+
+A path may hold `{language}`, which stands for each of the `languages`, and environment variables such as `$DRDECR_DATA`.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+
+from .schema import QuestionSet, parallel_set, qualified
+
+Languages = list[str] | dict[str, str]
+"""Language codes; or, where a source has names of its own, `{code: name in the path}`."""
+
+
+def read_tsv(path: str, languages: Languages) -> Dataset:
+    """Read tab-separated pairs, other language first, then English (XOR-TyDi questions, Tatoeba, TICO-19, PUD)."""
+    rows = []
+    for code, file in _files(path, languages):
+        for number, line in _lines(file):
+            parts = line.split("\t")
+            if len(parts) != 2:
+                raise ValueError(
+                    f"{file}, line {number}: expected two fields with a tab between them, got {len(parts)}."
+                )
+            rows.append({"query": parts[0].strip(), "english": parts[1].strip(), "language": code})
+    return parallel_set(rows, path)
+
+
+def read_lines(path: str, english: str, languages: Languages) -> Dataset:
+    """Read two line-aligned files a language (NTREX, FLORES)."""
+    english_lines = [line for _, line in _lines(locate(english))]
+    rows = []
+    for code, file in _files(path, languages):
+        lines = [line for _, line in _lines(file)]
+        if len(lines) != len(english_lines):
+            raise ValueError(
+                f"{file}: expected {len(english_lines)} lines, as many as {english} has, got {len(lines)}. The files must be "
+                "aligned line by line."
+            )
+        pairs = zip(lines, english_lines, strict=True)
+        rows += [{"query": line, "english": translation, "language": code} for line, translation in pairs]
+    return parallel_set(rows, path)
+
+
+def read_mkqa(path: str, languages: Languages) -> Dataset:
+    """Read MKQA questions in several languages as parallel text (its answers are not used)."""
+    names = languages if isinstance(languages, dict) else {code: code for code in languages}
+    rows = []
+    for number, record in _records(locate(path)):
+        missing = next((name for name in ["en", *names.values()] if name not in record), None)
+        if missing is not None:
+            raise ValueError(f"{path}, line {number}: expected a question in {missing!r}, got {', '.join(record)}.")
+        rows += [{"query": record[name], "english": record["en"], "language": code} for code, name in names.items()]
+    return parallel_set(rows, path)
+
+
+def read_squad(
+    path: str,
+    languages: Languages,
+    passages: str | None = None,
+    every: int = 1,
+    titles: bool = False,
+    name: str = "squad",
+) -> QuestionSet:
+    """Read SQuAD-style JSON (SQuAD, XQuAD, TyDi QA gold passage).
+
+    Args:
+        path: the questions; with `{language}` one file a language over the same passages (XQuAD).
+        languages: codes of the questions' languages.
+        passages: a SQuAD-style file whose passages form the collection, with the same question ids (XQuAD is searched over
+            the whole SQuAD dev set); default: the passages of `path`.
+        every: keep each n-th question (default 1: all).
+        titles: whether the article's title stands before each passage (default False: the passages as they are).
+        name: of the set, and prefix of its ids.
+    """
+    source = str(passages or next(_files(path, languages))[1])
+    collection: dict[str, str] = {}
+    answers: dict[str, str] = {}
+    for document_id, text, questions in _squad_paragraphs(source, titles):
+        collection[qualified(name, document_id)] = text
+        answers.update({question["id"]: qualified(name, document_id) for question in questions})
+    rows = []
+    for code, file in _files(path, languages):
+        questions = [question for _, _, found in _squad_paragraphs(str(file), titles) for question in found]
+        for question in questions[::every]:
+            if question["id"] not in answers:
+                raise ValueError(
+                    f"{file}: question {question['id']!r} has no passage in {passages}. Use files of one set."
+                )
+            rows.append(
+                {
+                    "query_id": qualified(f"{name}-{code}", question["id"]),
+                    "query": question["question"].strip(),
+                    "language": code,
+                    "document_ids": [answers[question["id"]]],
+                    "answer": question["answers"][0]["text"],
+                }
+            )
+    return QuestionSet(name, Dataset.from_list(rows), collection)
+
+
+def read_afriqa(path: str, languages: Languages, name: str = "afriqa") -> QuestionSet:
+    """Read AfriQA: questions in languages of Africa with their English translation and English gold passage."""
+    by_text: dict[str, str] = {}
+    rows = []
+    for code, file in _files(path, languages):
+        for number, record in _records(file):
+            wanted = ("context", "question_lang", "question_translated", "answer_pivot")
+            _has(record, wanted, file, number)
+            document_id = by_text.setdefault(
+                _titled(record.get("title"), record["context"]), qualified(name, len(by_text))
+            )
+            rows.append(
+                {
+                    "query_id": qualified(f"{name}-{code}", number),
+                    "query": record["question_lang"],
+                    "english": record["question_translated"],
+                    "language": code,
+                    "document_ids": [document_id],
+                    "answer": next(iter(record["answer_pivot"]["text"]), ""),
+                }
+            )
+    return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
+
+
+def read_qed(path: str, name: str = "qed") -> QuestionSet:
+    """Read QED: questions of Natural Questions with the Wikipedia paragraph that answers them, English."""
+    fields = ("question_text", "title_text", "paragraph_text")
+    records = [(number, _has(record, fields, path, number)) for number, record in _records(locate(path))]
+    pairs = [(record["question_text"], record["title_text"], record["paragraph_text"]) for _, record in records]
+    return _english_pairs(pairs, name)
+
+
+def read_clapnq(path: str, name: str = "clapnq") -> QuestionSet:
+    """Read CLAP NQ: questions of Natural Questions with their Wikipedia passage, English."""
+    records = [_has(record, ("input", "passages"), path, number) for number, record in _records(locate(path))]
+    pairs = [(record["input"], record["passages"][0]["title"], record["passages"][0]["text"]) for record in records]
+    return _english_pairs(pairs, name)
+
+
+def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
+    """Read your own data in this package's schema.
+
+    Args:
+        questions: JSON Lines with `query_id`, `query`, `language`, `document_ids` and perhaps `english`.
+        passages: JSON Lines with `document_id`, `text` and perhaps `title`.
+        name: of the set.
+    """
+    collection = {}
+    for number, record in _records(locate(passages)):
+        _has(record, ("document_id", "text"), passages, number)
+        collection[record["document_id"]] = _titled(record.get("title"), record["text"])
+    return QuestionSet(name, Dataset.from_list([record for _, record in _records(locate(questions))]), collection)
+
+
+def read_hub_parallel(
+    name: str,
+    columns: Mapping[str, str] | None = None,
+    language: str | None = None,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+) -> Dataset:
+    """Read a parallel set from the Hub, or from a folder that `datasets.load_dataset` opens.
+
+    Args:
+        name: the dataset's Hub name or folder.
+        columns: `{its column: ours}` for columns named otherwise than `query`, `english`, `language`.
+        language: the code, where the dataset has no language column.
+        config: its configuration.
+        split: its split (default train).
+        revision: branch, tag or commit; name one for a run that can be repeated.
+    """
+    dataset = load_dataset(name, config, split=split, revision=revision).rename_columns(dict(columns or {}))
+    if language is not None:
+        dataset = dataset.add_column("language", [language] * len(dataset))
+    return parallel_set(dataset, name)
+
+
+def locate(path: str | Path) -> Path:
+    """Resolve environment variables in a path and check that the file is there.
+
+    Raises:
+        ValueError: if a variable is not set.
+        FileNotFoundError: if there is no such file or folder, with the cure.
+    """
+    resolved = os.path.expandvars(os.path.expanduser(str(path)))
+    if "$" in resolved:
+        variable = resolved[resolved.index("$") + 1 :].split("/")[0].strip("{}")
+        raise ValueError(
+            f"{path}: the environment variable {variable} is not set. Set it to the folder that holds the data."
+        )
+    if not Path(resolved).exists():
+        raise FileNotFoundError(
+            f"{resolved}: no such file or folder. Check the path in the recipe, or set DRDECR_DATA."
+        )
+    return Path(resolved)
+
+
+def _files(path: str, languages: Languages) -> Iterator[tuple[str, Path]]:
+    names = languages if isinstance(languages, dict) else {code: code for code in languages}
+    if not names:
+        raise ValueError(f"{path}: expected at least one language, got none.")
+    for code, name in names.items():
+        yield code, locate(path.format(language=name))
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    with file.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, line.rstrip("\n")
+
+
+def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(file):
+        try:
+            yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file}, line {number}: expected one JSON object a line ({error}).") from error
+
+
+def _has(record: dict[str, Any], fields: tuple[str, ...], file: str | Path, number: int) -> dict[str, Any]:
+    missing = [name for name in fields if name not in record]
+    if missing:
+        raise ValueError(
+            f"{file}, line {number}: expected the fields {', '.join(fields)}, missing {', '.join(missing)}."
+        )
+    return record
+
+
+def _squad_paragraphs(path: str, titles: bool) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    file = locate(path)
+    try:
+        articles = json.loads(file.read_text(encoding="utf-8"))["data"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected SQuAD-style JSON with a 'data' list ({error}).") from error
+    for article_number, article in enumerate(articles):
+        for number, paragraph in enumerate(article["paragraphs"]):
+            text = _titled(article.get("title") if titles else None, paragraph["context"])
+            yield f"{article_number}-{number}", text, paragraph["qas"]
+
+
+def _english_pairs(pairs: list[tuple[str, str, str]], name: str) -> QuestionSet:
+    by_text: dict[str, str] = {}
+    rows = []
+    for number, (question, title, text) in enumerate(pairs):
+        document_id = by_text.setdefault(_titled(title, text), qualified(name, len(by_text)))
+        row = {"query_id": qualified(f"{name}-en", number), "query": question, "language": "en", "answer": ""}
+        rows.append({**row, "document_ids": [document_id]})
+    return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
+
+
+def _titled(title: str | None, text: str) -> str:
+    """Put the title before the text, as DPR's passages have it. Wikipedia file names have underscores for spaces."""
+    return f"{title.replace('_', ' ')}. {text.strip()}" if title else text.strip()

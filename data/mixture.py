@@ -1,0 +1,79 @@
+"""Batches from several sets in one run, deterministic under a seed and in any number of processes."""
+
+from collections.abc import Mapping, Sized
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+
+class MixedSet(Dataset):
+    """Rows of several sets, laid out so that each batch comes from one set.
+
+    The whole order is drawn once from the seed: which set each batch comes from (with probability proportional to its
+    weight), and which of its rows (each set is shuffled and used up before it starts again). A trainer reads it front to
+    back, so a run is the same after a resume, and two processes take alternating batches of the same order.
+
+    Args:
+        sets: the sets by name; a row is a dictionary.
+        weights: how often each set is drawn; default: in proportion to its size.
+        batch_size: rows of one batch on one device.
+        num_batches: batches to lay out: steps x accumulation x processes.
+        seed: of the order.
+
+    Raises:
+        ValueError: for an empty set, a weight for a set that is not there, or weights that are not positive.
+    """
+
+    is_ordered = True
+
+    def __init__(
+        self,
+        sets: Mapping[str, Any],
+        batch_size: int,
+        num_batches: int,
+        weights: Mapping[str, float] | None = None,
+        seed: int = 12345,
+    ) -> None:
+        _check(sets, weights)
+        self.sets = dict(sets)
+        names = list(self.sets)
+        shares = np.array([float(weights[name]) if weights else len(self.sets[name]) for name in names])
+        generator = np.random.default_rng(seed)
+        chosen = generator.choice(len(names), size=num_batches, p=shares / shares.sum())
+        self._set_of_row = np.repeat(chosen, batch_size)
+        self._row = np.empty(len(self._set_of_row), dtype=np.int64)
+        for index, name in enumerate(names):
+            places = np.flatnonzero(self._set_of_row == index)
+            self._row[places] = _passes(len(self.sets[name]), len(places), generator)
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.sets[self._names[self._set_of_row[index]]][int(self._row[index])]
+
+    def batches_of(self, name: str, batch_size: int) -> int:
+        """Count the batches that come from a set."""
+        return int((self._set_of_row == self._names.index(name)).sum()) // batch_size
+
+
+def _passes(size: int, needed: int, generator: np.random.Generator) -> np.ndarray:
+    """Return `needed` row numbers: whole shuffled passes over `size` rows, the last one cut."""
+    passes = -(-needed // size)
+    order = np.concatenate([generator.permutation(size) for _ in range(passes)]) if passes else np.empty(0, np.int64)
+    return order[:needed]
+
+
+def _check(sets: Mapping[str, Sized], weights: Mapping[str, float] | None) -> None:
+    empty = [name for name, rows in sets.items() if len(rows) == 0]
+    if not sets or empty:
+        raise ValueError(f"A mixture needs sets with rows, got {'none' if not sets else f'no rows in {empty[0]!r}'}.")
+    if weights is None:
+        return
+    if set(weights) != set(sets) or any(not weight > 0 for weight in weights.values()):
+        raise ValueError(
+            f"Mixture weights: expected a positive number for each of {', '.join(sets)}, got {dict(weights)}. Leave a set out "
+            "instead of giving it 0."
+        )

@@ -1,0 +1,103 @@
+"""One schema for every source: what a row of parallel text, a question and a passage must hold."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+
+PARALLEL_COLUMNS = ("query", "english", "language")
+"""A text in another language (or a question), the same in English, and the language's code."""
+
+QUESTION_COLUMNS = ("query_id", "query", "language", "document_ids")
+"""A question and the ids of the passages that answer it; `english` and `answer` may stand beside them."""
+
+
+@dataclass
+class QuestionSet:
+    """Questions with the passages that answer them, and the collection that is searched.
+
+    Labelled English sets, labelled cross-lingual sets and retrieval test sets all have this form.
+
+    Args:
+        name: of the set, as it stands in tables and logs.
+        questions: columns `query_id`, `query`, `language`, `document_ids` and, where known, `english` and `answer`.
+        passages: `{document_id: text}`, the whole collection.
+
+    Raises:
+        ValueError: naming set, row and column, for a missing column, an empty text, a repeated query id, or an answer that
+            is not in the collection.
+    """
+
+    name: str
+    questions: Dataset
+    passages: Mapping[str, str] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the rows."""
+        check_rows(self.questions, QUESTION_COLUMNS, self.name)
+        empty = next((name for name, text in self.passages.items() if not text.strip()), None)
+        if empty is not None:
+            raise ValueError(f"{self.name}: passage {empty!r} is empty. Drop it from the collection.")
+        seen: set[str] = set()
+        for query_id, document_ids in zip(self.questions["query_id"], self.questions["document_ids"], strict=True):
+            if query_id in seen:
+                raise ValueError(
+                    f"{self.name}: query_id {query_id!r} stands twice. Give each question an id of its own."
+                )
+            seen.add(query_id)
+            unknown = next((name for name in document_ids if name not in self.passages), None)
+            if unknown is not None:
+                raise ValueError(
+                    f"{self.name}: question {query_id!r} names passage {unknown!r}, which is not among the {len(self.passages)} "
+                    "passages. Give the collection that the labels belong to."
+                )
+
+    @property
+    def qrels(self) -> dict[str, dict[str, int]]:
+        """Relevance judgements `{query_id: {document_id: 1}}`."""
+        rows = zip(self.questions["query_id"], self.questions["document_ids"], strict=True)
+        return {query_id: dict.fromkeys(document_ids, 1) for query_id, document_ids in rows}
+
+    @property
+    def languages(self) -> dict[str, str]:
+        """The language of each question, by its id."""
+        return dict(zip(self.questions["query_id"], self.questions["language"], strict=True))
+
+
+def parallel_set(rows: Iterable[Mapping[str, str]], name: str) -> Dataset:
+    """Make a parallel set of rows with `query`, `english` and `language`.
+
+    Raises:
+        ValueError: naming set and row, for a missing column or an empty text.
+    """
+    dataset = Dataset.from_list([{column: row.get(column) for column in PARALLEL_COLUMNS} for row in rows])
+    check_rows(dataset, PARALLEL_COLUMNS, name)
+    return dataset
+
+
+def check_rows(dataset: Dataset, columns: Iterable[str], name: str) -> None:
+    """Check that a dataset has the columns, and a text in each row of `query`, `english` and `language`.
+
+    Raises:
+        ValueError: naming what is wrong and where.
+    """
+    if len(dataset) == 0:
+        raise ValueError(f"{name}: expected rows, got none. Look at the path and at the filters.")
+    missing = [column for column in columns if column not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"{name}: expected the columns {', '.join(columns)}, got {', '.join(dataset.column_names)}; missing "
+            f"{', '.join(missing)}. Rename them with `columns:` in the recipe."
+        )
+    for column in {"query", "english", "language"} & set(columns):
+        for number, text in enumerate(dataset[column]):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(
+                    f"{name}, row {number + 1}: expected a text in {column!r}, got {text!r}. Drop or fill the row."
+                )
+
+
+def qualified(prefix: str, value: Any) -> str:
+    """Return an id that is unique across sets."""
+    return f"{prefix}/{value}"

@@ -1,0 +1,97 @@
+"""Exact MaxSim search: every passage is scored, nothing is approximated. Below some 10^5 passages it is also the fastest."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from drdecr.modeling_drdecr import maxsim, pad_embeddings
+
+PASSAGES_A_BLOCK = 256
+"""Passages padded together; they are sorted by length first, so little of a block is padding."""
+
+
+@dataclass
+class Hits:
+    """Ranked passages of some queries.
+
+    Args:
+        document_ids: for each query, the ids of its best passages, best first.
+        scores: for each query, their scores in the same order.
+    """
+
+    document_ids: list[list[str]]
+    scores: list[list[float]]
+
+    def as_run(self, query_ids: list[str]) -> dict[str, dict[str, float]]:
+        """Return `{query_id: {document_id: score}}`, the form that metrics take."""
+        rows = zip(query_ids, self.document_ids, self.scores, strict=True)
+        return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}
+
+
+class ExactIndex:
+    """Passage embeddings in memory, searched exhaustively.
+
+    Args:
+        document_ids: ids of the passages, without repetition.
+        embeddings: one `(tokens, dim)` tensor a passage, as `encode_documents` returns them.
+        dtype: of the kept embeddings (default float32; bfloat16 halves memory and is faster where the CPU or GPU has it).
+
+    Raises:
+        ValueError: for no passages, repeated ids, or another number of ids than of passages.
+    """
+
+    def __init__(self, document_ids: list[str], embeddings: list[Tensor], dtype: torch.dtype = torch.float32) -> None:
+        if not document_ids or len(document_ids) != len(embeddings):
+            raise ValueError(
+                f"ExactIndex expects as many ids as passages and at least one, got {len(document_ids)} ids and "
+                f"{len(embeddings)} passages."
+            )
+        if len(set(document_ids)) != len(document_ids):
+            repeated = next(i for i, name in enumerate(document_ids) if name in set(document_ids[:i]))
+            raise ValueError(f"Passage ids must differ, got {document_ids[repeated]!r} twice. Drop or rename one.")
+        order = sorted(range(len(document_ids)), key=lambda index: len(embeddings[index]))
+        self.document_ids = [document_ids[index] for index in order]
+        groups = [order[start : start + PASSAGES_A_BLOCK] for start in range(0, len(order), PASSAGES_A_BLOCK)]
+        self._blocks = [pad_embeddings([embeddings[index].to(dtype) for index in group]) for group in groups]
+
+    def __len__(self) -> int:
+        return len(self.document_ids)
+
+    def search(
+        self,
+        query_embeddings: list[Tensor],
+        top_k: int = 10,
+        batch_size: int = 64,
+        show_progress_bar: bool | None = None,
+    ) -> Hits:
+        """Find the passages with the highest MaxSim.
+
+        Args:
+            query_embeddings: one `(tokens, dim)` tensor a query, as `encode_queries` returns them.
+            top_k: passages a query (default 10); fewer if the index holds fewer.
+            batch_size: queries scored at once (default 64).
+            show_progress_bar: default: only for more than one batch, and only on a terminal.
+
+        Returns:
+            `Hits`, best first. Equal scores are ordered by the passages' length, then by their order of addition.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k: expected at least 1, got {top_k}.")
+        starts = range(0, len(query_embeddings), batch_size)
+        disable = (True if len(starts) < 2 else None) if show_progress_bar is None else not show_progress_bar
+        hits = Hits([], [])
+        for start in tqdm(starts, desc="searching", unit="batch", disable=disable):
+            scores = self.scores(query_embeddings[start : start + batch_size])
+            best = scores.topk(min(top_k, len(self)), dim=1)
+            hits.document_ids += [[self.document_ids[index] for index in row] for row in best.indices.tolist()]
+            hits.scores += best.values.tolist()
+        return hits
+
+    @torch.no_grad()
+    def scores(self, query_embeddings: list[Tensor]) -> Tensor:
+        """Score queries against every passage: float32 `(num_queries, num_passages)` in the order of `document_ids`."""
+        queries, query_mask = pad_embeddings(query_embeddings)
+        queries = queries.to(self._blocks[0][0].dtype)
+        return torch.cat([maxsim(queries, documents, query_mask, mask) for documents, mask in self._blocks], dim=1)

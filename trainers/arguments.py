@@ -1,0 +1,122 @@
+"""Settings of the stages: one dataclass a stage, all over the same named loss terms.
+
+A stage is nothing but a set of weights and the paper's numbers. Raise a second weight and one run mixes objectives.
+Every default is from Li et al. 2022 or from its authors' code (method notes: docs/method.md), unless it says otherwise.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from .alignment import METHODS
+
+TERM_WEIGHTS = {
+    "relevance_kl": "relevance_weight",
+    "aligned_tokens": "token_weight",
+    "english_anchor": "anchor_weight",
+    "contrastive": "contrastive_weight",
+    "in_batch_contrastive": "in_batch_weight",
+}
+"""The loss terms by the names they are logged under, and the setting that weighs each."""
+
+
+def _setting(default: Any, explanation: str) -> Any:
+    return field(default=default, metadata={"help": explanation})
+
+
+@dataclass
+class DistillationArguments(TrainingArguments):
+    """Settings that every stage has; a run that mixes objectives uses this class itself.
+
+    Raises:
+        ValueError: if all weights are 0, a weight is negative, a temperature is not positive, or the alignment is unknown.
+    """
+
+    relevance_weight: float = _setting(0.0, "Weight of relevance-score distillation (KL over candidates).")
+    token_weight: float = _setting(0.0, "Weight of token-representation distillation over the alignment.")
+    anchor_weight: float = _setting(0.0, "Weight of the English anchor in the document slot.")
+    contrastive_weight: float = _setting(0.0, "Weight of cross-entropy over a row's candidates, the first is positive.")
+    in_batch_weight: float = _setting(0.0, "Weight of cross-entropy over all documents of a batch (not in the paper).")
+
+    temperature: float = _setting(2.0, "Temperature of relevance_kl on the scale of the scores (paper: 2).")
+    contrastive_temperature: float = _setting(1.0, "Temperature of both contrastive terms (paper: 1).")
+    score_scale: float | None = _setting(
+        None,
+        "Divide each score by its number of query tokens and multiply by this, for student and teacher alike, so that "
+        "questions of different length, and a question and its translation, have one scale. Default: plain sums (paper).",
+    )
+    alignment: str = _setting("greedy", f"Token alignment: {' or '.join(METHODS)} (paper: greedy).")
+    align_special_tokens: bool = _setting(
+        False, "Let special tokens and markers be aligned too (the authors' code aligns them, and padding as well)."
+    )
+    freeze_word_embeddings: bool = _setting(
+        False, "Keep the word embeddings as they are: most of a multilingual model's parameters (paper: trained)."
+    )
+    projection_learning_rate: float | None = _setting(
+        None, "Learning rate of the projection; default: the same as the encoder's (paper)."
+    )
+
+    learning_rate: float = _setting(6e-6, "Initial learning rate (paper: 6e-6 for stages B and D).")
+    lr_scheduler_type: str = _setting("constant", "Schedule (paper: constant, no warm-up).")
+    max_grad_norm: float = _setting(2.0, "Gradient clipping (authors' code: 2).")
+    per_device_train_batch_size: int = _setting(32, "Rows a step and device (authors' code: 32).")
+    gradient_accumulation_steps: int = _setting(6, "Batches a step (authors' code: 6, so 192 rows).")
+    weight_decay: float = _setting(0.0, "AdamW weight decay (authors' code: 0).")
+    seed: int = _setting(12345, "Seed (authors' code: 12345).")
+    remove_unused_columns: bool = _setting(False, "The collator reads the columns; nothing may be removed before it.")
+    logging_steps: float = _setting(10, "Steps between two log lines, each with every loss term by name.")
+
+    def __post_init__(self) -> None:
+        """Check the settings that are ours."""
+        super().__post_init__()
+        weights = {setting: getattr(self, setting) for setting in TERM_WEIGHTS.values()}
+        negative = [f"{setting}={weight}" for setting, weight in weights.items() if weight < 0]
+        if negative:
+            raise ValueError(
+                f"Weights of loss terms must not be negative, got {', '.join(negative)}. Use 0 to leave one out."
+            )
+        if not any(weights.values()):
+            raise ValueError(
+                f"No loss term has a weight, so nothing would be learnt. Set at least one of {', '.join(weights)}."
+            )
+        for setting in ("temperature", "contrastive_temperature", "score_scale"):
+            value = getattr(self, setting)
+            if value is not None and not value > 0:
+                raise ValueError(f"{setting}: expected a positive number, got {value}.")
+        if self.alignment not in METHODS:
+            raise ValueError(f"alignment: expected one of {', '.join(METHODS)}, got {self.alignment!r}.")
+
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """The weights above 0, by the name of their term."""
+        return {term: getattr(self, setting) for term, setting in TERM_WEIGHTS.items() if getattr(self, setting) > 0}
+
+
+@dataclass
+class ContrastiveArguments(DistillationArguments):
+    """Stages A (English teacher) and B (student start): cross-entropy of a positive against its negatives.
+
+    The learning rate is stage B's; the paper trains stage A with 1.5e-6 for 91,287 steps.
+    """
+
+    contrastive_weight: float = _setting(1.0, "Weight of cross-entropy over a row's candidates, the first is positive.")
+    max_steps: int = _setting(74_704, "Steps (authors' log of stage B: 74,704).")
+
+
+@dataclass
+class RepresentationDistillationArguments(DistillationArguments):
+    """Stage C: the student's tokens for a foreign sentence imitate the teacher's for the English one."""
+
+    token_weight: float = _setting(0.5, "Weight of token-representation distillation over the alignment (paper: 0.5).")
+    anchor_weight: float = _setting(0.5, "Weight of the English anchor in the document slot (paper: 0.5).")
+    learning_rate: float = _setting(4.8e-5, "Initial learning rate (authors' log of stage C: 4.8e-5).")
+    max_steps: int = _setting(84_897, "Steps (authors' log of stage C: 84,897).")
+
+
+@dataclass
+class RelevanceDistillationArguments(DistillationArguments):
+    """Stage D: the student's scores for a foreign question imitate the teacher's for the English one."""
+
+    relevance_weight: float = _setting(1.0, "Weight of relevance-score distillation (KL over candidates).")
+    max_steps: int = _setting(87_618, "Steps (authors' log of stage D: 87,618).")

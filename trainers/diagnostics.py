@@ -1,0 +1,105 @@
+"""What the loss does not say: how far the student is from its teacher, and whether the teacher says anything at all."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .alignment import UNALIGNED
+
+SATURATED, FLAT = 0.02, 0.98
+"""Bounds of the teacher's relative entropy, beyond which its softmax teaches little (this project's)."""
+
+
+class Records:
+    """Running means of named figures, for training and evaluation apart."""
+
+    def __init__(self) -> None:
+        self._sums: dict[bool, dict[str, list[Any]]] = {True: {}, False: {}}
+
+    def add(self, figures: dict[str, Tensor], training: bool) -> None:
+        """Add one batch's figures, each a detached scalar tensor."""
+        for name, value in figures.items():
+            entry = self._sums[training].setdefault(name, [0.0, 0])
+            entry[0] = entry[0] + value
+            entry[1] += 1
+
+    def means(self, accelerator: Any, training: bool) -> dict[str, float]:
+        """Return the means over all processes since the last call, and start anew."""
+        records, self._sums[training] = self._sums[training], {}
+        if accelerator.num_processes > 1:
+            # Processes may have met different terms, so the names are agreed on first.
+            from accelerate.utils import gather_object
+
+            names = sorted(set(gather_object(sorted(records))))
+        else:
+            names = sorted(records)
+        if not names:
+            return {}
+        rows = [
+            torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in _pair(records, name)]) for name in names
+        ]
+        totals = accelerator.reduce(torch.stack(rows).float().to(accelerator.device), reduction="sum")
+        return {name: (total / count).item() for name, (total, count) in zip(names, totals, strict=True)}
+
+
+def of_alignment(student: Tensor, teacher: Tensor, alignment: Tensor, student_mask: Tensor) -> dict[str, Tensor]:
+    """Return the mean cosine of aligned pairs and the share of student tokens without a partner.
+
+    Args:
+        student: `(batch, student_tokens, dim)`.
+        teacher: `(batch, teacher_tokens, dim)`.
+        alignment: int64 `(batch, student_tokens)`, -1 for none.
+        student_mask: boolean `(batch, student_tokens)`, the tokens that could have been aligned.
+    """
+    aligned = alignment != UNALIGNED
+    index = alignment.clamp(min=0)[..., None].expand(-1, -1, teacher.shape[-1])
+    cosine = torch.nn.functional.cosine_similarity(student.float(), teacher.float().gather(1, index), dim=-1)
+    matched = cosine.masked_fill(~aligned, 0.0).sum() / aligned.sum().clamp(min=1)
+    return {
+        "mean_matched_cosine": matched,
+        "share_unaligned_tokens": 1 - aligned.sum() / student_mask.sum().clamp(min=1),
+    }
+
+
+def of_scores(student_scores: Tensor, teacher_scores: Tensor, temperature: float) -> dict[str, Tensor]:
+    """Return the spread of both scores over candidates and the relative entropy of the teacher's softmax.
+
+    The entropy is divided by that of the uniform distribution: 0 is saturated (one candidate has all), 1 is flat.
+
+    Args:
+        student_scores: `(batch, candidates)`.
+        teacher_scores: `(batch, candidates)`.
+        temperature: the loss's.
+    """
+    teacher = torch.log_softmax(teacher_scores.float() / temperature, dim=-1)
+    entropy = -(teacher.exp() * teacher).sum(dim=-1).mean() / math.log(teacher_scores.shape[1])
+    agree = student_scores.argmax(dim=-1) == teacher_scores.argmax(dim=-1)
+    return {
+        "student_score_spread": student_scores.detach().float().std(dim=-1).mean(),
+        "teacher_score_spread": teacher_scores.float().std(dim=-1).mean(),
+        "teacher_relative_entropy": entropy,
+        "top_candidate_agreement": agree.float().mean(),
+    }
+
+
+def warn_if_uninformative(means: dict[str, float], logger: Any) -> None:
+    """Warn, with the cure, when the teacher's softmax is saturated or flat."""
+    entropy = means.get("teacher_relative_entropy")
+    if entropy is None:
+        return
+    if entropy < SATURATED:
+        logger.warning(
+            f"The teacher's softmax is saturated (relative entropy {entropy:.3f}): it names one candidate and says nothing of "
+            "the others. Raise `temperature`, or mine harder candidates."
+        )
+    elif entropy > FLAT:
+        logger.warning(
+            f"The teacher's softmax is flat (relative entropy {entropy:.3f}): every candidate looks alike. Lower "
+            "`temperature`."
+        )
+
+
+def _pair(records: dict[str, list[Any]], name: str) -> list[Any]:
+    return records.get(name, [0.0, 0])

@@ -1,0 +1,237 @@
+"""The trainer of all stages: embed, score, loss. Which terms there are is said by the weights in its arguments."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
+from transformers.utils import logging
+
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
+
+from . import diagnostics
+from .alignment import align_tokens
+from .arguments import DistillationArguments
+from .losses import (
+    aligned_token_mse,
+    candidate_cross_entropy,
+    english_anchor_mse,
+    in_batch_cross_entropy,
+    relevance_kl,
+)
+
+logger = logging.get_logger(__name__)
+
+Batch = dict[str, Any]
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student on any mix of the paper's objectives.
+
+    Batches come from `drdecr.data.collators`; their keys are described there. A term is computed for a batch that holds what
+    it needs: `relevance_kl` and `contrastive` need candidates, `aligned_tokens` the English question, `english_anchor` the
+    English text in the document slot. Each term, and diagnostics of the gap between teacher and student, are logged by name.
+
+    Args:
+        model: the student.
+        args: settings; the weights choose the terms. Default: the stage's own.
+        teacher: the frozen teacher; None where the batches carry its scores and token embeddings. It stays out of
+            `self.model`, so that it is neither saved, nor optimised, nor wrapped.
+        validate: called with the student at every evaluation; the figures it returns are logged as `eval_<name>`, and one
+            of them may choose the best checkpoint.
+        **kwargs: passed to `transformers.Trainer`.
+
+    Raises:
+        ValueError: if the teacher's embedding dimension is not the student's.
+    """
+
+    arguments_class: type[DistillationArguments] = DistillationArguments
+    loss_is_scaled_for_ga = False  # a mean over the batch: the Trainer divides by the accumulation steps
+
+    def __init__(
+        self,
+        model: DrDecrModel,
+        args: DistillationArguments | None = None,
+        teacher: DrDecrTeacher | None = None,
+        validate: Callable[[DrDecrModel], dict[str, float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = self.arguments_class() if args is None else args
+        _check_dimensions(model, teacher)
+        if args.freeze_word_embeddings:
+            model.get_input_embeddings().requires_grad_(False)
+        super().__init__(model=model, args=args, **kwargs)
+        self.label_names: list[str] = []
+        self.can_return_loss = True
+        self.validate = validate
+        self.teacher = teacher
+        if teacher is not None:
+            self.teacher = self.accelerator.prepare_model(teacher.eval().requires_grad_(False), evaluation_mode=True)
+        self._records = diagnostics.Records()
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the weighted sum of the terms that the batch allows."""
+        terms = self._terms(model, inputs)
+        if not terms:
+            raise ValueError(
+                f"A batch with {', '.join(sorted(inputs))} has nothing for the terms {', '.join(self.args.term_weights)}. "
+                "Give the rows the columns that they need, or set other weights."
+            )
+        self._records.add({name: value.detach() for name, value in terms.items()}, self.model.training)
+        loss = sum(self.args.term_weights[name] * value for name, value in terms.items())
+        return (loss, {}) if return_outputs else loss
+
+    def _terms(self, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
+        weights = self.args.term_weights
+        query, query_mask = model(**inputs["query"]).embeddings, inputs["query"]["scoring_mask"]
+        terms: dict[str, Tensor] = {}
+        if {"relevance_kl", "contrastive", "in_batch_contrastive"} & set(weights) and _has_candidates(inputs):
+            terms.update(self._score_terms(model, inputs, query, query_mask))
+        if "aligned_tokens" in weights and ("teacher_query" in inputs or "teacher_query_embeddings" in inputs):
+            terms["aligned_tokens"] = self._token_term(inputs, query)
+        if "english_anchor" in weights and "anchor" in inputs:
+            student = model(**inputs["anchor"]).embeddings
+            target = self._needs_teacher("english_anchor")(**inputs["anchor"]).embeddings
+            terms["english_anchor"] = english_anchor_mse(student, target, inputs["anchor"]["scoring_mask"])
+        return terms
+
+    def _score_terms(self, model: nn.Module, inputs: Batch, query: Tensor, query_mask: Tensor) -> dict[str, Tensor]:
+        weights = self.args.term_weights
+        documents, document_mask = _documents(model, inputs)
+        scores = self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
+        terms: dict[str, Tensor] = {}
+        if "relevance_kl" in weights:
+            teacher_scores = self._teacher_scores(inputs)
+            terms["relevance_kl"] = relevance_kl(scores, teacher_scores, self.args.temperature)
+            self._records.add(diagnostics.of_scores(scores, teacher_scores, self.args.temperature), self.model.training)
+        if "contrastive" in weights:
+            terms["contrastive"] = candidate_cross_entropy(scores, self.args.contrastive_temperature)
+        if "in_batch_contrastive" in weights:
+            terms["in_batch_contrastive"] = self._in_batch_term(inputs, query, query_mask, documents, document_mask)
+        return terms
+
+    def _in_batch_term(
+        self, inputs: Batch, query: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
+    ) -> Tensor:
+        batch, candidates = document_mask.shape[:2]
+        scores = maxsim(query, documents.flatten(0, 1), query_mask, document_mask.flatten(0, 1))
+        scores = self._scaled(scores, query_mask.sum(dim=1))
+        keys = inputs["document_keys"].flatten()  # (batch * candidates,)
+        positives = torch.arange(batch, device=scores.device) * candidates
+        # The same passage may stand in two rows: it is no negative of a question that it answers.
+        is_own_positive = keys[None, :] == keys[positives][:, None]
+        return in_batch_cross_entropy(scores, positives, ~is_own_positive, self.args.contrastive_temperature)
+
+    def _token_term(self, inputs: Batch, query: Tensor) -> Tensor:
+        mask = "scoring_mask" if self.args.align_special_tokens else "text_mask"
+        if "teacher_query_embeddings" in inputs:
+            teacher, teacher_mask = inputs["teacher_query_embeddings"].to(query.dtype), inputs[f"teacher_query_{mask}"]
+        else:
+            teacher = self._needs_teacher("aligned_tokens")(**inputs["teacher_query"]).embeddings
+            teacher_mask = inputs["teacher_query"][mask]
+        student, student_mask = query.detach(), inputs["query"][mask]
+        alignment = align_tokens(student, teacher, student_mask, teacher_mask, self.args.alignment)
+        self._records.add(diagnostics.of_alignment(student, teacher, alignment, student_mask), self.model.training)
+        return aligned_token_mse(query, teacher, alignment)
+
+    def _teacher_scores(self, inputs: Batch) -> Tensor:
+        """Return the teacher's scores `(batch, candidates)`: those of the batch, else of the teacher's own reading."""
+        if "teacher_scores" in inputs:
+            return self._scaled(inputs["teacher_scores"], inputs.get("teacher_query_tokens"))
+        teacher = self._needs_teacher("relevance_kl")
+        if "teacher_query" not in inputs:
+            raise ValueError(
+                "relevance_kl: the batch has neither `teacher_scores` nor an English question for the teacher to read. Give "
+                "the rows a `teacher_scores` or an `english` column."
+            )
+        query, query_mask = teacher(**inputs["teacher_query"]).embeddings, inputs["teacher_query"]["scoring_mask"]
+        documents, document_mask = _documents(teacher, inputs)
+        return self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
+
+    def _scaled(self, scores: Tensor, num_query_tokens: Tensor | None) -> Tensor:
+        if self.args.score_scale is None:
+            return scores
+        if num_query_tokens is None:
+            raise ValueError(
+                "score_scale needs to know how many query tokens each teacher score sums over. Give the rows a "
+                "`teacher_query_tokens` column, or leave `score_scale` out."
+            )
+        return scores * (self.args.score_scale / num_query_tokens.clamp(min=1))[:, None]
+
+    def _needs_teacher(self, term: str) -> nn.Module:
+        if self.teacher is None:
+            raise ValueError(
+                f"{term}: the batch does not carry what the teacher says, and there is no teacher. Pass one."
+            )
+        return self.teacher
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Create the optimizer; the projection may have a learning rate of its own."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        rate = self.args.projection_learning_rate
+        if rate is None or any(group.get("name") == "projection" for group in optimizer.param_groups):
+            return optimizer
+        projection = [p for name, p in self.model.named_parameters() if name.split(".")[-2:] == ["linear", "weight"]]
+        chosen = {id(parameter) for parameter in projection}
+        decay = 0.0
+        for group in optimizer.param_groups:
+            if any(id(parameter) in chosen for parameter in group["params"]):
+                decay = group["weight_decay"]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        optimizer.add_param_group({"params": projection, "lr": rate, "weight_decay": decay, "name": "projection"})
+        return optimizer
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the terms and diagnostics since the last line, over all processes."""
+        evaluating = any(key.startswith("eval_") for key in logs)
+        if evaluating or "loss" in logs:
+            means = self._records.means(self.accelerator, training=not evaluating)
+            logs.update({f"eval_{name}" if evaluating else name: value for name, value in means.items()})
+            if not evaluating:
+                diagnostics.warn_if_uninformative(means, logger)
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate the loss terms on the evaluation set, then what `validate` measures."""
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        metrics = super().evaluate(*args, **kwargs)
+        if self.validate is not None and f"{prefix}_validated" not in metrics:
+            model = self.accelerator.unwrap_model(self.model)
+            figures = {f"{prefix}_{name}": value for name, value in self.validate(model).items()}
+            super().log(dict(figures))
+            metrics.update(figures)
+        return metrics
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """Take rows of a mixture in the order that it laid out."""
+        dataset = args[0] if args else kwargs.get("train_dataset") or self.train_dataset
+        if getattr(dataset, "is_ordered", False):
+            return SequentialSampler(dataset)
+        return super()._get_train_sampler(*args, **kwargs)
+
+
+def _has_candidates(inputs: Batch) -> bool:
+    return "document" in inputs or "document_embeddings" in inputs
+
+
+def _documents(model: nn.Module, inputs: Batch) -> tuple[Tensor, Tensor]:
+    """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""
+    if "document_embeddings" in inputs:
+        dtype = next(model.parameters()).dtype
+        return inputs["document_embeddings"].to(dtype), inputs["document_scoring_mask"]
+    batch, candidates, tokens = inputs["document"]["input_ids"].shape
+    flat = {name: tensor.flatten(0, 1) for name, tensor in inputs["document"].items()}
+    embeddings = model(**flat).embeddings.view(batch, candidates, tokens, -1)
+    return embeddings, inputs["document"]["scoring_mask"]
+
+
+def _check_dimensions(model: DrDecrModel, teacher: DrDecrTeacher | None) -> None:
+    if teacher is not None and teacher.config.embedding_dim != model.config.embedding_dim:
+        raise ValueError(
+            f"Student and teacher must share one space, got embedding_dim {model.config.embedding_dim} and "
+            f"{teacher.config.embedding_dim}. Start the student from the teacher's checkpoint, or give both one width."
+        )
