@@ -1,5 +1,6 @@
 """Candidates for relevance distillation where no gold passage is known: what the teacher finds with the English question."""
 
+import numpy as np
 from datasets import Dataset
 
 from drdecr.modeling_drdecr import DrDecrModel
@@ -45,27 +46,99 @@ def retrieve_candidates(
         )
     english = list(dict.fromkeys(questions["english"]))
     tokens = teacher.encode_queries(english, batch_size=batch_size)
-    ids = list(passages.rows)
-    index = ExactIndex(ids, [passages.tokens(name).float() for name in ids])
-    hits = index.search(tokens, top_k=depth, batch_size=batch_size)
+    hits = _index(passages, teacher).search(tokens, top_k=depth, batch_size=batch_size)
     ranks = candidate_ranks(num_candidates, depth)
     found = {
         text: ([names[rank] for rank in ranks], [scores[rank] for rank in ranks], len(query))
         for text, names, scores, query in zip(english, hits.document_ids, hits.scores, tokens, strict=True)
     }
-    columns = list(zip(*(found[text] for text in questions["english"]), strict=True))
-    names = ("document_ids", "teacher_scores", "teacher_query_tokens")
-    for name, values in zip(names, columns, strict=True):
-        questions = questions.add_column(name, list(values))
-    return questions
+    return _with_columns(questions, [found[text] for text in questions["english"]])
 
 
 def candidate_ranks(num_candidates: int, depth: int) -> list[int]:
     """Return which ranks become candidates: the first half from the top, the rest spread evenly down to `depth`.
 
     >>> candidate_ranks(6, 6), candidate_ranks(6, 100)
-    ([0, 1, 2, 3, 4, 5], [0, 1, 2, 35, 67, 99])
+    ([0, 1, 2, 3, 4, 5], [0, 1, 2, 34, 67, 99])
     """
     top = num_candidates if depth == num_candidates else (num_candidates + 1) // 2
     rest = num_candidates - top
     return [*range(top), *(top - 1 + round((depth - top) * step / rest) for step in range(1, rest + 1))]
+
+
+def add_negatives(
+    questions: Dataset,
+    reader: DrDecrModel,
+    passages: TokenCache,
+    num_candidates: int = 2,
+    depth: int = 30,
+    seed: int = 12345,
+) -> Dataset:
+    """Give labelled questions hard negatives: passages that the reader ranks high for the English question, yet no answer.
+
+    Args:
+        questions: rows with `english` and `document_ids`, the answers. Rows with one English text share their answers.
+        reader: the model that ranks: a teacher, or the model about to be trained.
+        passages: its tokens of the collection.
+        num_candidates: candidates a row (default 2, the paper's): one answer and the rest negatives.
+        depth: each row draws its negatives from this many best passages (default 30), so that rows of one question differ.
+        seed: of the drawing.
+
+    Returns:
+        One row a question, `document_ids` holding its first answer and then the negatives, best first, with
+        `teacher_scores` and `teacher_query_tokens` of the reader.
+
+    Raises:
+        ValueError: if the collection is too small for that many negatives.
+    """
+    answers: dict[str, set[str]] = {}
+    for text, ids in zip(questions["english"], questions["document_ids"], strict=True):
+        answers.setdefault(text, set()).update(ids)
+    wrong = len(passages) - max(len(ids) for ids in answers.values())  # passages that answer no single question
+    if num_candidates < 2 or wrong < num_candidates - 1:
+        raise ValueError(
+            f"num_candidates: expected at least 2 and fewer than the collection's {len(passages)} passages, got "
+            f"{num_candidates}."
+        )
+    ranked = _ranked_negatives(answers, reader, passages, min(max(depth, num_candidates), wrong))
+    generator = np.random.default_rng(seed)
+    rows = []
+    for text, ids in zip(questions["english"], questions["document_ids"], strict=True):
+        names, scores, num_tokens = ranked[text]
+        drawn = sorted(generator.choice(len(names), num_candidates - 1, replace=False).tolist())
+        chosen = [ids[0], *(names[rank] for rank in drawn)]
+        rows.append((chosen, [scores[name] for name in chosen], num_tokens))
+    return _with_columns(questions.remove_columns("document_ids"), rows)
+
+
+def _ranked_negatives(
+    answers: dict[str, set[str]], reader: DrDecrModel, passages: TokenCache, depth: int, batch_size: int = 64
+) -> dict[str, tuple[list[str], dict[str, float], int]]:
+    """Return for each text its `depth` best passages that are no answer, their and the answers' scores, its query tokens."""
+    index = _index(passages, reader)
+    texts = list(answers)
+    tokens = reader.encode_queries(texts)
+    ranked = {}
+    for start in range(0, len(texts), batch_size):
+        queries = tokens[start : start + batch_size]
+        batch = zip(texts[start : start + batch_size], queries, index.scores(queries), strict=True)
+        for text, query, scores in batch:
+            by_name = dict(zip(index.document_ids, scores.tolist(), strict=True))
+            # Sorted, not topk, which leaves the order of equal scores to chance.
+            best = sorted((name for name in by_name if name not in answers[text]), key=by_name.get, reverse=True)[
+                :depth
+            ]
+            ranked[text] = (best, {name: by_name[name] for name in (*answers[text], *best)}, len(query))
+    return ranked
+
+
+def _index(passages: TokenCache, reader: DrDecrModel) -> ExactIndex:
+    names = list(passages.rows)
+    return ExactIndex(names, [passages.tokens(name) for name in names], dtype=reader.dtype)
+
+
+def _with_columns(questions: Dataset, rows: list[tuple[list[str], list[float], int]]) -> Dataset:
+    columns = zip(*rows, strict=True)
+    for name, values in zip(("document_ids", "teacher_scores", "teacher_query_tokens"), columns, strict=True):
+        questions = questions.add_column(name, list(values))
+    return questions

@@ -27,7 +27,7 @@ class DistillationCollator:
 
     - `query`: `(b, q)`;
     - `teacher_query`: `(b, q')`, or with `query_cache` `teacher_query_embeddings` `(b, q', dim)` and its masks;
-    - `document`: `(b, n, t)`, or with `document_cache` `document_embeddings` `(b, n, t, dim)` and `document_scoring_mask`;
+    - `document`: `(b, n, t)`, and `teacher_document` likewise if the teacher must read it with another processor; or with `document_cache` `document_embeddings` `(b, n, t, dim)` and `document_scoring_mask`;
     - `document_keys`: int64 `(b, n)`, equal for equal passages;
     - `anchor`: `(b, t)`, the English text in the document slot, where `anchor` is asked for and rows have no candidates;
     - `teacher_scores`: float32 `(b, n)`; `teacher_query_tokens`: `(b,)`.
@@ -46,7 +46,7 @@ class DistillationCollator:
             passages, or scores that are not finite.
 
     Example:
-        >>> collate = DistillationCollator(processor, passages={"p1": "A bridge.", "p2": "A tower."})  # doctest: +SKIP
+        >>> collate = DistillationCollator(processor, passages={"p1": "A bridge.", "p2": "A tower."})
         >>> batch = collate([{"query": "¿Un puente?", "document_ids": ["p1", "p2"], "teacher_scores": [9.0, 4.0]}])
         >>> batch["query"]["input_ids"].shape, batch["document"]["input_ids"].shape, batch["teacher_scores"].shape
         (torch.Size([1, 6]), torch.Size([1, 2, 5]), torch.Size([1, 2]))
@@ -75,9 +75,7 @@ class DistillationCollator:
             batch.update(self._english(_texts(rows, "english"), with_anchor=self.anchor and not has_candidates))
         if has_candidates:
             batch.update(self._candidates(rows))
-        for column, dtype in (("teacher_scores", torch.float32), ("teacher_query_tokens", torch.int64)):
-            if column in rows[0]:
-                batch[column] = torch.tensor([row[column] for row in rows], dtype=dtype)
+        batch.update(_teacher_columns(rows))
         _check_scores(batch)
         return batch
 
@@ -93,7 +91,7 @@ class DistillationCollator:
         return batch
 
     def _candidates(self, rows: list[Row]) -> dict[str, Any]:
-        ids = [list(row["document_ids"]) for row in rows]
+        ids = [list(row.get("document_ids") or []) for row in rows]
         sizes = {len(row) for row in ids}
         if len(sizes) > 1 or min(sizes) < 2:
             raise ValueError(
@@ -116,6 +114,9 @@ class DistillationCollator:
             return batch
         documents = self.processor.process_documents([self.passages[name] for name in flat])
         batch["document"] = {name: tensor.unflatten(0, shape) for name, tensor in documents.items()}
+        if self.teacher_processor is not self.processor and "teacher_scores" not in rows[0]:
+            documents = self.teacher_processor.process_documents([self.passages[name] for name in flat])
+            batch["teacher_document"] = {name: tensor.unflatten(0, shape) for name, tensor in documents.items()}
         return batch
 
 
@@ -134,6 +135,25 @@ def _named(row: Row) -> str:
         (f"{key} {row[key]!r}" for key in ("query_id", "row_id", "query") if row.get(key)), "a row without name"
     )
     return name[:120]
+
+
+def _teacher_columns(rows: list[Row]) -> dict[str, Tensor]:
+    columns: dict[str, Tensor] = {}
+    for column, dtype in (("teacher_scores", torch.float32), ("teacher_query_tokens", torch.int64)):
+        if column not in rows[0]:
+            continue
+        values = [row.get(column) for row in rows]
+        empty = next((row for row, value in zip(rows, values, strict=True) if value is None), None)
+        if empty is not None:
+            raise ValueError(
+                f"{column}: expected a value in every row, got none in {_named(empty)}. Annotate it or drop it."
+            )
+        if column == "teacher_scores" and len({len(value) for value in values}) > 1:
+            raise ValueError(
+                f"{column}: expected the same number of scores in each row, got {sorted({len(value) for value in values})}."
+            )
+        columns[column] = torch.tensor(values, dtype=dtype)
+    return columns
 
 
 def _check_scores(batch: dict[str, Any]) -> None:

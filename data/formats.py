@@ -4,6 +4,7 @@ A path may hold `{language}`, which stands for each of the `languages`, and envi
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
-from .schema import QuestionSet, parallel_set, qualified
+from .schema import PARALLEL_COLUMNS, QUESTION_COLUMNS, QuestionSet, check_rows, parallel_set, qualified
+
+logger = logging.getLogger(__name__)
 
 Languages = list[str] | dict[str, str]
 """Language codes; or, where a source has names of its own, `{code: name in the path}`."""
 
 
 def read_tsv(path: str, languages: Languages) -> Dataset:
-    """Read tab-separated pairs, other language first, then English (XOR-TyDi questions, Tatoeba, TICO-19, PUD)."""
+    """Read tab-separated pairs, other language first, then English (XOR-TyDi questions, Tatoeba, TICO-19, PUD).
+
+    A line with an empty field is left out with a warning: the public XOR-TyDi questions hold one.
+    """
     rows = []
     for code, file in _files(path, languages):
         for number, line in _lines(file):
@@ -27,29 +33,38 @@ def read_tsv(path: str, languages: Languages) -> Dataset:
                 raise ValueError(
                     f"{file}, line {number}: expected two fields with a tab between them, got {len(parts)}."
                 )
+            if not all(part.strip() for part in parts):
+                logger.warning("%s, line %d: left out, it has a text in one language only.", file, number)
+                continue
             rows.append({"query": parts[0].strip(), "english": parts[1].strip(), "language": code})
     return parallel_set(rows, path)
 
 
 def read_lines(path: str, english: str, languages: Languages) -> Dataset:
-    """Read two line-aligned files a language (NTREX, FLORES)."""
-    english_lines = [line for _, line in _lines(locate(english))]
+    """Read two line-aligned files a language (NTREX, FLORES). A line that is blank in both is left out."""
+    english_lines = _all_lines(locate(english))
     rows = []
     for code, file in _files(path, languages):
-        lines = [line for _, line in _lines(file)]
+        lines = _all_lines(file)
         if len(lines) != len(english_lines):
             raise ValueError(
                 f"{file}: expected {len(english_lines)} lines, as many as {english} has, got {len(lines)}. The files must be "
                 "aligned line by line."
             )
-        pairs = zip(lines, english_lines, strict=True)
-        rows += [{"query": line, "english": translation, "language": code} for line, translation in pairs]
+        for number, (line, translation) in enumerate(zip(lines, english_lines, strict=True), start=1):
+            if bool(line) != bool(translation):
+                raise ValueError(
+                    f"{file}, line {number}: blank in one language only, got {line!r} and {translation!r}. Fill the line, or "
+                    "delete it in both files."
+                )
+            if line:
+                rows.append({"query": line, "english": translation, "language": code})
     return parallel_set(rows, path)
 
 
 def read_mkqa(path: str, languages: Languages) -> Dataset:
     """Read MKQA questions in several languages as parallel text (its answers are not used)."""
-    names = languages if isinstance(languages, dict) else {code: code for code in languages}
+    names = _named_languages(path, languages)
     rows = []
     for number, record in _records(locate(path)):
         missing = next((name for name in ["en", *names.values()] if name not in record), None)
@@ -65,6 +80,7 @@ def read_squad(
     passages: str | None = None,
     every: int = 1,
     titles: bool = False,
+    english: str | None = None,
     name: str = "squad",
 ) -> QuestionSet:
     """Read SQuAD-style JSON (SQuAD, XQuAD, TyDi QA gold passage).
@@ -76,14 +92,16 @@ def read_squad(
             the whole SQuAD dev set); default: the passages of `path`.
         every: keep each n-th question (default 1: all).
         titles: whether the article's title stands before each passage (default False: the passages as they are).
+        english: a SQuAD-style file with the same questions in English, by id, for the teacher (XQuAD).
         name: of the set, and prefix of its ids.
     """
     source = str(passages or next(_files(path, languages))[1])
-    collection: dict[str, str] = {}
+    by_text: dict[str, str] = {}  # TyDi QA repeats a passage for each of its questions
     answers: dict[str, str] = {}
-    for document_id, text, questions in _squad_paragraphs(source, titles):
-        collection[qualified(name, document_id)] = text
-        answers.update({question["id"]: qualified(name, document_id) for question in questions})
+    for number, text, questions in _squad_paragraphs(source, titles):
+        document_id = by_text.setdefault(text, qualified(name, number))
+        answers.update({question["id"]: document_id for question in questions})
+    translations = _squad_questions(english) if english else None
     rows = []
     for code, file in _files(path, languages):
         questions = [question for _, _, found in _squad_paragraphs(str(file), titles) for question in found]
@@ -92,16 +110,21 @@ def read_squad(
                 raise ValueError(
                     f"{file}: question {question['id']!r} has no passage in {passages}. Use files of one set."
                 )
-            rows.append(
-                {
-                    "query_id": qualified(f"{name}-{code}", question["id"]),
-                    "query": question["question"].strip(),
-                    "language": code,
-                    "document_ids": [answers[question["id"]]],
-                    "answer": question["answers"][0]["text"],
-                }
-            )
-    return QuestionSet(name, Dataset.from_list(rows), collection)
+            row = {
+                "query_id": qualified(f"{name}-{code}", question["id"]),
+                "query": question["question"].strip(),
+                "language": code,
+                "document_ids": [answers[question["id"]]],
+                "answer": _squad_answer(question, file),
+            }
+            if translations is not None:
+                if question["id"] not in translations:
+                    raise ValueError(
+                        f"{english}: question {question['id']!r} of {file} is missing. Use files of one set."
+                    )
+                row["english"] = translations[question["id"]]
+            rows.append(row)
+    return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
 
 
 def read_afriqa(path: str, languages: Languages, name: str = "afriqa") -> QuestionSet:
@@ -151,11 +174,19 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
         passages: JSON Lines with `document_id`, `text` and perhaps `title`.
         name: of the set.
     """
-    collection = {}
-    for number, record in _records(locate(passages)):
-        _has(record, ("document_id", "text"), passages, number)
+    rows = [_has(record, QUESTION_COLUMNS, questions, number) for number, record in _records(locate(questions))]
+    return QuestionSet(name, Dataset.from_list(rows), read_passages(passages))
+
+
+def read_passages(path: str) -> dict[str, str]:
+    """Read a collection `{document_id: text}` from JSON Lines with `document_id`, `text` and perhaps `title`."""
+    collection: dict[str, str] = {}
+    for number, record in _records(locate(path)):
+        _has(record, ("document_id", "text"), path, number)
+        if record["document_id"] in collection:
+            raise ValueError(f"{path}, line {number}: document_id {record['document_id']!r} stands twice.")
         collection[record["document_id"]] = _titled(record.get("title"), record["text"])
-    return QuestionSet(name, Dataset.from_list([record for _, record in _records(locate(questions))]), collection)
+    return collection
 
 
 def read_hub_parallel(
@@ -176,10 +207,17 @@ def read_hub_parallel(
         split: its split (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    dataset = load_dataset(name, config, split=split, revision=revision).rename_columns(dict(columns or {}))
+    source = str(locate(name)) if "$" in name else name
+    dataset = load_dataset(source, config, split=split, revision=revision).rename_columns(dict(columns or {}))
     if language is not None:
         dataset = dataset.add_column("language", [language] * len(dataset))
-    return parallel_set(dataset, name)
+    check_rows(dataset, PARALLEL_COLUMNS, name)
+    return dataset.select_columns(list(PARALLEL_COLUMNS))
+
+
+def read_texts(path: str, column: str) -> list[str]:
+    """Read one column of JSON Lines, such as the questions of a test set that must not be trained on."""
+    return [_has(record, (column,), path, number)[column] for number, record in _records(locate(path))]
 
 
 def locate(path: str | Path) -> Path:
@@ -203,11 +241,26 @@ def locate(path: str | Path) -> Path:
 
 
 def _files(path: str, languages: Languages) -> Iterator[tuple[str, Path]]:
-    names = languages if isinstance(languages, dict) else {code: code for code in languages}
-    if not names:
-        raise ValueError(f"{path}: expected at least one language, got none.")
+    names = _named_languages(path, languages)
+    if len(names) > 1 and "{language}" not in path:
+        raise ValueError(
+            f"{path}: expected {{language}} in the path of {len(names)} languages, else each would read the same file. Write "
+            "it where the files' names differ."
+        )
     for code, name in names.items():
-        yield code, locate(path.format(language=name))
+        yield code, locate(path.replace("{language}", name))  # not format(), to which ${DRDECR_DATA} is a field
+
+
+def _named_languages(path: str, languages: Languages) -> dict[str, str]:
+    if not languages or isinstance(languages, str):
+        raise ValueError(f"{path}: expected a list of at least one language code, got {languages!r}.")
+    return languages if isinstance(languages, dict) else {code: code for code in languages}
+
+
+def _all_lines(file: Path) -> list[str]:
+    """Return all lines, blank ones too: leaving them out of each file by itself would shift the pairs."""
+    with file.open(encoding="utf-8") as stream:
+        return [line.strip() for line in stream]
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -220,13 +273,16 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in _lines(file):
         try:
-            yield number, json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{file}, line {number}: expected one JSON object a line ({error}).") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{file}, line {number}: expected one JSON object a line, got {type(record).__name__}.")
+        yield number, record
 
 
 def _has(record: dict[str, Any], fields: tuple[str, ...], file: str | Path, number: int) -> dict[str, Any]:
-    missing = [name for name in fields if name not in record]
+    missing = [name for name in fields if record.get(name) is None]
     if missing:
         raise ValueError(
             f"{file}, line {number}: expected the fields {', '.join(fields)}, missing {', '.join(missing)}."
@@ -244,6 +300,21 @@ def _squad_paragraphs(path: str, titles: bool) -> Iterator[tuple[str, str, list[
         for number, paragraph in enumerate(article["paragraphs"]):
             text = _titled(article.get("title") if titles else None, paragraph["context"])
             yield f"{article_number}-{number}", text, paragraph["qas"]
+
+
+def _squad_answer(question: dict[str, Any], file: Path) -> str:
+    """Return the first answer: an object with a text, or in re-packed files the text itself."""
+    if not question.get("answers"):
+        raise ValueError(
+            f"{file}: question {question['id']!r} has no answer, so no passage is right for it. Leave such questions out."
+        )
+    first = question["answers"][0]
+    return first if isinstance(first, str) else first["text"]
+
+
+def _squad_questions(path: str) -> dict[str, str]:
+    paragraphs = _squad_paragraphs(path, titles=False)
+    return {question["id"]: question["question"].strip() for _, _, questions in paragraphs for question in questions}
 
 
 def _english_pairs(pairs: list[tuple[str, str, str]], name: str) -> QuestionSet:

@@ -22,7 +22,7 @@ class MixedSet(Dataset):
         seed: of the order.
 
     Raises:
-        ValueError: for an empty set, a weight for a set that is not there, or weights that are not positive.
+        ValueError: for an empty set, a batch without rows, a weight for a set that is not there, or weights that are not positive.
     """
 
     is_ordered = True
@@ -35,7 +35,7 @@ class MixedSet(Dataset):
         weights: Mapping[str, float] | None = None,
         seed: int = 12345,
     ) -> None:
-        _check(sets, weights)
+        _check(sets, weights, batch_size)
         self.sets = dict(sets)
         names = list(self.sets)
         shares = np.array([float(weights[name]) if weights else len(self.sets[name]) for name in names])
@@ -66,7 +66,9 @@ def _passes(size: int, needed: int, generator: np.random.Generator) -> np.ndarra
     return order[:needed]
 
 
-def _check(sets: Mapping[str, Sized], weights: Mapping[str, float] | None) -> None:
+def _check(sets: Mapping[str, Sized], weights: Mapping[str, float] | None, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}. Use that of one device.")
     empty = [name for name, rows in sets.items() if len(rows) == 0]
     if not sets or empty:
         raise ValueError(f"A mixture needs sets with rows, got {'none' if not sets else f'no rows in {empty[0]!r}'}.")

@@ -191,7 +191,7 @@ def _read_normaliser(cursor: _Cursor) -> dict[int, str]:
     for _ in range(number):
         code_point, count = cursor.unpack("IB")
         normaliser[code_point] = "".join(map(chr, cursor.unpack(f"{count}I")))
-    normaliser[0x200D] = " "  # XLM-R's own normaliser has this rule; the package's table lacks it in some releases
+    normaliser[0x200D] = " "  # XLM-R's rule, whether or not the file's table lists it
     return normaliser
 
 

@@ -36,7 +36,9 @@ class QuestionSet:
     def __post_init__(self) -> None:
         """Check the rows."""
         check_rows(self.questions, QUESTION_COLUMNS, self.name)
-        empty = next((name for name, text in self.passages.items() if not text.strip()), None)
+        empty = next(
+            (name for name, text in self.passages.items() if not isinstance(text, str) or not text.strip()), None
+        )
         if empty is not None:
             raise ValueError(f"{self.name}: passage {empty!r} is empty. Drop it from the collection.")
         seen: set[str] = set()
@@ -46,6 +48,10 @@ class QuestionSet:
                     f"{self.name}: query_id {query_id!r} stands twice. Give each question an id of its own."
                 )
             seen.add(query_id)
+            if not document_ids:
+                raise ValueError(
+                    f"{self.name}: question {query_id!r} names no passage. Drop it: nothing could be right for it."
+                )
             unknown = next((name for name in document_ids if name not in self.passages), None)
             if unknown is not None:
                 raise ValueError(
@@ -71,6 +77,10 @@ def parallel_set(rows: Iterable[Mapping[str, str]], name: str) -> Dataset:
     Raises:
         ValueError: naming set and row, for a missing column or an empty text.
     """
+    rows = list(rows)
+    missing = [column for column in PARALLEL_COLUMNS if rows and column not in rows[0]]
+    if missing:
+        raise ValueError(f"{name}: expected the columns {', '.join(PARALLEL_COLUMNS)}; missing {', '.join(missing)}.")
     dataset = Dataset.from_list([{column: row.get(column) for column in PARALLEL_COLUMNS} for row in rows])
     check_rows(dataset, PARALLEL_COLUMNS, name)
     return dataset
@@ -90,7 +100,7 @@ def check_rows(dataset: Dataset, columns: Iterable[str], name: str) -> None:
             f"{name}: expected the columns {', '.join(columns)}, got {', '.join(dataset.column_names)}; missing "
             f"{', '.join(missing)}. Rename them with `columns:` in the recipe."
         )
-    for column in {"query", "english", "language"} & set(columns):
+    for column in (name for name in ("query", "english", "language") if name in columns):
         for number, text in enumerate(dataset[column]):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(

@@ -33,6 +33,8 @@ class TokenCache:
             raise ValueError(
                 f"Keys must differ, got {len(keys)} keys of which {len(self.rows)} differ. Drop duplicates."
             )
+        if [len(tokens) for tokens in embeddings] != [len(flags) for flags in text_flags]:
+            raise ValueError("text_flags: expected one flag for each token of each text. Make both with one processor.")
         self.packed: PackedEmbeddings = pack_embeddings([tokens.to(dtype) for tokens in embeddings])
         self.text_flags = torch.cat(text_flags)
 
@@ -41,14 +43,14 @@ class TokenCache:
         """Encode questions, keyed by their own text; duplicates once. `kwargs` go to `encode_queries`."""
         unique = list(dict.fromkeys(texts))
         embeddings = model.encode_queries(unique, **kwargs)
-        return cls(unique, embeddings, _text_flags(model.processor.process_queries, unique))
+        return cls(unique, embeddings, _text_flags(model.processor.process_queries, unique, embeddings))
 
     @classmethod
     def of_documents(cls, model: DrDecrModel, passages: dict[str, str], **kwargs: Any) -> "TokenCache":
         """Encode passages `{document_id: text}`, keyed by their id. `kwargs` go to `encode_documents`."""
         texts = list(passages.values())
         embeddings = model.encode_documents(texts, **kwargs)
-        return cls(list(passages), embeddings, _text_flags(model.processor.process_documents, texts))
+        return cls(list(passages), embeddings, _text_flags(model.processor.process_documents, texts, embeddings))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,9 +85,12 @@ class TokenCache:
         return embeddings, scoring_mask, text_mask
 
 
-def _text_flags(process: Any, texts: list[str], chunk: int = 1024) -> list[Tensor]:
+def _text_flags(process: Any, texts: list[str], embeddings: list[Tensor], chunk: int = 1024) -> list[Tensor]:
     flags: list[Tensor] = []
     for start in range(0, len(texts), chunk):
         batch = process(texts[start : start + chunk])
         flags += [text[scoring] for text, scoring in zip(batch["text_mask"], batch["scoring_mask"], strict=True)]
-    return flags
+    # Of `legacy_primeqa` documents padding scores too, as much as the batch has of it: its flags are false, at the end.
+    return [
+        torch.nn.functional.pad(own, (0, len(tokens) - len(own))) for own, tokens in zip(flags, embeddings, strict=True)
+    ]

@@ -19,7 +19,6 @@ AutoProcessor.register(DrDecrConfig, DrDecrProcessor, exist_ok=True)
 DrDecrConfig.register_for_auto_class()
 DrDecrModel.register_for_auto_class("AutoModel")
 DrDecrTeacher.register_for_auto_class("AutoModel")
-DrDecrProcessor.register_for_auto_class("AutoProcessor")
 
 __all__ = [
     "DrDecrConfig",

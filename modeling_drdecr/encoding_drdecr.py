@@ -1,12 +1,14 @@
 """Texts to token embeddings: batches of like length, a progress bar, the order of the input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from .processing_drdecr import describe_texts
 
 
 @dataclass
@@ -58,13 +60,13 @@ def encode_texts(
     show_progress_bar: bool | None,
 ) -> list[Tensor]:
     """Encode texts with a processor's function; see `DrDecrModel.encode_queries`."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    texts = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else texts
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(
-            f"Expected a list of strings to encode, got {type(texts).__name__}. Wrap a single text: [text]."
+            f"Expected a list of strings to encode, got {describe_texts(texts)}. Wrap a single text: [text]."
         )
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}. The default is 32.")
-    texts = list(texts)
     # Characters stand in for tokens: sorting by them gives batches of like length before anything is tokenised.
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
     starts = range(0, len(texts), batch_size)

@@ -55,7 +55,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         Takes what `PreTrainedModel.from_pretrained` takes. The processor comes from the same place and the same
         revision; it is what `encode_queries` and `encode_documents` use.
         """
-        # Copied because the parent takes the entries out; these say where the files are, so the processor needs them too.
+        # Copied because the parent takes the entries out. They say where the files are: the processor needs them too.
         where = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "proxies")
         source = {key: kwargs[key] for key in where if kwargs.get(key) is not None}
         output = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -65,10 +65,12 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         return output
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save weights, configuration, modelling code and, if there is one, the processor: a folder that loads alone."""
+        """Save weights, configuration, modelling code and the processor, if there is one: a folder that loads alone."""
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None and kwargs.get("is_main_process", True):
-            self.processor.save_pretrained(save_directory)
+            # The parent has pushed before these files exist, so they are pushed in their turn.
+            hub = {key: kwargs[key] for key in ("push_to_hub", "repo_id", "token", "commit_message") if key in kwargs}
+            self.processor.save_pretrained(save_directory, **hub)
 
 
 class DrDecrModel(DrDecrPreTrainedModel):
@@ -108,8 +110,8 @@ class DrDecrModel(DrDecrPreTrainedModel):
         Args:
             input_ids: `(batch, tokens)`.
             attention_mask: `(batch, tokens)`, true or 1 where the encoder may look; default everywhere.
-            **kwargs: passed to the encoder (`output_hidden_states`, `position_ids` ...). `scoring_mask` and `text_mask`,
-                which the processor returns beside these, are not the encoder's business and are left out.
+            **kwargs: passed to the encoder (`output_hidden_states`, `position_ids` ...). `scoring_mask` and
+                `text_mask`, which the processor returns beside these, are not the encoder's business and are left out.
 
         Returns:
             `DrDecrOutput`.

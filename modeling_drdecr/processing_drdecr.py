@@ -2,7 +2,7 @@
 
 - *attention_mask*: the encoder may look at this token. Query expansion tokens are not looked at by default.
 - *scoring_mask*: this token takes part in MaxSim. Punctuation in documents does not.
-- *text_mask*: this token stands for the text itself: no special token, marker, prefix or expansion. What may be aligned.
+- *text_mask*: this token stands for the text itself: no special token, marker, prefix or expansion. It may be aligned.
 - padding: none of these. It exists only to make a rectangle, and is false in all.
 """
 
@@ -77,7 +77,7 @@ class DrDecrProcessor(ProcessorMixin):
         self.query_expansion, self.attend_to_expansion = query_expansion, attend_to_expansion
         self.legacy_primeqa = legacy_primeqa
         self._before, self._after = _special_ids(tokenizer)
-        self._punctuation: dict[int, bool] = {}
+        self._punctuation: dict[int, bool | None] = {}
         self._validate()
 
     def process_queries(self, texts: list[str]) -> BatchFeature:
@@ -93,10 +93,11 @@ class DrDecrProcessor(ProcessorMixin):
         Raises:
             ValueError: for an empty list or something that is not a string.
         """
-        rows, roles = self._tokenise(texts, self.query_length, self.query_marker, self.query_prefix)
+        rows, roles, _ = self._tokenise(texts, self.query_length, self.query_marker, self.query_prefix)
         expanded = self.query_expansion == "mask" or self.legacy_primeqa
         filler = self.tokenizer.mask_token_id if self.query_expansion == "mask" else self.tokenizer.pad_token_id
-        input_ids, roles_matrix = self._rectangle(rows, roles, self.query_length if expanded else None, filler)
+        length = self.query_length if expanded else None
+        input_ids, roles_matrix = _rectangle(rows, filler, length), _rectangle(roles, PADDING, length)
         is_real = roles_matrix != PADDING
         if self.legacy_primeqa:
             return _feature(input_ids, is_real, input_ids != 0, roles_matrix)
@@ -108,15 +109,19 @@ class DrDecrProcessor(ProcessorMixin):
 
     def process_documents(self, texts: list[str]) -> BatchFeature:
         """Tokenise passages; arguments, result and errors as in `process_queries`, up to `document_length` tokens."""
-        rows, roles = self._tokenise(texts, self.document_length, self.document_marker, self.document_prefix)
-        input_ids, roles_matrix = self._rectangle(rows, roles, None, self.tokenizer.pad_token_id)
+        rows, roles, characters = self._tokenise(
+            texts, self.document_length, self.document_marker, self.document_prefix
+        )
+        input_ids, roles_matrix = _rectangle(rows, self.tokenizer.pad_token_id), _rectangle(roles, PADDING)
         is_real = roles_matrix != PADDING
         if self.legacy_primeqa:
             scoring = (input_ids != 0) & ~self._is_listed_by_primeqa(input_ids)
             return _feature(input_ids, is_real, scoring, roles_matrix)
         scoring = self._scores(roles_matrix)
         if self.skip_punctuation:
-            scoring &= ~(self._is_punctuation(input_ids) & (roles_matrix == TEXT))
+            tokens = zip(rows, characters, strict=True)
+            signs = [list(map(self._is_punctuation, ids, covered)) for ids, covered in tokens]
+            scoring &= ~(_rectangle(signs, False).bool() & (roles_matrix != SPECIAL))
         return _feature(input_ids, is_real, scoring, roles_matrix)
 
     @classmethod
@@ -135,40 +140,36 @@ class DrDecrProcessor(ProcessorMixin):
 
     def _tokenise(
         self, texts: list[str], length: int, marker: str | int | None, prefix: str
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        """Return token ids and, for each, its role."""
-        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+    ) -> tuple[list[list[int]], list[list[int]], list[list[str]]]:
+        """Return token ids and, for each, its role and the characters of the text that it covers."""
+        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
             raise ValueError(
-                f"Expected a non-empty list of strings to tokenise, got {_describe(texts)}. Wrap a single text in a list."
+                f"Expected a non-empty list of strings to tokenise, got {describe_texts(texts)}. Wrap a single text: "
+                "[text]."
             )
         head = [*self._before, *([] if marker is None else [self._marker_id(marker)])]
         room = length - len(head) - len(self._after)
         # Prefix and text are tokenised as one string, as the encoder saw them in its training.
+        whole_texts = [prefix + text for text in texts]
         encoded = self.tokenizer(
-            [prefix + text for text in texts],
+            whole_texts,
             add_special_tokens=False,
-            truncation=True,
-            max_length=room,
+            # Cut below: a fast tokenizer keeps `truncation=True` for good, and would save it into `tokenizer.json`.
+            truncation=False,
             padding=False,
             return_attention_mask=False,
-            return_offsets_mapping=bool(prefix),
+            return_offsets_mapping=True,
             verbose=False,
         )
-        rows, roles = [], []
-        for index, ids in enumerate(encoded["input_ids"]):
-            body = [TEXT] * len(ids)
-            if prefix:
-                body = [TEXT if end > len(prefix) else PREFIX for _, end in encoded["offset_mapping"][index]]
-            rows.append([*head, *ids, *self._after])
+        rows, roles, characters = [], [], []
+        for text, ids, offsets in zip(whole_texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            spans = offsets[:room]
+            body = [PREFIX if prefix and end <= len(prefix) else TEXT for _, end in spans]
+            rows.append([*head, *ids[:room], *self._after])
             roles.append([*[SPECIAL] * len(head), *body, *[SPECIAL] * len(self._after)])
-        return rows, roles
-
-    def _rectangle(
-        self, rows: list[list[int]], roles: list[list[int]], length: int | None, filler: int
-    ) -> tuple[Tensor, Tensor]:
-        longest = max(len(row) for row in rows) if length is None else length
-        input_ids = torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
-        return input_ids, torch.tensor([row + [PADDING] * (longest - len(row)) for row in roles])
+            covered = [text[start:end] for start, end in spans]
+            characters.append([*[""] * len(head), *covered, *[""] * len(self._after)])
+        return rows, roles, characters
 
     def _scores(self, roles: Tensor) -> Tensor:
         scoring = roles == TEXT
@@ -176,13 +177,14 @@ class DrDecrProcessor(ProcessorMixin):
             scoring |= roles == SPECIAL
         return scoring | (roles == PREFIX) if self.score_prefix else scoring
 
-    def _is_punctuation(self, input_ids: Tensor) -> Tensor:
+    def _is_punctuation(self, token_id: int, characters: str) -> bool:
         """Tell by the characters a token stands for, whichever way its tokenizer writes them down."""
-        unknown = [token_id for token_id in input_ids.unique().tolist() if token_id not in self._punctuation]
-        for token_id in unknown:
-            self._punctuation[token_id] = is_punctuation(self.tokenizer.decode([token_id]))
-        flags = [[self._punctuation[token_id] for token_id in row] for row in input_ids.tolist()]
-        return torch.tensor(flags)
+        if token_id not in self._punctuation:
+            piece = self.tokenizer.decode([token_id])
+            # Some bytes of a character are no text (byte-level BPE, byte fallback): see which character they belong to.
+            self._punctuation[token_id] = None if "\ufffd" in piece else is_punctuation(piece)
+        known = self._punctuation[token_id]
+        return is_punctuation(characters) if known is None else known
 
     def _is_listed_by_primeqa(self, input_ids: Tensor) -> Tensor:
         first = [self.tokenizer(sign, add_special_tokens=False)["input_ids"][0] for sign in string.punctuation]
@@ -190,12 +192,13 @@ class DrDecrProcessor(ProcessorMixin):
 
     def _marker_id(self, marker: str | int) -> int:
         if isinstance(marker, int):
-            return marker
-        marker_id = self.tokenizer.get_vocab().get(marker)
+            marker_id = marker if 0 <= marker < len(self.tokenizer) else None
+        else:  # not get_vocab(), which copies the whole vocabulary, on every batch
+            marker_id = self.tokenizer.backend_tokenizer.token_to_id(marker)
         if marker_id is None:
             raise ValueError(
-                f"Marker {marker!r} is not in the tokenizer's vocabulary. Choose a token that is (BERT has '[unused0]'), or "
-                "add it with `tokenizer.add_tokens` and resize the model's embeddings."
+                f"Marker {marker!r} is not in the tokenizer's vocabulary. Choose one that is (BERT has '[unused0]'), "
+                "or add it with `tokenizer.add_tokens` and resize the model's embeddings."
             )
         return marker_id
 
@@ -205,7 +208,9 @@ class DrDecrProcessor(ProcessorMixin):
         if self.tokenizer.pad_token_id is None:
             raise ValueError("DrDecrProcessor expects a tokenizer with a padding token. Set `tokenizer.pad_token`.")
         if self.query_expansion not in ("none", "mask"):
-            raise ValueError(f"query_expansion: expected 'none' or 'mask', got {self.query_expansion!r}.")
+            raise ValueError(
+                f"query_expansion: expected 'none' or 'mask', got {self.query_expansion!r}. 'none' is the default."
+            )
         if self.query_expansion == "mask" and self.tokenizer.mask_token_id is None:
             raise ValueError("query_expansion='mask' needs a tokenizer with a mask token. Use query_expansion='none'.")
         sides = (
@@ -218,8 +223,8 @@ class DrDecrProcessor(ProcessorMixin):
             taken += len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else 0
             if length <= taken:
                 raise ValueError(
-                    f"{name}_length: expected more than the {taken} tokens that marker, prefix and special tokens take, got "
-                    f"{length}. The paper's lengths are 32 and 180."
+                    f"{name}_length: expected more than the {taken} tokens of marker, prefix and special tokens, "
+                    f"got {length}. The paper's lengths are 32 and 180."
                 )
 
 
@@ -264,8 +269,19 @@ def _feature(input_ids: Tensor, attention_mask: Tensor, scoring_mask: Tensor, ro
     return BatchFeature({"input_ids": input_ids, **masks})
 
 
-def _describe(texts: Any) -> str:
+def _rectangle(rows: list[list[int]], filler: int, length: int | None = None) -> Tensor:
+    longest = max(len(row) for row in rows) if length is None else length
+    return torch.tensor([row + [filler] * (longest - len(row)) for row in rows], dtype=torch.long)
+
+
+def describe_texts(texts: Any) -> str:
+    """Say in words what came where a list of strings was expected."""
     if isinstance(texts, list | tuple):
         odd = next((text for text in texts if not isinstance(text, str)), None)
         return "an empty list" if not texts else f"a list with {odd!r}"
     return type(texts).__name__
+
+
+# Here and not in `__init__.py`, which does not travel: `AutoModel` with remote code would register the model, but not
+# the processor that comes with it, and a copy saved there would lose its way to this class.
+DrDecrProcessor.register_for_auto_class("AutoProcessor")

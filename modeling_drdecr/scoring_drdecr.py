@@ -4,6 +4,8 @@ Pure functions: tensors in, tensors out. Masks are boolean and mean "this token 
 m documents, n candidates of one query, q query tokens, t document tokens, d dimensions.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -24,8 +26,8 @@ def maxsim(
 ) -> Tensor:
     """Score every query against every document (Khattab and Zaharia 2020, eq. 3).
 
-    `score[b, m] = sum_q max_t <query[b, q], document[m, t]>` over the tokens that count. Products run in the embeddings'
-    dtype, the sum over query tokens in float32 (a bfloat16 sum of 32 cosines would step by 0.125).
+    `score[b, m] = sum_q max_t <query[b, q], document[m, t]>` over the tokens that count. Products run in the
+    embeddings' dtype, the sum over query tokens in float32 (a bfloat16 sum of 32 cosines would step by 0.125).
 
     Args:
         query_embeddings: `(num_queries, query_tokens, dim)`, L2-normalised.
@@ -122,7 +124,7 @@ def _sum_of_best(similarities: Tensor, query_mask: Tensor, document_mask: Tensor
     return best.float().masked_fill(~query_mask, 0.0).sum(dim=-1)
 
 
-def _recomputed(function, *tensors: Tensor) -> Tensor:  # noqa: ANN001
+def _recomputed(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return checkpoint(function, *tensors, use_reentrant=False)
     return function(*tensors)
@@ -134,18 +136,18 @@ def _check(
     documents = "(num_documents, document_tokens, dim)" if document_dims == 3 else "(batch, candidates, tokens, dim)"
     if query_embeddings.dim() != 3 or document_embeddings.dim() != document_dims:
         raise ValueError(
-            f"maxsim expects query embeddings (num_queries, query_tokens, dim) and document embeddings {documents}, got "
+            f"maxsim expects queries (num_queries, query_tokens, dim) and documents {documents}, got "
             f"{tuple(query_embeddings.shape)} and {tuple(document_embeddings.shape)}. Add or remove a batch dimension."
         )
     if query_embeddings.shape[-1] != document_embeddings.shape[-1]:
         raise ValueError(
             f"maxsim expects one embedding dimension, got {query_embeddings.shape[-1]} for queries and "
-            f"{document_embeddings.shape[-1]} for documents. Encode both with the same model or the same `embedding_dim`."
+            f"{document_embeddings.shape[-1]} for documents. Encode both with the same model or `embedding_dim`."
         )
     if document_dims == 4 and query_embeddings.shape[0] != document_embeddings.shape[0]:
         raise ValueError(
-            f"maxsim_candidates expects one row of candidates for each query, got {query_embeddings.shape[0]} queries and "
-            f"{document_embeddings.shape[0]} rows. Use `maxsim` to score all pairs."
+            f"maxsim_candidates expects one row of candidates for each query, got {query_embeddings.shape[0]} queries "
+            f"and {document_embeddings.shape[0]} rows. Use `maxsim` to score all pairs."
         )
     for name, mask, embeddings in (
         ("query", query_mask, query_embeddings),
@@ -153,6 +155,6 @@ def _check(
     ):
         if mask.dtype != torch.bool or mask.shape != embeddings.shape[:-1]:
             raise ValueError(
-                f"maxsim expects a boolean {name} mask of shape {tuple(embeddings.shape[:-1])}, got {mask.dtype} of shape "
-                f"{tuple(mask.shape)}. Pass the processor's `scoring_mask`."
+                f"maxsim expects a boolean {name} mask of shape {tuple(embeddings.shape[:-1])}, got {mask.dtype} of "
+                f"shape {tuple(mask.shape)}. Pass the processor's `scoring_mask`."
             )

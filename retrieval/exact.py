@@ -1,5 +1,6 @@
-"""Exact MaxSim search: every passage is scored, nothing is approximated. Below some 10^5 passages it is also the fastest."""
+"""Exact MaxSim search: every passage is scored, nothing is approximated. Below some 10^5 passages also the fastest."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ class ExactIndex:
     Args:
         document_ids: ids of the passages, without repetition.
         embeddings: one `(tokens, dim)` tensor a passage, as `encode_documents` returns them.
-        dtype: of the kept embeddings (default float32; bfloat16 halves memory and is faster where the CPU or GPU has it).
+        dtype: of the kept embeddings (default float32; bfloat16 halves memory and is faster where the hardware has it).
 
     Raises:
         ValueError: for no passages, repeated ids, or another number of ids than of passages.
@@ -46,11 +47,11 @@ class ExactIndex:
         if not document_ids or len(document_ids) != len(embeddings):
             raise ValueError(
                 f"ExactIndex expects as many ids as passages and at least one, got {len(document_ids)} ids and "
-                f"{len(embeddings)} passages."
+                f"{len(embeddings)} passages. Pass the ids in the order of the texts that you encoded."
             )
-        if len(set(document_ids)) != len(document_ids):
-            repeated = next(i for i, name in enumerate(document_ids) if name in set(document_ids[:i]))
-            raise ValueError(f"Passage ids must differ, got {document_ids[repeated]!r} twice. Drop or rename one.")
+        name, times = Counter(document_ids).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"Passage ids must differ, got {name!r} {times} times. Drop or rename the others.")
         order = sorted(range(len(document_ids)), key=lambda index: len(embeddings[index]))
         self.document_ids = [document_ids[index] for index in order]
         groups = [order[start : start + PASSAGES_A_BLOCK] for start in range(0, len(order), PASSAGES_A_BLOCK)]
@@ -77,16 +78,18 @@ class ExactIndex:
         Returns:
             `Hits`, best first. Equal scores are ordered by the passages' length, then by their order of addition.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k: expected at least 1, got {top_k}.")
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}. Leave it out for the default.")
         starts = range(0, len(query_embeddings), batch_size)
         disable = (True if len(starts) < 2 else None) if show_progress_bar is None else not show_progress_bar
         hits = Hits([], [])
         for start in tqdm(starts, desc="searching", unit="batch", disable=disable):
             scores = self.scores(query_embeddings[start : start + batch_size])
-            best = scores.topk(min(top_k, len(self)), dim=1)
-            hits.document_ids += [[self.document_ids[index] for index in row] for row in best.indices.tolist()]
-            hits.scores += best.values.tolist()
+            # Not topk, which leaves the order of equal scores to chance.
+            best, indices = scores.sort(dim=1, descending=True, stable=True)
+            hits.document_ids += [[self.document_ids[index] for index in row] for row in indices[:, :top_k].tolist()]
+            hits.scores += best[:, :top_k].tolist()
         return hits
 
     @torch.no_grad()

@@ -64,6 +64,10 @@ class DistillationArguments(TrainingArguments):
     gradient_accumulation_steps: int = _setting(6, "Batches a step (authors' code: 6, so 192 rows).")
     weight_decay: float = _setting(0.0, "AdamW weight decay (authors' code: 0).")
     seed: int = _setting(12345, "Seed (authors' code: 12345).")
+    ddp_broadcast_buffers: bool | None = _setting(
+        False,
+        "An encoder's buffers never change; and a mixed run's processes may differ in forward passes, each a broadcast.",
+    )
     remove_unused_columns: bool = _setting(False, "The collator reads the columns; nothing may be removed before it.")
     logging_steps: float = _setting(10, "Steps between two log lines, each with every loss term by name.")
 
@@ -71,7 +75,7 @@ class DistillationArguments(TrainingArguments):
         """Check the settings that are ours."""
         super().__post_init__()
         weights = {setting: getattr(self, setting) for setting in TERM_WEIGHTS.values()}
-        negative = [f"{setting}={weight}" for setting, weight in weights.items() if weight < 0]
+        negative = [f"{setting}={weight}" for setting, weight in weights.items() if not weight >= 0]
         if negative:
             raise ValueError(
                 f"Weights of loss terms must not be negative, got {', '.join(negative)}. Use 0 to leave one out."
@@ -80,7 +84,7 @@ class DistillationArguments(TrainingArguments):
             raise ValueError(
                 f"No loss term has a weight, so nothing would be learnt. Set at least one of {', '.join(weights)}."
             )
-        for setting in ("temperature", "contrastive_temperature", "score_scale"):
+        for setting in ("temperature", "contrastive_temperature", "score_scale", "projection_learning_rate"):
             value = getattr(self, setting)
             if value is not None and not value > 0:
                 raise ValueError(f"{setting}: expected a positive number, got {value}.")

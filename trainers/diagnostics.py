@@ -37,10 +37,9 @@ class Records:
             names = sorted(records)
         if not names:
             return {}
-        rows = [
-            torch.stack([torch.as_tensor(part, dtype=torch.float64) for part in _pair(records, name)]) for name in names
-        ]
-        totals = accelerator.reduce(torch.stack(rows).float().to(accelerator.device), reduction="sum")
+        # float() first: a sum lives on the device, a count does not, and they cannot be stacked.
+        rows = torch.tensor([[float(part) for part in records.get(name, (0.0, 0))] for name in names])
+        totals = accelerator.reduce(rows.to(accelerator.device), reduction="sum")
         return {name: (total / count).item() for name, (total, count) in zip(names, totals, strict=True)}
 
 
@@ -99,7 +98,3 @@ def warn_if_uninformative(means: dict[str, float], logger: Any) -> None:
             f"The teacher's softmax is flat (relative entropy {entropy:.3f}): every candidate looks alike. Lower "
             "`temperature`."
         )
-
-
-def _pair(records: dict[str, list[Any]], name: str) -> list[Any]:
-    return records.get(name, [0.0, 0])

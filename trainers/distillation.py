@@ -149,7 +149,9 @@ class DistillationTrainer(Trainer):
                 "the rows a `teacher_scores` or an `english` column."
             )
         query, query_mask = teacher(**inputs["teacher_query"]).embeddings, inputs["teacher_query"]["scoring_mask"]
-        documents, document_mask = _documents(teacher, inputs)
+        documents, document_mask = _documents(
+            teacher, inputs, "teacher_document" if "teacher_document" in inputs else "document"
+        )
         return self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
 
     def _scaled(self, scores: Tensor, num_query_tokens: Tensor | None) -> Tensor:
@@ -187,22 +189,28 @@ class DistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the terms and diagnostics since the last line, over all processes."""
-        evaluating = any(key.startswith("eval_") for key in logs)
-        if evaluating or "loss" in logs:
-            means = self._records.means(self.accelerator, training=not evaluating)
-            logs.update({f"eval_{name}" if evaluating else name: value for name, value in means.items()})
-            if not evaluating:
-                diagnostics.warn_if_uninformative(means, logger)
+        evaluated = next(
+            (key.removesuffix("_loss") for key in logs if key.startswith("eval") and key.endswith("_loss")), None
+        )
+        if evaluated is not None:
+            means = self._records.means(self.accelerator, training=False)
+            logs.update({f"{evaluated}_{name}": value for name, value in means.items()})
+        elif "loss" in logs:
+            means = self._records.means(self.accelerator, training=True)
+            logs.update(means)
+            diagnostics.warn_if_uninformative(means, logger)
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate the loss terms on the evaluation set, then what `validate` measures."""
-        prefix = kwargs.get("metric_key_prefix", "eval")
+        """Evaluate the loss terms on the evaluation set or sets, then what `validate` measures, once."""
         metrics = super().evaluate(*args, **kwargs)
-        if self.validate is not None and f"{prefix}_validated" not in metrics:
-            model = self.accelerator.unwrap_model(self.model)
-            figures = {f"{prefix}_{name}": value for name, value in self.validate(model).items()}
-            super().log(dict(figures))
+        # With several sets the Trainer comes back here for each, under a prefix of its own.
+        if self.validate is not None and kwargs.get("metric_key_prefix", "eval") == "eval":
+            figures = {
+                f"eval_{name}": value
+                for name, value in self.validate(self.accelerator.unwrap_model(self.model)).items()
+            }
+            self.log(dict(figures))
             metrics.update(figures)
         return metrics
 
@@ -218,15 +226,15 @@ def _has_candidates(inputs: Batch) -> bool:
     return "document" in inputs or "document_embeddings" in inputs
 
 
-def _documents(model: nn.Module, inputs: Batch) -> tuple[Tensor, Tensor]:
+def _documents(model: nn.Module, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
     """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""
     if "document_embeddings" in inputs:
         dtype = next(model.parameters()).dtype
         return inputs["document_embeddings"].to(dtype), inputs["document_scoring_mask"]
-    batch, candidates, tokens = inputs["document"]["input_ids"].shape
-    flat = {name: tensor.flatten(0, 1) for name, tensor in inputs["document"].items()}
+    batch, candidates, tokens = inputs[key]["input_ids"].shape
+    flat = {name: tensor.flatten(0, 1) for name, tensor in inputs[key].items()}
     embeddings = model(**flat).embeddings.view(batch, candidates, tokens, -1)
-    return embeddings, inputs["document"]["scoring_mask"]
+    return embeddings, inputs[key]["scoring_mask"]
 
 
 def _check_dimensions(model: DrDecrModel, teacher: DrDecrTeacher | None) -> None:

@@ -1,7 +1,7 @@
 """The loss terms of DR.DECR: tensors in, one float32 scalar out. No model, device or process group in here.
 
-Masks are boolean and mean "this counts". A term over nothing (no aligned token, no row) is 0 with a zero gradient, so that
-a batch without it does not stop a run.
+Masks are boolean and mean "this counts". A row without a token that counts adds 0 with a zero gradient to a token term, so
+that it does not stop a run.
 """
 
 import torch

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor
 
-METHODS = ("random", "pca", "language_neutral")
+METHODS = ("random", "identity", "pca", "language_neutral")
 
 
 def language_eraser(tokens: Mapping[str, Tensor], shrinkage: float = 1e-4) -> Tensor:
@@ -84,13 +84,14 @@ def initialise_projection(
     """Set a model's projection from its own tokens of training text, in place.
 
     `pca` subtracts the common mean token and keeps the principal directions; `language_neutral` erases the directions that
-    tell the languages apart first; `random` leaves the projection as it was drawn.
+    tell the languages apart first; `random` leaves the projection as it was drawn; `identity` makes none, so that the
+    encoder's own tokens are compared.
 
     Args:
         model: its last LayerNorm takes the mean into its bias, its `linear.weight` the rest.
         processor: tokenises English texts as documents and queries, the others as queries.
         texts: training text by language, `en` among them.
-        method: `"random"`, `"pca"` or `"language_neutral"` (default).
+        method: `"random"`, `"identity"`, `"pca"` or `"language_neutral"` (default).
         batch_size: texts a forward pass.
 
     Raises:
@@ -100,6 +101,14 @@ def initialise_projection(
         raise ValueError(f"projection: expected one of {', '.join(METHODS)}, got {method!r}.")
     if method == "random":
         return
+    if method == "identity":
+        model.linear.weight.copy_(_identity(*model.linear.weight.shape))
+        return
+    if not texts.get("en") or not all(texts.values()):
+        raise ValueError(
+            f"projection: {method} learns from text of every language, 'en' among them, got {', '.join(texts) or 'none'}. Give "
+            "`projection_text`, or use `projection: random`."
+        )
     tokens = {code: hidden_tokens(model, processor.process_queries, rows, batch_size) for code, rows in texts.items()}
     # English is read in both slots; the document slot is a "language" of its own, so that the two meet.
     tokens["en, documents"] = hidden_tokens(model, processor.process_documents, texts["en"], batch_size)
@@ -143,6 +152,14 @@ def last_norm(model: DrDecrModel, processor: DrDecrProcessor) -> nn.LayerNorm:
             "it. Use `projection: random`."
         )
     return module
+
+
+def _identity(embedding_dim: int, hidden_size: int) -> Tensor:
+    if embedding_dim != hidden_size:
+        raise ValueError(
+            f"projection: identity needs embedding_dim {hidden_size}, the encoder's width, got {embedding_dim}."
+        )
+    return torch.eye(hidden_size)
 
 
 def _moments(tokens: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

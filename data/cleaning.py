@@ -1,0 +1,58 @@
+"""What must not be trained on: repeated rows, and texts that stand in a test or development set."""
+
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+def normalised(text: str) -> str:
+    """Return a text's letters and digits, case folded: what is compared when leaks and repetitions are looked for.
+
+    >>> normalised("Who's  there?") == normalised("who s there")
+    True
+    """
+    return re.sub(r"\W+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def drop_repeated(dataset: Dataset, name: str) -> Dataset:
+    """Keep the first of rows with the same question and English text; say how many went."""
+    seen: set[tuple[str, str]] = set()
+    keep = []
+    for index, pair in enumerate(zip(dataset["query"], dataset["english"], strict=True)):
+        key = (normalised(pair[0]), normalised(pair[1]))
+        if key not in seen:
+            seen.add(key)
+            keep.append(index)
+    return _kept(dataset, keep, name, "repeated rows")
+
+
+def drop_leaks(dataset: Dataset, held_out: Iterable[str], name: str) -> Dataset:
+    """Drop rows whose question or English text stands, normalised, among held-out texts; say how many went.
+
+    Args:
+        dataset: rows with `query` and perhaps `english`.
+        held_out: questions of every set that is measured on.
+        name: of the training set, for the log.
+    """
+    forbidden = {normalised(text) for text in held_out}
+    columns = [dataset[column] for column in ("query", "english") if column in dataset.column_names]
+    leaks = {
+        index
+        for column in columns
+        for index, text in enumerate(column)
+        if text is not None and normalised(text) in forbidden
+    }
+    return _kept(dataset, [i for i in range(len(dataset)) if i not in leaks], name, "rows that stand in a held-out set")
+
+
+def _kept(dataset: Dataset, keep: list[int], name: str, reason: str) -> Dataset:
+    dropped = len(dataset) - len(keep)
+    if dropped:
+        logger.warning("%s: dropped %d of %d rows: %s.", name, dropped, len(dataset), reason)
+        return dataset.select(keep)
+    return dataset

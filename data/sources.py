@@ -1,0 +1,76 @@
+"""What a recipe's data entries mean: a format's name and the arguments of its reader."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+
+from . import formats
+from .sample_data import read_sample_questions, read_sample_sentences
+from .schema import PARALLEL_COLUMNS, QuestionSet
+
+PARALLEL_READERS: dict[str, Callable[..., Dataset]] = {
+    "tsv": formats.read_tsv,
+    "lines": formats.read_lines,
+    "mkqa": formats.read_mkqa,
+    "hub": formats.read_hub_parallel,
+    "sample_sentences": read_sample_sentences,
+}
+
+QUESTION_READERS: dict[str, Callable[..., QuestionSet]] = {
+    "squad": formats.read_squad,
+    "afriqa": formats.read_afriqa,
+    "qed": formats.read_qed,
+    "clapnq": formats.read_clapnq,
+    "jsonl": formats.read_jsonl,
+    "sample_questions": read_sample_questions,
+}
+
+Entry = Mapping[str, Any]
+
+
+def read_parallel(entries: Iterable[Entry]) -> Dataset:
+    """Read and join parallel sets; question sets with an `english` column count as parallel text too.
+
+    Args:
+        entries: `{"format": name, **arguments of its reader}`.
+
+    Raises:
+        ValueError: for an unknown format or argument.
+    """
+    parts = []
+    for entry in entries:
+        if entry.get("format") in QUESTION_READERS:
+            questions = read_questions(entry).questions
+            parts.append(questions.select_columns(list(PARALLEL_COLUMNS)))
+        else:
+            parts.append(_read(entry, PARALLEL_READERS, "parallel text"))
+    if not parts:
+        raise ValueError("Expected at least one source of parallel text, got none.")
+    return concatenate_datasets(parts)
+
+
+def read_questions(entry: Entry) -> QuestionSet:
+    """Read one question set.
+
+    Args:
+        entry: `{"format": name, **arguments of its reader}`.
+
+    Raises:
+        ValueError: for an unknown format or argument.
+    """
+    return _read(entry, QUESTION_READERS, "questions")
+
+
+def _read(entry: Entry, readers: Mapping[str, Callable[..., Any]], kind: str) -> Any:
+    arguments = dict(entry)
+    name = arguments.pop("format", None)
+    if name not in readers:
+        raise ValueError(f"format of {kind}: expected one of {', '.join(readers)}, got {name!r} in {dict(entry)}.")
+    try:
+        bound = inspect.signature(readers[name]).bind(**arguments)
+    except TypeError as error:
+        accepted = ", ".join(inspect.signature(readers[name]).parameters)
+        raise ValueError(f"format {name!r} takes {accepted}; {error}, in {dict(entry)}.") from error
+    return readers[name](*bound.args, **bound.kwargs)

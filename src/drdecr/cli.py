@@ -1,0 +1,158 @@
+"""The command line: `drdecr demo | distil | train | evaluate | search | backbone`."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Cross-lingual late-interaction retrieval: distil a multilingual ColBERT student from an English teacher.",
+)
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=EXTRA)
+def demo(
+    context: typer.Context,
+    output: Annotated[str | None, typer.Option(help="Folder of the run; default runs/demo.")] = None,
+    quick: Annotated[bool, typer.Option(help="Two steps a stage: checks that everything works.")] = False,
+) -> None:
+    """Train a student through every stage on the sample data, measure it, and let it answer in eight languages.
+
+    Needs neither the Hub nor a GPU. Other `--key value` pairs go to every stage's recipe.
+    """
+    from .demo import run_demo
+
+    run_demo(output, quick, context.args)
+
+
+@app.command(context_settings=EXTRA)
+def distil(
+    context: typer.Context,
+    pipeline: Annotated[Path, typer.Argument(help="A folder with pipeline.yaml and one recipe a stage.")],
+    output: Annotated[str | None, typer.Option(help="Folder of the run; default: the pipeline's own.")] = None,
+) -> None:
+    """Run the stages of a pipeline one after the other, measure each, and write table, charts and model card.
+
+    What is done already is not done again; an interrupted stage resumes.
+    """
+    from .pipeline import load_pipeline, run_pipeline
+
+    student = run_pipeline(load_pipeline(pipeline, output), context.args)
+    Console().print(f"student: {student}")
+
+
+@app.command(context_settings=EXTRA)
+def train(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe of one stage.")],
+) -> None:
+    """Run one stage. `--key value` overrides the recipe: `--learning_rate 1e-5 --data.dev_texts 8 --output runs/mine`.
+
+    On several devices: `accelerate launch -m drdecr.train RECIPE.yaml [--key value ...]`.
+    """
+    from .recipe import load_recipe
+    from .stage import run_stage
+
+    Console().print(f"model: {run_stage(load_recipe(recipe, context.args))}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
+    data: Annotated[Path, typer.Argument(help="YAML with `test:` (entries of question sets) and `collection:`.")],
+    output: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
+) -> None:
+    """Measure a checkpoint: MRR@10, recall and nDCG by language, with 95 % intervals."""
+    from drdecr.data.sources import read_questions
+    from drdecr.evaluation.report import terminal_table
+    from drdecr.evaluation.results import summarize
+
+    from .recipe import read_yaml
+    from .stage import build_index, load_teacher, score_questions
+
+    content = read_yaml(data)
+    loaded = load_teacher(model)
+    scores: dict[str, dict[str, float]] = {}
+    languages: dict[str, str] = {}
+    for entry in content["test"]:
+        found = read_questions(entry)
+        languages.update(found.languages)
+        for measure, by_query in score_questions(loaded, found, build_index(loaded, found), reads).items():
+            scores.setdefault(measure, {}).update(by_query)
+    result = summarize(scores, languages, collection=content.get("collection", str(data)), data_version=str(data))
+    Console().print(terminal_table({model: result}, "RR@10"))
+    if output:
+        result.to_json(output)
+
+
+@app.command()
+def search(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
+    questions: Annotated[list[str], typer.Argument(help="Questions in any language.")],
+    passages: Annotated[
+        Path | None, typer.Option(help="JSON Lines with document_id and text; default: the sample.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="Passages a question.", min=1)] = 3,
+) -> None:
+    """Answer questions in any language with English passages."""
+    from drdecr.data.formats import read_passages
+    from drdecr.data.sample_data import read_sample_questions
+    from drdecr.retrieval import ExactIndex
+
+    from .stage import load_teacher
+
+    collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
+    loaded = load_teacher(model)
+    index = ExactIndex(list(collection), loaded.encode_documents(list(collection.values())))
+    hits = index.search(loaded.encode_queries(questions), top_k=top_k)
+    for question, ids, scores in zip(questions, hits.document_ids, hits.scores, strict=True):
+        table = Table(title=question, title_justify="left", show_edge=False, show_header=False)
+        for document_id, score in zip(ids, scores, strict=True):
+            table.add_row(f"{score:.2f}", document_id, collection[document_id][:160])
+        Console().print(table)
+
+
+@app.command()
+def backbone() -> None:
+    """Unpack the offline encoder (multilingual-e5-small) and print its folder."""
+    from drdecr.data.offline_backbone import prepare_offline_backbone
+
+    typer.echo(prepare_offline_backbone())
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show a traceback with an error.")] = False,
+) -> None:
+    """Options before the command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "httpx2", "httpcore", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    app.info.epilog = "verbose" if verbose else None
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors that name their cure are shown as one line, not as a traceback."""
+    import sys
+
+    try:
+        app()
+    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+        if "--verbose" in sys.argv:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, style="red")
+        sys.exit(1)

@@ -1,0 +1,91 @@
+"""The model card, rendered from what the runs wrote down. What no run knows is left out."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from drdecr.evaluation.metrics import display_name
+from drdecr.evaluation.report import markdown_differences, markdown_table
+from drdecr.evaluation.results import Comparison, EvaluationResult
+
+from .recipe import OFFLINE, Recipe
+from .run_folder import write_text
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+MEASURE = "RR@10"
+
+
+def write_model_card(
+    folder: Path,
+    pipeline: "Pipeline",
+    recipes: dict[str, Recipe],
+    results: dict[str, EvaluationResult],
+    comparison: Comparison,
+) -> Path:
+    """Write `README.md` beside a student's weights.
+
+    Args:
+        folder: of the student's model.
+        pipeline: what was run; its `card` holds licence, title and the names of data and base model.
+        recipes: of its stages, by name.
+        results: of the table's systems, by label.
+        comparison: student against the first system.
+
+    Returns:
+        The card's path.
+    """
+    runs = {
+        name: json.loads((recipe.folder / "run.json").read_text(encoding="utf-8")) for name, recipe in recipes.items()
+    }
+    label = next(row.label for row in pipeline.systems if row.stage == pipeline.student and row.reads == "query")
+    data = ModelCardData(
+        language=sorted({code for code in results[label].scores[MEASURE] if code != "avg"}),
+        license=pipeline.card.get("license"),
+        library_name="transformers",
+        tags=["drdecr", "ColBERT", "cross-lingual-retrieval", "knowledge-distillation", "late-interaction"],
+        base_model=pipeline.card.get("base_model"),
+        pipeline_tag="sentence-similarity",
+        model_name=pipeline.card.get("title", "drdecr student"),
+        eval_results=_eval_results(pipeline, results[label]),
+    )
+    template = Path(__file__).with_name("model_card.md")
+    environment = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined, autoescape=False)  # noqa: S701
+    body = environment.get_template(template.name).render(
+        card=pipeline.card,
+        title=pipeline.card.get("title", "drdecr student"),
+        front_matter=data.to_yaml(),
+        offline=OFFLINE,
+        recipes=recipes,
+        runs=runs,
+        final=runs[pipeline.student],
+        table=markdown_table(results, MEASURE),
+        differences=markdown_differences(comparison, MEASURE),
+        baseline=pipeline.systems[0].label,
+        student=label,
+        collection=pipeline.collection,
+    )
+    card = ModelCard(body)
+    write_text(folder / "README.md", str(card))
+    return folder / "README.md"
+
+
+def _eval_results(pipeline: "Pipeline", result: EvaluationResult) -> list[Any]:
+    return [
+        EvalResult(
+            task_type="text-retrieval",
+            task_name="Cross-lingual retrieval",
+            dataset_type=pipeline.card.get("dataset", "custom"),
+            dataset_name=pipeline.collection,
+            dataset_config=language,
+            metric_type="mrr_at_10",
+            metric_name=f"{display_name(MEASURE)}, {'macro average' if language == 'avg' else language}, n={score.n}",
+            metric_value=round(score.mean, 4),
+            metric_args={"confidence_interval_95": [round(score.low, 4), round(score.high, 4)]},
+        )
+        for language, score in result.scores[MEASURE].items()
+    ]

@@ -1,0 +1,182 @@
+"""A pipeline: the stages of a folder one after the other, each measured on the same questions, and what people look at."""
+
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from drdecr.data.schema import QuestionSet
+from drdecr.data.sources import read_questions
+from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table, terminal_table
+from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
+
+from .model_card import write_model_card
+from .recipe import Recipe, load_recipe, read_yaml
+from .run_folder import environment, write_text
+from .stage import MEASURE, build_index, load_teacher, run_stage, score_questions
+
+logger = logging.getLogger(__name__)
+
+PerQuery = dict[str, dict[str, float]]
+
+
+@dataclass
+class System:
+    """One row of the table: a stage's model and what it reads.
+
+    Args:
+        label: of the row.
+        stage: name of the stage whose model is measured.
+        reads: column of the questions that is asked: `query`, or `english` for the teacher's upper bound.
+        index: name of the stage whose model encodes the passages; default: the same. The teacher's, for a student that was
+            distilled into the teacher's index.
+    """
+
+    label: str
+    stage: str
+    reads: str = "query"
+    index: str | None = None
+
+
+@dataclass
+class Pipeline:
+    """Stages, and what is measured after them.
+
+    Args:
+        output: folder of the whole run; each stage has a folder of its name in it.
+        stages: names of the stages in order; each is the recipe `NAME.yaml` beside the pipeline's file.
+        systems: the rows of the table; the first is the baseline of the paired comparison.
+        student: the stage whose model is the result.
+        test: the question sets that are measured on, by name.
+        collection: what the passages are, for the table's note.
+        card: facts for the model card that no run can know: licence, title, description of the data.
+    """
+
+    output: str
+    stages: list[str]
+    systems: list[System]
+    student: str
+    test: list[dict[str, Any]]
+    collection: str
+    folder: Path = field(default_factory=Path)
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def load_pipeline(path: str | Path, output: str | None = None) -> Pipeline:
+    """Read `pipeline.yaml` of a folder, or the file itself."""
+    file = Path(path) / "pipeline.yaml" if Path(path).is_dir() else Path(path)
+    content = read_yaml(file)
+    try:
+        systems = [System(**row) for row in content.pop("systems")]
+        pipeline = Pipeline(**{**content, "systems": systems, "folder": file.parent})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected {', '.join(Pipeline.__dataclass_fields__)} ({error}).") from error
+    pipeline.output = output or pipeline.output
+    return pipeline
+
+
+def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console: Console | None = None) -> Path:
+    """Run what is not done yet, measure every system, and write table, charts and model card.
+
+    Args:
+        pipeline: the stages and the measurement.
+        overrides: `--key value` for every stage (those that a stage does not know are an error).
+        console: where progress and the table are shown.
+
+    Returns:
+        The folder of the student's model.
+    """
+    console = console or Console(stderr=True)
+    output = Path(pipeline.output)
+    recipes: dict[str, Recipe] = {}
+    for number, name in enumerate(pipeline.stages, start=1):
+        recipe = stage_recipe(pipeline, name, overrides or [])
+        recipes[name] = recipe
+        console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
+        run_stage(recipe)
+    results, per_query, comparison = measure(pipeline, recipes)
+    write_tables(pipeline, results, comparison)
+    console.print(terminal_table(results, MEASURE))
+    student = recipes[pipeline.student].model_folder
+    write_model_card(student, pipeline, recipes, results, comparison)
+    for name in pipeline.stages:
+        curves = recipes[name].folder / "curves.png"
+        if curves.exists():
+            shutil.copyfile(curves, output / f"curves-{name}.png")
+    return student
+
+
+def stage_recipe(pipeline: Pipeline, name: str, overrides: list[str]) -> Recipe:
+    """Return a stage's recipe, its output inside the pipeline's."""
+    trained = read_yaml(pipeline.folder / f"{name}.yaml").get("stage") != "initialise"
+    return load_recipe(
+        pipeline.folder / f"{name}.yaml", [*(overrides if trained else []), "--output", f"{pipeline.output}/{name}"]
+    )
+
+
+def measure(
+    pipeline: Pipeline, recipes: dict[str, Recipe]
+) -> tuple[dict[str, EvaluationResult], dict[str, PerQuery], Comparison]:
+    """Measure every system on every test set; scores of finished systems are read back from their files."""
+    sets = [read_questions(entry) for entry in pipeline.test]
+    languages = {query_id: code for found in sets for query_id, code in found.languages.items()}
+    others = sorted(set(languages.values()) - {"en"})
+    facts = environment()
+    results: dict[str, EvaluationResult] = {}
+    scores: dict[str, PerQuery] = {}
+    for system in pipeline.systems:
+        scores[system.label] = _score_system(system, recipes, sets)
+        results[system.label] = summarize(
+            scores[system.label],
+            languages,
+            collection=pipeline.collection,
+            data_version=", ".join(f"{found.name}: {len(found.questions)} questions" for found in sets),
+            command=facts["command"],
+            average_over=others,
+            notes={"hardware": facts["hardware"], "git_commit": facts["git_commit"]},
+        )
+    first, best = pipeline.systems[0].label, _student_label(pipeline)
+    comparison = compare(scores[first], scores[best], languages, average_over=others)
+    return results, scores, comparison
+
+
+def _student_label(pipeline: Pipeline) -> str:
+    return next(row.label for row in pipeline.systems if row.stage == pipeline.student and row.reads == "query")
+
+
+def _score_system(system: System, recipes: dict[str, Recipe], sets: list[QuestionSet]) -> PerQuery:
+    model = load_teacher(str(recipes[system.stage].model_folder))
+    passage_model = model if system.index is None else load_teacher(str(recipes[system.index].model_folder))
+    merged: PerQuery = {}
+    for found in sets:
+        reads = system.reads if system.reads in found.questions.column_names else "query"
+        index = build_index(passage_model, found)
+        for name, by_query in score_questions(model, found, index, reads).items():
+            merged.setdefault(name, {}).update(by_query)
+    return merged
+
+
+def write_tables(pipeline: Pipeline, results: dict[str, EvaluationResult], comparison: Comparison) -> None:
+    """Write `results.md`, `results.json` files and the bar chart into the pipeline's folder."""
+    output = Path(pipeline.output)
+    facts = environment()
+    notes = f"Collection: {pipeline.collection}. Intervals: 95 %, percentile bootstrap, 10,000 resamples, seed 0. " + (
+        f"Measured by `{facts['command']}` on {facts['hardware']}, commit {facts['git_commit']}."
+    )
+    first, best = pipeline.systems[0].label, _student_label(pipeline)
+    parts = ["# Results", notes]
+    for name in (MEASURE, "R@10", "nDCG@10"):
+        parts += [f"## {name.replace('RR', 'MRR')}", markdown_table(results, name)]
+    parts += [f"## {best} against {first}, paired", markdown_differences(comparison, MEASURE)]
+    write_text(output / "results.md", "\n\n".join(parts) + "\n")
+    for label, result in results.items():
+        result.to_json(output / "results" / f"{_slug(label)}.json")
+    comparison.to_json(output / "results" / "comparison.json")
+    bar_chart(results, MEASURE, output / "results.png", title=pipeline.collection)
+
+
+def _slug(label: str) -> str:
+    return "".join(character if character.isalnum() else "-" for character in label.lower()).strip("-")

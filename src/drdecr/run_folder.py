@@ -1,0 +1,104 @@
+"""What a run leaves behind beside its model: the resolved recipe, where it ran, its log and its curves."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .recipe import Recipe
+
+PACKAGES = (
+    "drdecr",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "peft",
+    "huggingface_hub",
+    "tokenizers",
+    "numpy",
+)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: an interrupted write leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(unfinished, 0o644)
+        os.replace(unfinished, path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
+
+
+def is_done(recipe: Recipe) -> bool:
+    """Tell whether a run with this recipe is already there.
+
+    Raises:
+        ValueError: if the folder holds a run of another recipe: nothing is overwritten.
+    """
+    written = recipe.folder / "recipe.yaml"
+    if not written.exists():
+        return False
+    if written.read_text(encoding="utf-8") != recipe.as_yaml():
+        raise ValueError(
+            f"{recipe.folder} holds a run of another recipe (see {written}). Choose another `--output`, or delete the folder."
+        )
+    return (recipe.folder / "run.json").exists()
+
+
+def start_run(recipe: Recipe) -> None:
+    """Write the resolved recipe."""
+    write_text(recipe.folder / "recipe.yaml", recipe.as_yaml())
+
+
+def finish_run(recipe: Recipe, started: float, log: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Write the log, the curves and, last, `run.json`: its presence says that the run is complete."""
+    from .curves import draw_curves
+
+    write_text(recipe.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+    if log:
+        draw_curves(log, recipe.folder / "curves.png", title=recipe.folder.name)
+    content = {"stage": recipe.stage, **environment(), "seconds": round(time.time() - started, 1), **facts}
+    write_text(recipe.folder / "run.json", json.dumps(content, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, git commit, command and hardware."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "git_commit": _git_commit(),
+        "command": " ".join(["drdecr" if Path(word).name == "drdecr" else word for word in sys.argv]),
+        "hardware": device,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the package's own checkout, if it is run from one."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

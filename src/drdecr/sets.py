@@ -1,0 +1,181 @@
+"""A stage's training rows, made from its recipe: cleaned, with candidates, with the teacher's words looked up."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets, load_from_disk
+
+from drdecr.data.candidates import add_negatives, retrieve_candidates
+from drdecr.data.cleaning import drop_leaks, drop_repeated
+from drdecr.data.collators import DistillationCollator
+from drdecr.data.formats import read_texts
+from drdecr.data.mixture import MixedSet
+from drdecr.data.schema import QuestionSet
+from drdecr.data.sources import QUESTION_READERS, read_parallel, read_questions
+from drdecr.data.token_cache import TokenCache
+from drdecr.modeling_drdecr import DrDecrModel
+
+from .recipe import DataSettings, Recipe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingData:
+    """What a trainer needs of the data.
+
+    Args:
+        train: rows, one set or a mixture.
+        dev: rows cut off for the evaluation of the loss terms, by set; None without.
+        collator: makes batches of them.
+        counts: rows of each set, for the record.
+    """
+
+    train: Any
+    dev: dict[str, Dataset] | None
+    collator: DistillationCollator
+    counts: dict[str, int]
+
+
+def build_training_data(
+    recipe: Recipe, student: DrDecrModel, teacher: DrDecrModel | None, num_batches: int, batch_size: int, seed: int
+) -> TrainingData:
+    """Read, clean and annotate a stage's rows.
+
+    Args:
+        recipe: of the stage.
+        student: its processor tokenises; it mines negatives where there is no teacher.
+        teacher: finds candidates and fills the caches.
+        num_batches: batches of the whole run on all processes, for laying out a mixture.
+        batch_size: rows of one batch on one device.
+        seed: of sampling and mixing.
+    """
+    settings = recipe.data
+    held_out = _held_out_texts([*settings.held_out, *recipe.validation])
+    questions = [read_questions(entry) for entry in settings.questions]
+    pools = [*questions, *(read_questions(entry) for entry in settings.pool)]
+    passages = {document_id: text for found in pools for document_id, text in found.passages.items()}
+    reader = teacher or student
+    passage_cache = _passage_cache(recipe, reader, passages)
+    sets: dict[str, Dataset] = {}
+    if settings.parallel:
+        rows = _cleaned(read_parallel(settings.parallel), held_out, "parallel")
+        sets["parallel"] = _with_english(
+            _limited(rows, settings.limits.get("parallel"), seed), settings.english_share, seed
+        )
+    if questions:
+        rows = concatenate_datasets([_question_rows(found) for found in questions])
+        rows = _limited(_cleaned(rows, held_out, "questions"), settings.limits.get("questions"), seed)
+        sets["questions"] = add_negatives(rows, reader, passage_cache, settings.num_candidates, seed=seed)
+    if settings.unlabelled:
+        rows = _cleaned(read_parallel(settings.unlabelled), held_out, "unlabelled")
+        rows = _limited(rows, settings.limits.get("unlabelled"), seed)
+        rows = _with_english(rows, settings.english_share, seed)
+        sets["unlabelled"] = _candidates(recipe, rows, reader, passage_cache)
+    if not sets:
+        raise ValueError("data: expected at least one of `parallel`, `questions` and `unlabelled`, got none.")
+    collator = _collator(recipe, student, teacher, passages, passage_cache, sets)
+    parts = {name: cut_dev(rows, settings.dev_texts, seed) for name, rows in sets.items()}
+    dev = {name: part for name, (_, part) in parts.items()} if settings.dev_texts else None
+    train = _mixed({name: part for name, (part, _) in parts.items()}, settings, num_batches, batch_size, seed)
+    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()})
+
+
+def cut_dev(rows: Dataset, num_texts: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Cut rows off for evaluation, by their English text, so that no translation of a dev row is trained on."""
+    texts = sorted(rows.unique("english"))
+    num_texts = min(num_texts, len(texts) // 5)
+    chosen = set(np.random.default_rng(seed).permutation(np.array(texts, dtype=object))[:num_texts].tolist())
+    is_dev = [text in chosen for text in rows["english"]]
+    train = [index for index, held in enumerate(is_dev) if not held]
+    return rows.select(train), rows.select([index for index, held in enumerate(is_dev) if held])
+
+
+def _held_out_texts(entries: list[dict[str, Any]]) -> list[str]:
+    texts: list[str] = []
+    for entry in entries:
+        if entry.get("format") == "texts":
+            texts += read_texts(entry["path"], entry["column"])
+            continue
+        rows = read_questions(entry).questions if entry.get("format") in QUESTION_READERS else read_parallel([entry])
+        texts += rows["query"]
+        texts += rows["english"] if "english" in rows.column_names else []
+    return texts
+
+
+def _question_rows(found: QuestionSet) -> Dataset:
+    rows = found.questions
+    if "english" not in rows.column_names:  # an English set is its own translation
+        rows = rows.add_column("english", rows["query"])
+    return rows.select_columns(["query_id", "query", "english", "language", "document_ids"])
+
+
+def _cleaned(rows: Dataset, held_out: list[str], name: str) -> Dataset:
+    return drop_leaks(drop_repeated(rows, name), held_out, name)
+
+
+def _limited(rows: Dataset, limit: int | None, seed: int) -> Dataset:
+    return rows if limit is None or limit >= len(rows) else rows.shuffle(seed=seed).select(range(limit))
+
+
+def _with_english(rows: Dataset, share: float, seed: int) -> Dataset:
+    if share <= 0:
+        return rows
+    english = _limited(rows, round(share * len(rows)), seed)
+    english = english.map(lambda row: {"query": row["english"], "language": "en"}, desc="adding English")
+    return concatenate_datasets([rows, english])
+
+
+def _passage_cache(recipe: Recipe, reader: DrDecrModel, passages: Mapping[str, str]) -> TokenCache | None:
+    settings = recipe.data
+    if not passages or not (settings.questions or settings.unlabelled):
+        return None
+    logger.info("Encoding %d passages with the %s.", len(passages), "teacher" if recipe.teacher else "student")
+    return TokenCache.of_documents(reader, dict(passages))
+
+
+def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel, passages: TokenCache | None) -> Dataset:
+    """Find candidates once a run: they are kept in its folder, so that a resumed run reads them."""
+    if passages is None:
+        raise ValueError("data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one.")
+    folder = recipe.folder / "candidates"
+    if (folder / "dataset_info.json").exists():
+        return load_from_disk(str(folder))
+    logger.info("Finding candidates for %d questions in %d passages.", len(rows), len(passages))
+    settings = recipe.data
+    found = retrieve_candidates(rows, teacher, passages, settings.num_candidates, settings.candidate_depth)
+    found.save_to_disk(str(folder))
+    return found
+
+
+def _mixed(sets: dict[str, Dataset], settings: DataSettings, num_batches: int, batch_size: int, seed: int) -> Any:
+    if len(sets) == 1:
+        return next(iter(sets.values()))
+    return MixedSet(sets, batch_size, num_batches, settings.weights, seed)
+
+
+def _collator(
+    recipe: Recipe,
+    student: DrDecrModel,
+    teacher: DrDecrModel | None,
+    passages: dict[str, str],
+    passage_cache: TokenCache | None,
+    sets: dict[str, Dataset],
+) -> DistillationCollator:
+    settings = recipe.data
+    query_cache = None
+    if teacher is not None and settings.cache_teacher:
+        english = [text for rows in sets.values() for text in rows.unique("english")]
+        logger.info("Reading %d English questions and sentences with the teacher.", len(set(english)))
+        query_cache = TokenCache.of_queries(teacher, english)
+    return DistillationCollator(
+        student.processor,
+        passages=passages,
+        teacher_processor=teacher.processor if teacher is not None else None,
+        query_cache=query_cache,
+        document_cache=passage_cache if settings.cache_passages else None,
+        anchor=bool(recipe.training.get("anchor_weight", 0.5 if recipe.stage == "representation" else 0.0)),
+    )

@@ -1,0 +1,205 @@
+"""Run one stage from its recipe: build, train, keep the best, write the run's folder."""
+
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from drdecr.data.offline_backbone import prepare_offline_backbone
+from drdecr.data.schema import QuestionSet
+from drdecr.data.sources import read_parallel, read_questions
+from drdecr.evaluation.metrics import per_query_scores
+from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher
+from drdecr.retrieval import ExactIndex
+from drdecr.trainers import (
+    ContrastiveTrainer,
+    DistillationArguments,
+    DistillationTrainer,
+    RelevanceDistillationTrainer,
+    RepresentationDistillationTrainer,
+)
+from drdecr.trainers.projection import initialise_projection
+
+from .recipe import ARGUMENTS, OFFLINE, Recipe
+from .run_folder import finish_run, is_done, start_run
+from .sets import build_training_data
+
+logger = logging.getLogger(__name__)
+
+TRAINERS: dict[str, type[DistillationTrainer]] = {
+    "contrastive": ContrastiveTrainer,
+    "representation": RepresentationDistillationTrainer,
+    "relevance": RelevanceDistillationTrainer,
+    "mixed": DistillationTrainer,
+}
+
+MEASURE = "RR@10"
+BEST = "mrr@10_avg"
+
+
+def run_stage(recipe: Recipe) -> Path:
+    """Run a stage, resume it, or leave it alone if it is done.
+
+    Args:
+        recipe: of the stage.
+
+    Returns:
+        The folder of its model.
+
+    Raises:
+        ValueError: if the folder holds a run of another recipe, or for anything that does not fit.
+    """
+    if is_done(recipe):
+        logger.warning("%s is done already; its model is in %s.", recipe.folder, recipe.model_folder)
+        return recipe.model_folder
+    started = time.time()
+    start_run(recipe)
+    set_seed(recipe.training.get("seed", 12345))
+    if recipe.stage == "initialise":
+        model = load_start(recipe)
+        save_model(model, recipe.model_folder)
+        finish_run(recipe, started, [], {})
+        return recipe.model_folder
+    trainer, counts = build_trainer(recipe)
+    checkpoint = get_last_checkpoint(trainer.args.output_dir) if Path(trainer.args.output_dir).is_dir() else None
+    if checkpoint is not None:
+        logger.warning("Resuming from %s.", checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_world_process_zero():
+        save_model(trainer.accelerator.unwrap_model(trainer.model), recipe.model_folder)
+        facts = {
+            "rows": counts,
+            "steps": trainer.state.global_step,
+            "batch_rows": trainer.args.train_batch_size
+            * trainer.args.gradient_accumulation_steps
+            * trainer.args.world_size,
+            "processes": trainer.args.world_size,
+            "seed": trainer.args.seed,
+            "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
+        }
+        finish_run(recipe, started, trainer.state.log_history, facts)
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)  # the best one is in `model` now
+    trainer.accelerator.wait_for_everyone()
+    return recipe.model_folder
+
+
+def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
+    """Build a stage's trainer, and count its rows."""
+    student = load_start(recipe)
+    teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype) if recipe.teacher else None
+    args = build_arguments(recipe)
+    batches = (max(args.max_steps, 0) * args.gradient_accumulation_steps or 1) * args.world_size
+    data = build_training_data(recipe, student, teacher, batches, args.train_batch_size, args.seed)
+    trainer = TRAINERS[recipe.stage](
+        student,
+        args,
+        teacher=teacher,
+        validate=build_validation(recipe, teacher) if recipe.validation else None,
+        train_dataset=data.train,
+        eval_dataset=data.dev if args.eval_strategy != "no" else None,
+        data_collator=data.collator,
+    )
+    return trainer, data.counts
+
+
+def build_arguments(recipe: Recipe) -> DistillationArguments:
+    """Return the stage's settings, with evaluation and the best checkpoint where there is a validation set."""
+    settings: dict[str, Any] = {
+        "output_dir": str(recipe.folder / "checkpoints"),
+        "report_to": "none",
+        "save_total_limit": 2,
+        "use_cpu": not torch.accelerator.is_available(),  # the Trainer refuses bf16 on a CPU that it has to find itself
+        **recipe.training,
+    }
+    if recipe.validation and "eval_strategy" not in settings:
+        steps = settings.get("eval_steps") or max(1, math.ceil(settings.get("max_steps", 1000) / 5))
+        chosen = {"eval_strategy": "steps", "eval_steps": steps, "save_strategy": "steps", "save_steps": steps}
+        best = {"load_best_model_at_end": True, "metric_for_best_model": BEST, "greater_is_better": True}
+        settings = {**chosen, **best, **settings}
+    return ARGUMENTS[recipe.stage](**settings)
+
+
+def load_start(recipe: Recipe) -> DrDecrModel:
+    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe."""
+    source = recipe.resolve(recipe.start)
+    if source == OFFLINE:
+        source = str(prepare_offline_backbone())
+    hub = {"revision": recipe.revision} if recipe.revision and not os.path.isdir(source) else {}
+    config, _ = DrDecrConfig.get_config_dict(source, **hub)
+    if "embedding_dim" in config:
+        return DrDecrModel.from_pretrained(source, **hub)
+    config = DrDecrConfig.from_pretrained(source, embedding_dim=recipe.embedding_dim, **hub)
+    model = DrDecrModel.from_pretrained(source, config=config, **hub)
+    model.processor = DrDecrProcessor(model.processor.tokenizer, **recipe.processor)
+    texts: dict[str, list[str]] = {}
+    if recipe.projection_text:
+        rows = read_parallel(recipe.projection_text)
+        for code, text in zip(rows["language"], rows["query"], strict=True):
+            texts.setdefault(code, []).append(text)
+        texts["en"] = list(rows.unique("english"))
+        texts = {code: found[: recipe.projection_texts] for code, found in texts.items()}
+    initialise_projection(model, model.processor, texts, recipe.projection)
+    return model
+
+
+def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
+    """Load a frozen teacher."""
+    return DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype))
+
+
+def save_model(model: DrDecrModel, folder: Path) -> None:
+    """Save a model whole or not at all."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def build_validation(recipe: Recipe, teacher: DrDecrTeacher | None) -> Callable[[DrDecrModel], dict[str, float]]:
+    """Return a function that measures a student's MRR@10 on the validation sets, by language and on average.
+
+    A student that learns to search the teacher's index (`data.cache_passages`) is measured on that index.
+    """
+    sets = [read_questions(entry) for entry in recipe.validation]
+    fixed = (
+        {found.name: build_index(teacher, found) for found in sets} if recipe.data.cache_passages and teacher else {}
+    )
+
+    def validate(model: DrDecrModel) -> dict[str, float]:
+        by_language: dict[str, list[float]] = {}
+        for found in sets:
+            index = fixed.get(found.name) or build_index(model, found)
+            scores = score_questions(model, found, index)[MEASURE]
+            for query_id, score in scores.items():
+                by_language.setdefault(found.languages[query_id], []).append(score)
+        means = {code: sum(scores) / len(scores) for code, scores in sorted(by_language.items())}
+        figures = {f"mrr@10_{code}": mean for code, mean in means.items()}
+        return {**figures, BEST: sum(means.values()) / len(means)}
+
+    return validate
+
+
+def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:
+    """Encode a set's collection."""
+    return ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
+
+
+def score_questions(
+    model: DrDecrModel, found: QuestionSet, index: ExactIndex, reads: str = "query"
+) -> dict[str, dict[str, float]]:
+    """Search every question and return its scores by measure; `reads` is the column that is asked."""
+    texts = found.questions[reads]
+    asked = list(dict.fromkeys(texts))
+    hits = index.search(model.encode_queries(asked), top_k=min(100, len(index)))
+    rows = dict(zip(asked, hits.as_run(asked).values(), strict=True))
+    run = {query_id: rows[text] for query_id, text in zip(found.questions["query_id"], texts, strict=True)}
+    return per_query_scores(run, found.qrels)

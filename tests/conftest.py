@@ -1,0 +1,58 @@
+"""Tiny, seeded, offline stand-ins that tests of every package share: a tokenizer of words, a processor, a student."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, PreTrainedTokenizerFast
+
+from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor
+
+SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[Q]", "[D]"]
+WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
+
+
+@pytest.fixture
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A WordLevel tokenizer: `<s> words </s>`, ids 0 and 2, `<pad>` 1; letters and signs are words of their own."""
+    words = [*SPECIALS, *"bcdefghijklmnopqrstuvwxyz?!.,", *WORDS]
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    )
+
+
+@pytest.fixture
+def tiny_processor(tiny_tokenizer: PreTrainedTokenizerFast) -> DrDecrProcessor:
+    """Markers `[Q]` and `[D]`, queries of 12 tokens at most, documents of 24."""
+    return DrDecrProcessor(
+        tiny_tokenizer, query_marker="[Q]", document_marker="[D]", query_length=12, document_length=24
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_processor: DrDecrProcessor) -> DrDecrModel:
+    """A BERT of two layers, hidden size 32, embedding dimension 16, seeded, in eval mode, with its processor."""
+    torch.manual_seed(0)
+    encoder = BertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=1,
+    )
+    model = DrDecrModel(DrDecrConfig(encoder_config=encoder, embedding_dim=16)).eval()
+    model.processor = tiny_processor
+    return model

@@ -1,0 +1,204 @@
+"""MaxSim against plain loops and closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from drdecr.modeling_drdecr import maxsim, maxsim_candidates, scoring_drdecr
+
+QUERIES, DOCUMENTS, QUERY_TOKENS, DOCUMENT_TOKENS, DIM = 4, 5, 6, 7, 8
+
+
+def loop_score(query: Tensor, document: Tensor, query_mask: Tensor, document_mask: Tensor) -> float:
+    """MaxSim of one pair without a single tensor operation."""
+    total = 0.0
+    for query_token, query_counts in zip(query.tolist(), query_mask.tolist(), strict=True):
+        if not query_counts:
+            continue
+        cosines = [
+            sum(a * b for a, b in zip(query_token, document_token, strict=True))
+            for document_token, counts in zip(document.tolist(), document_mask.tolist(), strict=True)
+            if counts
+        ]
+        total += max(cosines, default=-1.0)
+    return total
+
+
+def unit_vectors(*shape: int) -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape), dim=-1)
+
+
+@pytest.fixture
+def pairs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All pairs with random masks; the last query and the last document have no token that counts."""
+    torch.manual_seed(0)
+    query_mask, document_mask = torch.rand(QUERIES, QUERY_TOKENS) > 0.3, torch.rand(DOCUMENTS, DOCUMENT_TOKENS) > 0.3
+    query_mask[-1], document_mask[-1] = False, False
+    return (
+        unit_vectors(QUERIES, QUERY_TOKENS, DIM),
+        unit_vectors(DOCUMENTS, DOCUMENT_TOKENS, DIM),
+        query_mask,
+        document_mask,
+    )
+
+
+@pytest.fixture
+def candidates() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Three candidates a query with random masks; the last candidate of the first query is empty."""
+    torch.manual_seed(0)
+    document_mask = torch.rand(QUERIES, 3, DOCUMENT_TOKENS) > 0.3
+    document_mask[0, -1] = False
+    return (
+        unit_vectors(QUERIES, QUERY_TOKENS, DIM),
+        unit_vectors(QUERIES, 3, DOCUMENT_TOKENS, DIM),
+        torch.rand(QUERIES, QUERY_TOKENS) > 0.3,
+        document_mask,
+    )
+
+
+def test_all_pairs_equal_loops(pairs):
+    queries, documents, query_mask, document_mask = pairs
+    expected = [
+        [loop_score(queries[b], documents[m], query_mask[b], document_mask[m]) for m in range(DOCUMENTS)]
+        for b in range(QUERIES)
+    ]
+    torch.testing.assert_close(maxsim(*pairs), torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_candidates_equal_loops(candidates):
+    queries, documents, query_mask, document_mask = candidates
+    expected = [
+        [loop_score(queries[b], documents[b, n], query_mask[b], document_mask[b, n]) for n in range(3)]
+        for b in range(QUERIES)
+    ]
+    torch.testing.assert_close(maxsim_candidates(*candidates), torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_candidates_equal_all_pairs_of_each_query(candidates):
+    rows = [maxsim(q[None], d, q_mask[None], d_mask)[0] for q, d, q_mask, d_mask in zip(*candidates, strict=True)]
+    torch.testing.assert_close(maxsim_candidates(*candidates), torch.stack(rows), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("padding", [[0.0, 0.0], [1.0, 0.0]], ids=["zeros", "a copy of the query"])
+def test_padding_never_wins(padding):
+    query = torch.tensor([[[1.0, 0.0]]])
+    document = torch.tensor([[[-0.2, math.sqrt(0.96)], [-0.6, 0.8], padding]])
+    query_mask, document_mask = torch.tensor([[True]]), torch.tensor([[True, True, False]])
+    assert maxsim(query, document, query_mask, document_mask).item() == pytest.approx(-0.2)
+    scores = maxsim_candidates(query, document[None], query_mask, document_mask[None])
+    assert scores.item() == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_an_empty_document_gives_each_query_token_minus_one(tokens):
+    queries, documents = unit_vectors(2, 3, DIM), unit_vectors(4, tokens, DIM)
+    query_mask = torch.tensor([[True, True, True], [True, False, True]])
+    document_mask = torch.zeros(4, tokens, dtype=torch.bool)
+    expected = torch.tensor([[-3.0], [-2.0]]).expand(2, 4)
+    assert torch.equal(maxsim(queries, documents, query_mask, document_mask), expected)
+    own = documents.expand(2, 4, tokens, DIM), document_mask.expand(2, 4, tokens)
+    assert torch.equal(maxsim_candidates(queries, own[0], query_mask, own[1]), expected)
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_an_empty_query_scores_zero(tokens):
+    queries, documents = unit_vectors(2, tokens, DIM), unit_vectors(4, 3, DIM)
+    query_mask, document_mask = torch.zeros(2, tokens, dtype=torch.bool), torch.ones(4, 3, dtype=torch.bool)
+    assert torch.equal(maxsim(queries, documents, query_mask, document_mask), torch.zeros(2, 4))
+    own = documents.expand(2, 4, 3, DIM), document_mask.expand(2, 4, 3)
+    assert torch.equal(maxsim_candidates(queries, own[0], query_mask, own[1]), torch.zeros(2, 4))
+
+
+def test_no_queries_or_no_documents_give_an_empty_matrix(pairs, candidates):
+    queries, documents, query_mask, document_mask = pairs
+    assert maxsim(queries[:0], documents, query_mask[:0], document_mask).shape == (0, DOCUMENTS)
+    assert maxsim(queries, documents[:0], query_mask, document_mask[:0]).shape == (QUERIES, 0)
+    assert maxsim_candidates(*(tensor[:0] for tensor in candidates)).shape == (0, 3)
+
+
+@pytest.mark.parametrize(("function", "shape"), [(maxsim, "pairs"), (maxsim_candidates, "candidates")])
+@pytest.mark.parametrize("blocks", [1, 2, 99])
+def test_blocks_give_the_scores_and_gradients_of_the_whole(function, shape, blocks, request, monkeypatch):
+    queries, documents, query_mask, document_mask = request.getfixturevalue(shape)
+    sizes = []
+    reduce = scoring_drdecr._sum_of_best
+    monkeypatch.setattr(scoring_drdecr, "_sum_of_best", lambda s, *masks: sizes.append(s.numel()) or reduce(s, *masks))
+
+    def score_and_differentiate(**options: int) -> tuple[Tensor, Tensor, Tensor]:
+        q, d = queries.clone().requires_grad_(), documents.clone().requires_grad_()
+        scores = function(q, d, query_mask, document_mask, **options)
+        (scores * torch.arange(scores.numel()).view_as(scores)).sum().backward()
+        return scores.detach(), q.grad, d.grad
+
+    whole = score_and_differentiate()
+    whole_bytes = 4 * sizes.pop()
+    assert not sizes  # one block, not recomputed
+    rows = DOCUMENTS if function is maxsim else QUERIES
+    budget = max(whole_bytes // rows, whole_bytes // blocks - 1)  # one byte too little for that many blocks
+    in_blocks = score_and_differentiate(memory_budget=budget)
+    assert max(sizes) * 4 <= budget
+    assert len(sizes) >= 2 * min(blocks, rows)  # each block twice: forward, and again in the backward pass
+    for one, other in zip(whole, in_blocks, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_the_gradient_of_a_query_token_is_its_best_document_token():
+    query = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], requires_grad=True)
+    document = torch.tensor([[[0.8, 0.6], [0.6, -0.8], [1.0, 0.0]]])
+    maxsim(query, document, torch.tensor([[True, False]]), torch.tensor([[True, True, False]])).sum().backward()
+    assert torch.equal(query.grad, torch.tensor([[[0.8, 0.6], [0.0, 0.0]]]))
+
+
+def test_empty_documents_leave_gradients_finite(pairs):
+    queries, documents, query_mask, document_mask = pairs
+    documents.requires_grad_()
+    maxsim(queries, documents, query_mask, document_mask).sum().backward()
+    assert documents.grad.isfinite().all()
+    assert not documents.grad[-1].any()
+
+
+def test_scores_sum_in_float32_when_embeddings_are_bfloat16():
+    cosine = 255 / 256  # exact in bfloat16; 33 of them are not
+    queries = torch.ones(1, 33, 1, dtype=torch.bfloat16)
+    documents = torch.full((1, 1, 1), cosine, dtype=torch.bfloat16)
+    masks = torch.ones(1, 33, dtype=torch.bool), torch.ones(1, 1, dtype=torch.bool)
+    for scores in (
+        maxsim(queries, documents, *masks),
+        maxsim_candidates(queries, documents[None], masks[0], masks[1][None]),
+    ):
+        assert scores.dtype == torch.float32
+        assert scores.item() == 33 * cosine
+
+
+def test_scoring_changes_nothing_it_was_given(pairs, candidates):
+    for function, tensors in ((maxsim, pairs), (maxsim_candidates, candidates)):
+        before = [tensor.clone() for tensor in tensors]
+        function(*tensors)
+        assert all(torch.equal(one, other) for one, other in zip(tensors, before, strict=True))
+
+
+ONES = torch.ones(2, 3, 4)
+MASK = torch.ones(2, 3, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (maxsim, (ONES[0], ONES, MASK[0], MASK), r"queries \(num_queries, .* batch dimension"),
+        (maxsim, (ONES, ONES[None], MASK, MASK[None]), r"documents \(num_documents, .* batch dimension"),
+        (maxsim, (ONES, ONES[..., :3], MASK, MASK), "one embedding dimension, got 4 for queries and 3 for documents"),
+        (maxsim, (ONES, ONES, MASK.long(), MASK), r"boolean query mask .* got torch.int64.*`scoring_mask`"),
+        (maxsim, (ONES, ONES, MASK, MASK[:, :2]), r"boolean document mask of shape \(2, 3\), got .* \(2, 2\)"),
+        (maxsim_candidates, (ONES, ONES, MASK, MASK), r"documents \(batch, candidates, .* batch dimension"),
+        (
+            maxsim_candidates,
+            (ONES, ONES[:1, None], MASK, MASK[:1, None]),
+            "got 2 queries and 1 rows. Use `maxsim` to score all pairs",
+        ),
+    ],
+)
+def test_tensors_that_do_not_belong_together_are_refused(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
