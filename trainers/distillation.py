@@ -62,6 +62,8 @@ class DistillationTrainer(Trainer):
         _check_dimensions(model, teacher)
         if args.freeze_word_embeddings:
             model.get_input_embeddings().requires_grad_(False)
+        if validate is not None and kwargs.get("eval_dataset") is None:
+            kwargs["eval_dataset"] = {}  # no sets, so that the Trainer, which refuses None, comes to `evaluate`
         super().__init__(model=model, args=args, **kwargs)
         self.label_names: list[str] = []
         self.can_return_loss = True

@@ -1,8 +1,10 @@
 """A pipeline: the stages of a folder one after the other, each measured on the same questions, and what people look at."""
 
+import hashlib
+import json
 import logging
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +130,7 @@ def measure(
     results: dict[str, EvaluationResult] = {}
     scores: dict[str, PerQuery] = {}
     for system in pipeline.systems:
-        scores[system.label] = _score_system(system, recipes, sets)
+        scores[system.label] = _score_system(system, recipes, sets, pipeline.test, Path(pipeline.output) / "results")
         results[system.label] = summarize(
             scores[system.label],
             languages,
@@ -147,20 +149,31 @@ def _student_label(pipeline: Pipeline) -> str:
     return next(row.label for row in pipeline.systems if row.stage == pipeline.student and row.reads == "query")
 
 
-def _score_system(system: System, recipes: dict[str, Recipe], sets: list[QuestionSet]) -> PerQuery:
+def _score_system(
+    system: System, recipes: dict[str, Recipe], sets: list[QuestionSet], test: list[dict[str, Any]], kept: Path
+) -> PerQuery:
+    """Search every question with one system; scores of the same run, system and test are read back from `kept`."""
+    index_stage = system.index or system.stage
+    runs = [(recipes[name].folder / "run.json").read_text(encoding="utf-8") for name in (system.stage, index_stage)]
+    key = hashlib.sha256(json.dumps([asdict(system), runs, test]).encode()).hexdigest()
+    file = kept / f"{_slug(system.label)}.scores.json"
+    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
+        return found["scores"]
+    logger.info("Measuring: %s.", system.label)
     model = load_teacher(str(recipes[system.stage].model_folder))
-    passage_model = model if system.index is None else load_teacher(str(recipes[system.index].model_folder))
-    merged: PerQuery = {}
-    for found in sets:
-        reads = system.reads if system.reads in found.questions.column_names else "query"
-        index = build_index(passage_model, found)
-        for name, by_query in score_questions(model, found, index, reads).items():
-            merged.setdefault(name, {}).update(by_query)
-    return merged
+    passage_model = model if index_stage == system.stage else load_teacher(str(recipes[index_stage].model_folder))
+    scores: PerQuery = {}
+    for questions in sets:
+        reads = system.reads if system.reads in questions.questions.column_names else "query"
+        index = build_index(passage_model, questions)
+        for name, by_query in score_questions(model, questions, index, reads).items():
+            scores.setdefault(name, {}).update(by_query)
+    write_text(file, json.dumps({"key": key, "scores": scores}))
+    return scores
 
 
 def write_tables(pipeline: Pipeline, results: dict[str, EvaluationResult], comparison: Comparison) -> None:
-    """Write `results.md`, `results.json` files and the bar chart into the pipeline's folder."""
+    """Write `results.md`, a JSON file a system and the bar chart into the pipeline's folder."""
     output = Path(pipeline.output)
     facts = environment()
     notes = f"Collection: {pipeline.collection}. Intervals: 95 %, percentile bootstrap, 10,000 resamples, seed 0. " + (

@@ -1,0 +1,152 @@
+"""Alignment: the published loop, brute force over permutations, and what masks promise."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from drdecr.trainers import align_tokens
+
+
+def published_loop(student: Tensor, teacher: Tensor) -> list[int]:
+    """The paper's algorithm: the smallest cost over unused teacher rows and student columns, strike both, repeat."""
+    cost = 1 - (normalize(teacher, dim=-1) @ normalize(student, dim=-1).T).double().numpy()
+    pairs = [-1] * len(student)
+    for _ in range(min(cost.shape)):
+        row, column = np.unravel_index(np.argmin(cost), cost.shape)  # the first of equal ones, row by row
+        pairs[column] = int(row)
+        cost[row, :] = np.inf
+        cost[:, column] = np.inf
+    return pairs
+
+
+def total_similarity(student: Tensor, teacher: Tensor, pairs: list[int]) -> float:
+    cosine = normalize(student.double(), dim=-1) @ normalize(teacher.double(), dim=-1).T
+    return sum(cosine[column, row].item() for column, row in enumerate(pairs) if row >= 0)
+
+
+def align_all(student: Tensor, teacher: Tensor, method: str = "greedy") -> list[int]:
+    masks = torch.ones(1, len(student), dtype=torch.bool), torch.ones(1, len(teacher), dtype=torch.bool)
+    return align_tokens(student[None], teacher[None], *masks, method)[0].tolist()
+
+
+def random_tokens(generator: torch.Generator, count: int, quantised: bool) -> Tensor:
+    if quantised:  # vectors of +-1 in 4 dimensions: few cosines, all exact, so ties are everywhere
+        return torch.randint(0, 2, (count, 4), generator=generator).float() * 2 - 1
+    return torch.randn(count, 8, generator=generator)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_greedy_equals_the_published_loop(quantised: bool):
+    generator = torch.Generator().manual_seed(1)
+    for case in range(150):
+        sizes = torch.randint(1, 12, (2,), generator=generator).tolist()
+        student, teacher = (random_tokens(generator, size, quantised) for size in sizes)
+        assert align_all(student, teacher) == published_loop(student, teacher), (case, sizes)
+
+
+def test_a_batch_is_aligned_row_by_row():
+    generator = torch.Generator().manual_seed(2)
+    student, teacher = torch.randn(5, 7, 8, generator=generator), torch.randn(5, 6, 8, generator=generator)
+    masks = torch.ones(5, 7, dtype=torch.bool), torch.ones(5, 6, dtype=torch.bool)
+    for method in ("greedy", "optimal"):
+        together = align_tokens(student, teacher, *masks, method).tolist()
+        alone = [align_all(*row, method) for row in zip(student, teacher, strict=True)]
+        assert together == alone
+
+
+def test_optimal_has_the_best_total_of_all_permutations():
+    generator = torch.Generator().manual_seed(3)
+    for students, teachers in itertools.product((1, 2, 3, 4), (4, 5)):
+        student, teacher = torch.randn(students, 3, generator=generator), torch.randn(teachers, 3, generator=generator)
+        choices = itertools.permutations(range(teachers), students)
+        best = max(total_similarity(student, teacher, list(choice)) for choice in choices)
+        found = align_all(student, teacher, "optimal")
+        assert total_similarity(student, teacher, found) == pytest.approx(best, abs=1e-6)
+
+
+def test_optimal_equals_scipy_on_the_cost_matrix():
+    generator = torch.Generator().manual_seed(4)
+    student, teacher = torch.randn(20, 8, generator=generator), torch.randn(15, 8, generator=generator)
+    cost = 1 - normalize(teacher, dim=-1) @ normalize(student, dim=-1).T
+    rows, columns = linear_sum_assignment(cost.numpy())
+    found = align_all(student, teacher, "optimal")
+    assert {(row, column) for column, row in enumerate(found) if row >= 0} == set(zip(rows, columns, strict=True))
+    assert found.count(-1) == 5
+
+
+@pytest.mark.parametrize("method", ["greedy", "optimal"])
+def test_masked_tokens_are_never_paired_and_do_not_move_the_others(method: str):
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(30):
+        student, teacher = torch.randn(1, 8, 6, generator=generator), torch.randn(1, 9, 6, generator=generator)
+        student_mask = torch.rand(1, 8, generator=generator) < 0.6
+        teacher_mask = torch.rand(1, 9, generator=generator) < 0.6
+        found = align_tokens(student, teacher, student_mask, teacher_mask, method)[0]
+        kept_students, kept_teachers = student_mask[0].nonzero()[:, 0], teacher_mask[0].nonzero()[:, 0]
+        expected = torch.full((8,), -1)
+        if len(kept_students) and len(kept_teachers):
+            alone = torch.tensor(align_all(student[0, kept_students], teacher[0, kept_teachers], method))
+            expected[kept_students] = torch.where(alone >= 0, kept_teachers[alone.clamp(min=0)], -1)
+        assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("method", ["greedy", "optimal"])
+def test_the_pairing_is_one_to_one_and_as_large_as_it_can_be(method: str):
+    tokens = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(6))
+    student_mask = torch.ones(2, 6, dtype=torch.bool)
+    teacher_mask = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    for row, partners in zip(align_tokens(tokens, tokens.flip(0), student_mask, teacher_mask, method), (6, 2), strict=True):
+        paired = row[row >= 0].tolist()
+        assert len(paired) == len(set(paired)) == partners
+
+
+@pytest.mark.parametrize("method", ["greedy", "optimal"])
+def test_rows_with_nothing_to_pair_are_left_unaligned(method: str):
+    tokens = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(7))
+    every, none = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)
+    assert (align_tokens(tokens, tokens, every, none, method) == -1).all()
+    assert (align_tokens(tokens, tokens, none, every, method) == -1).all()
+    assert align_tokens(tokens, tokens[:, :0], every, every[:, :0], method).tolist() == [[-1] * 3] * 2
+
+
+@pytest.mark.parametrize("method", ["greedy", "optimal"])
+def test_inputs_are_left_as_they_were_and_no_gradient_is_recorded(method: str):
+    generator = torch.Generator().manual_seed(8)
+    student, teacher = (torch.randn(2, 5, 4, generator=generator, requires_grad=True) for _ in range(2))
+    masks = torch.rand(2, 5, generator=generator) < 0.7, torch.rand(2, 5, generator=generator) < 0.7
+    before = [tensor.clone() for tensor in (student, teacher, *masks)]
+    found = align_tokens(student, teacher, *masks, method)
+    after = (student, teacher, *masks)
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert found.dtype == torch.int64
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("method", ["greedy", "optimal"])
+def test_the_length_of_a_vector_does_not_matter_and_bfloat16_is_taken(method: str):
+    student, teacher = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(9))
+    scaled = student * torch.arange(1, 7)[:, None]
+    assert align_all(scaled, teacher, method) == align_all(student, teacher, method)
+    rounded = student.bfloat16(), teacher.bfloat16()
+    assert align_all(*rounded, method) == align_all(*(tokens.float() for tokens in rounded), method)
+
+
+def test_bad_input_is_refused_in_words():
+    tokens, mask = torch.zeros(1, 2, 4), torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="expected one of greedy, optimal, got 'sinkhorn'"):
+        align_tokens(tokens, tokens, mask, mask, "sinkhorn")
+    with pytest.raises(ValueError, match="share one space, got 4 and 3"):
+        align_tokens(tokens, tokens[..., :3], mask, mask)
+    with pytest.raises(ValueError, match=r"one batch size, got \(1, 2, 4\) and \(2, 2, 4\)"):
+        align_tokens(tokens, tokens.expand(2, -1, -1), mask, mask)
+    with pytest.raises(ValueError, match=r"boolean teacher mask of shape \(1, 2\), got torch.int64"):
+        align_tokens(tokens, tokens, mask, mask.long())
+    with pytest.raises(ValueError, match="student embeddings are not finite"):
+        align_tokens(torch.full_like(tokens, torch.nan), tokens, mask, mask)
+    with pytest.raises(ValueError, match="teacher embeddings are not finite"):
+        align_tokens(tokens, torch.full_like(tokens, torch.inf), mask, mask)

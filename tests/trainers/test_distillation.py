@@ -1,0 +1,390 @@
+"""The trainer: what moves and what does not, what is logged, and routes that must end in the same weights."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from drdecr.data.collators import DistillationCollator
+from drdecr.data.mixture import MixedSet
+from drdecr.data.token_cache import TokenCache
+from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher, maxsim_candidates
+from drdecr.trainers import (
+    ContrastiveTrainer,
+    DistillationTrainer,
+    RelevanceDistillationTrainer,
+    RepresentationDistillationTrainer,
+)
+
+Build = Callable[..., DistillationTrainer]
+Rows = list[dict[str, Any]]
+
+ALL_TERMS = {
+    "relevance_weight": 1.0,
+    "token_weight": 1.0,
+    "anchor_weight": 1.0,
+    "contrastive_weight": 0.5,
+    "in_batch_weight": 0.5,
+}
+SCORE_FIGURES = {
+    "student_score_spread",
+    "teacher_score_spread",
+    "teacher_relative_entropy",
+    "top_candidate_agreement",
+}
+TOKEN_FIGURES = {"mean_matched_cosine", "share_unaligned_tokens"}
+
+STAGES = [
+    (ContrastiveTrainer, "candidate_rows", False, {"contrastive"}),
+    (RepresentationDistillationTrainer, "parallel_rows", True, {"aligned_tokens", "english_anchor"} | TOKEN_FIGURES),
+    (RelevanceDistillationTrainer, "candidate_rows", True, {"relevance_kl"} | SCORE_FIGURES),
+]
+
+
+def weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def moved(before: dict[str, Tensor], model: torch.nn.Module) -> set[str]:
+    return {name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)}
+
+
+def losses(trainer: DistillationTrainer, name: str = "loss") -> list[float]:
+    return [line[name] for line in trainer.state.log_history if name in line]
+
+
+def logged(trainer: DistillationTrainer) -> set[str]:
+    return {name for line in trainer.state.log_history for name in line}
+
+
+def assert_same_weights(first: torch.nn.Module, second: torch.nn.Module, tolerance: float = 0.0) -> None:
+    for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance, msg=lambda words, name=name: f"{name}: {words}")
+
+
+@pytest.mark.parametrize(("trainer_class", "rows", "needs_teacher", "names"), STAGES)
+def test_a_stage_moves_the_student_lowers_the_loss_and_leaves_the_teacher(
+    trainer_class: type[DistillationTrainer],
+    rows: str,
+    needs_teacher: bool,
+    names: set[str],
+    still_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    collate: DistillationCollator,
+    build: Build,
+    request: pytest.FixtureRequest,
+):
+    before, teacher_before = weights(still_model), weights(teacher)
+    one_batch = request.getfixturevalue(rows)[:8]
+    given = {"teacher": teacher} if needs_teacher else {}
+    trainer = build(trainer_class, still_model, one_batch, collate, max_steps=8, **given)
+    trainer.train()
+    # The bias of the keys shifts all scores of a query's attention alike, so it has no gradient.
+    still = {name for name in before if name.endswith("key.bias")}
+    assert moved(before, still_model) | still == set(before)
+    assert moved(teacher_before, teacher) == set()
+    assert not teacher.training
+    assert losses(trainer)[-1] < 0.95 * losses(trainer)[0]
+    assert names <= logged(trainer)
+    assert not ((SCORE_FIGURES | TOKEN_FIGURES | {"relevance_kl", "contrastive"}) - names) & logged(trainer)
+
+
+def test_frozen_word_embeddings_stay_and_the_rest_moves(
+    tiny_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    before = weights(tiny_model)
+    build(ContrastiveTrainer, tiny_model, candidate_rows, collate, freeze_word_embeddings=True).train()
+    changed = moved(before, tiny_model)
+    assert "bert.embeddings.word_embeddings.weight" not in changed
+    assert {"linear.weight", "bert.embeddings.position_embeddings.weight"} <= changed
+
+
+def test_the_projections_learning_rate_reaches_the_projection_alone(
+    tiny_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    before = weights(tiny_model)
+    settings = {"learning_rate": 0.0, "projection_learning_rate": 1e-2, "weight_decay": 0.1}
+    trainer = build(ContrastiveTrainer, tiny_model, candidate_rows, collate, **settings)
+    trainer.train()
+    assert moved(before, tiny_model) == {"linear.weight"}
+    groups = trainer.optimizer.param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(tiny_model.parameters()))
+    assert [group["weight_decay"] for group in groups if group["lr"] == 1e-2] == [0.1]
+
+
+def test_the_logged_loss_is_the_weighted_sum_of_the_logged_terms(
+    still_model: DrDecrModel, teacher: DrDecrTeacher, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    settings = {**ALL_TERMS, "anchor_weight": 0.0}
+    trainer = build(DistillationTrainer, still_model, candidate_rows, collate, teacher=teacher, **settings)
+    trainer.train()
+    for line in trainer.state.log_history[:-1]:
+        terms = {name: line[name] for name in trainer.args.term_weights}
+        assert line["loss"] == pytest.approx(sum(trainer.args.term_weights[name] * terms[name] for name in terms), rel=1e-4)
+
+
+@pytest.mark.parametrize(("scores", "words"), [([90.0, 0.0, 0.0], "saturated"), ([1.0, 1.0, 1.0], "flat")])
+def test_a_teacher_that_says_little_is_warned_of(
+    scores: list[float],
+    words: str,
+    tiny_model: DrDecrModel,
+    candidate_rows: Rows,
+    collate: DistillationCollator,
+    build: Build,
+    caplog: pytest.LogCaptureFixture,
+):
+    rows = [{**row, "teacher_scores": scores} for row in candidate_rows]
+    build(RelevanceDistillationTrainer, tiny_model, rows, collate, max_steps=1).train()
+    assert any(record.levelno == logging.WARNING and words in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(("trainer_class", "rows", "needs_teacher", "names"), STAGES)
+def test_one_batch_of_eight_equals_two_accumulated_batches_of_four(
+    trainer_class: type[DistillationTrainer],
+    rows: str,
+    needs_teacher: bool,
+    names: set[str],
+    still_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    collate: DistillationCollator,
+    build: Build,
+    request: pytest.FixtureRequest,
+):
+    given = {"teacher": teacher} if needs_teacher else {}
+    # Not AdamW, which makes a whole step of a gradient that is nothing but rounding.
+    given |= {"optim": "sgd", "learning_rate": 0.1}
+    halves, whole = copy.deepcopy(still_model), still_model
+    data = request.getfixturevalue(rows)
+    build(trainer_class, whole, data, collate, **given).train()
+    small = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    build(trainer_class, halves, data, collate, **small, **given).train()
+    assert_same_weights(whole, halves, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    mixed: bool,
+    tiny_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    parallel_rows: Rows,
+    candidate_rows: Rows,
+    collate: DistillationCollator,
+    build: Build,
+    tmp_path: Path,
+):
+    rows: Any = MixedSet({"a": candidate_rows, "b": parallel_rows}, 4, num_batches=10) if mixed else candidate_rows
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 5, **ALL_TERMS}
+    settings |= {"teacher": teacher, "projection_learning_rate": 2e-3, "save_strategy": "steps", "save_steps": 2}
+    resumed = copy.deepcopy(tiny_model)
+    build(DistillationTrainer, tiny_model, rows, collate, **settings).train()  # dropout and shuffling included
+    torch.manual_seed(99)
+    trainer = build(DistillationTrainer, resumed, rows, collate, **settings)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert trainer.state.global_step == 5
+    assert_same_weights(tiny_model, resumed)
+
+
+def test_the_checkpoint_that_validates_best_is_kept(
+    tiny_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build, tmp_path: Path
+):
+    figures, seen = iter([0.2, 0.9, 0.1]), []
+
+    def validate(model: DrDecrModel) -> dict[str, float]:
+        seen.append(weights(model))
+        return {"mrr": next(figures)}
+
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "mrr", "greater_is_better": True}
+    trainer = build(ContrastiveTrainer, tiny_model, candidate_rows, collate, validate=validate, **settings, **best)
+    trainer.train()
+    assert losses(trainer, "eval_mrr") == [0.2, 0.9, 0.1]
+    assert Path(trainer.state.best_model_checkpoint).name == "checkpoint-2"
+    assert moved(seen[1], tiny_model) == set()
+    assert moved(seen[2], tiny_model) != set()
+
+
+def test_each_evaluation_set_is_logged_under_its_name_and_validation_comes_once(
+    still_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    calls = []
+
+    def validate(model: DrDecrModel) -> dict[str, float]:
+        calls.append(model)
+        return {"mrr": 0.5}
+
+    sets = {"first": candidate_rows[:8], "second": candidate_rows[8:16]}
+    trainer = build(ContrastiveTrainer, still_model, candidate_rows, collate, validate=validate, eval_dataset=sets)
+    metrics = trainer.evaluate()
+    assert len(calls) == 1
+    assert metrics["eval_mrr"] == 0.5
+    for name in sets:
+        assert losses(trainer, f"eval_{name}_contrastive") == pytest.approx([metrics[f"eval_{name}_loss"]], rel=1e-5)
+    assert metrics["eval_first_loss"] != metrics["eval_second_loss"]
+
+
+@pytest.mark.parametrize("score_scale", [None, 20.0])
+def test_a_cached_teacher_gives_the_loss_of_the_live_one(
+    score_scale: float | None,
+    still_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    candidate_rows: Rows,
+    passages: dict[str, str],
+    build: Build,
+):
+    teacher.load_state_dict({name: tensor * 1.5 for name, tensor in still_model.state_dict().items()})
+    live = DistillationCollator(still_model.processor, passages=passages)
+    cached = DistillationCollator(
+        still_model.processor,
+        passages=passages,
+        query_cache=TokenCache.of_queries(teacher, [row["english"] for row in candidate_rows]),
+        document_cache=TokenCache.of_documents(teacher, passages),
+    )
+    settings = {"relevance_weight": 1.0, "token_weight": 1.0, "score_scale": score_scale}
+    trainer = build(DistillationTrainer, still_model, candidate_rows, live, teacher=teacher, **settings)
+    batch, lookup = live(candidate_rows[:8]), cached(candidate_rows[:8])
+    english = batch["teacher_query"]
+    documents = teacher(**{name: tensor.flatten(0, 1) for name, tensor in batch["document"].items()}).embeddings
+    scores = maxsim_candidates(
+        teacher(**english).embeddings,
+        documents.unflatten(0, (8, 3)),
+        english["scoring_mask"],
+        batch["document"]["scoring_mask"],
+    )
+    lookup |= {"teacher_scores": scores, "teacher_query_tokens": english["scoring_mask"].sum(dim=1)}
+    # The student learns to search the teacher's index, so live it must read passages as the teacher does.
+    batch |= {"document_embeddings": documents.unflatten(0, (8, 3)), "document_scoring_mask": batch["document"]["scoring_mask"]}
+    expected = trainer.compute_loss(still_model, batch).item()
+    trainer.teacher = None  # nothing is asked of it
+    assert trainer.compute_loss(still_model, lookup).item() == pytest.approx(expected, abs=1e-3)
+    assert expected > 0.01
+
+
+def test_a_mixed_run_over_two_kinds_of_rows_logs_every_term(
+    tiny_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    parallel_rows: Rows,
+    candidate_rows: Rows,
+    collate: DistillationCollator,
+    build: Build,
+):
+    rows = MixedSet({"candidates": candidate_rows, "parallel": parallel_rows}, batch_size=8, num_batches=6)
+    trainer = build(DistillationTrainer, tiny_model, rows, collate, teacher=teacher, max_steps=6, **ALL_TERMS)
+    trainer.train()
+    terms = {"relevance_kl", "aligned_tokens", "english_anchor", "contrastive", "in_batch_contrastive"}
+    assert terms | SCORE_FIGURES | TOKEN_FIGURES <= logged(trainer)
+    assert len(losses(trainer, "english_anchor")) == rows.batches_of("parallel", 8)
+    assert len(losses(trainer, "relevance_kl")) == rows.batches_of("candidates", 8)
+
+
+def test_a_passage_that_answers_two_rows_is_no_negative_of_either(
+    still_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    rows = [
+        {**candidate_rows[0], "document_ids": ["p1", "p2"]},
+        {**candidate_rows[1], "document_ids": ["p1", "p3"]},
+        {**candidate_rows[2], "document_ids": ["p4", "p2"]},
+    ]
+    settings = {"in_batch_weight": 1.0, "contrastive_temperature": 0.5}
+    trainer = build(DistillationTrainer, still_model, rows, collate, **settings)
+    queries = still_model.encode_queries([row["query"] for row in rows])
+    names = [name for row in rows for name in row["document_ids"]]
+    scores = still_model.score(queries, still_model.encode_documents([collate.passages[name] for name in names]))
+    expected = 0.0
+    for row, positive in enumerate((0, 2, 4)):
+        counts = [column for column in range(6) if column == positive or names[column] != names[positive]]
+        shares = scores[row, counts].div(0.5).softmax(dim=0)
+        expected -= math.log(shares[counts.index(positive)].item()) / 3
+    assert trainer.compute_loss(still_model, collate(rows)).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_score_scale_makes_scores_means_over_query_tokens(
+    still_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    rows = [{**row, "teacher_scores": [9.0, 6.0, 3.0], "teacher_query_tokens": 6} for row in candidate_rows[:4]]
+    trainer = build(RelevanceDistillationTrainer, still_model, rows, collate, score_scale=20.0)
+    expected = 0.0
+    for row in rows:
+        query = still_model.encode_queries([row["query"]])
+        passages = still_model.encode_documents([collate.passages[name] for name in row["document_ids"]])
+        student = still_model.score(query, passages)[0] * 20 / len(query[0])
+        teacher = torch.tensor([30.0, 20.0, 10.0])
+        student, teacher = (student / 2).softmax(dim=0), (teacher / 2).softmax(dim=0)
+        expected += 4 * (teacher * (teacher / student).log()).sum().item() / 4
+    assert trainer.compute_loss(still_model, collate(rows)).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_special_tokens_are_aligned_only_where_asked_for(
+    still_model: DrDecrModel, teacher: DrDecrTeacher, collate: DistillationCollator, build: Build
+):
+    rows = [{"query": "the king of france", "english": "paris"}]
+    shares = []
+    for align_special_tokens in (False, True):
+        settings = {"token_weight": 1.0, "align_special_tokens": align_special_tokens, "max_steps": 1}
+        trainer = build(DistillationTrainer, still_model, rows, collate, teacher=teacher, **settings)
+        trainer.train()
+        shares += losses(trainer, "share_unaligned_tokens")
+    # 4 words against 1; with <s>, [Q] and </s> 7 tokens against 4
+    assert shares == pytest.approx([3 / 4, 3 / 7])
+
+
+def test_a_teacher_reads_passages_with_its_own_processor(
+    still_model: DrDecrModel, teacher: DrDecrTeacher, candidate_rows: Rows, passages: dict[str, str], build: Build
+):
+    teacher.processor = DrDecrProcessor(still_model.processor.tokenizer, query_length=8, document_length=6)
+    collate = DistillationCollator(still_model.processor, passages=passages, teacher_processor=teacher.processor)
+    trainer = build(RelevanceDistillationTrainer, still_model, candidate_rows, collate, teacher=teacher)
+    batch = collate(candidate_rows[:4])
+    found = trainer._teacher_scores(batch)
+    for scores, row in zip(found, candidate_rows[:4], strict=True):
+        documents = teacher.encode_documents([passages[name] for name in row["document_ids"]])
+        torch.testing.assert_close(scores, teacher.score(teacher.encode_queries([row["english"]]), documents)[0])
+
+
+def test_a_batch_that_serves_no_term_is_refused(
+    tiny_model: DrDecrModel, teacher: DrDecrTeacher, collate: DistillationCollator, build: Build, parallel_rows: Rows
+):
+    trainer = build(RelevanceDistillationTrainer, tiny_model, parallel_rows, collate, teacher=teacher)
+    with pytest.raises(ValueError, match="has nothing for the terms relevance_kl"):
+        trainer.train()
+
+
+def test_what_the_teacher_must_say_and_nobody_says_is_named(
+    tiny_model: DrDecrModel, teacher: DrDecrTeacher, collate: DistillationCollator, build: Build, candidate_rows: Rows
+):
+    with pytest.raises(ValueError, match="relevance_kl: the batch does not carry what the teacher says"):
+        build(RelevanceDistillationTrainer, tiny_model, candidate_rows, collate).train()
+    without_english = [{"query": row["query"], "document_ids": row["document_ids"]} for row in candidate_rows]
+    with pytest.raises(ValueError, match="neither `teacher_scores` nor an English question"):
+        build(RelevanceDistillationTrainer, tiny_model, without_english, collate, teacher=teacher).train()
+    scored = [{**row, "teacher_scores": [3.0, 2.0, 1.0]} for row in candidate_rows]
+    with pytest.raises(ValueError, match="how many query tokens each teacher score sums over"):
+        build(RelevanceDistillationTrainer, tiny_model, scored, collate, score_scale=20.0).train()
+
+
+def test_a_teacher_of_another_width_is_refused(tiny_model: DrDecrModel, candidate_rows: Rows, build: Build):
+    other = DrDecrTeacher(DrDecrConfig(encoder_config=tiny_model.config.encoder_config, embedding_dim=8))
+    with pytest.raises(ValueError, match="share one space, got embedding_dim 16 and 8"):
+        build(RelevanceDistillationTrainer, tiny_model, candidate_rows, None, teacher=other)
+
+
+def test_a_checkpoint_opens_by_itself_with_its_processor_and_without_the_teacher(
+    tiny_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    candidate_rows: Rows,
+    collate: DistillationCollator,
+    build: Build,
+    tmp_path: Path,
+):
+    settings = {"teacher": teacher, "save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    build(RelevanceDistillationTrainer, tiny_model, candidate_rows, collate, **settings).train()
+    loaded = DrDecrModel.from_pretrained(tmp_path / "run" / "checkpoint-2")
+    assert_same_weights(tiny_model, loaded)
+    texts = ["where is the king", "the sea"]
+    for saved, ours in zip(loaded.encode_queries(texts), tiny_model.encode_queries(texts), strict=True):
+        assert torch.equal(saved, ours)
