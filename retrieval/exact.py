@@ -55,7 +55,7 @@ class ExactIndex:
         order = sorted(range(len(document_ids)), key=lambda index: len(embeddings[index]))
         self.document_ids = [document_ids[index] for index in order]
         groups = [order[start : start + PASSAGES_A_BLOCK] for start in range(0, len(order), PASSAGES_A_BLOCK)]
-        self._blocks = [pad_embeddings([embeddings[index].to(dtype) for index in group]) for group in groups]
+        self._blocks = [_block([embeddings[index].to(dtype) for index in group]) for group in groups]
 
     def __len__(self) -> int:
         return len(self.document_ids)
@@ -83,13 +83,18 @@ class ExactIndex:
                 raise ValueError(f"{name}: expected at least 1, got {value}. Leave it out for the default.")
         starts = range(0, len(query_embeddings), batch_size)
         disable = (True if len(starts) < 2 else None) if show_progress_bar is None else not show_progress_bar
-        hits = Hits([], [])
+        # Queries of like length together: padding a query costs as much as a token of it.
+        order = sorted(range(len(query_embeddings)), key=lambda query: len(query_embeddings[query]))
+        hits = Hits([[]] * len(order), [[]] * len(order))
         for start in tqdm(starts, desc="searching", unit="batch", disable=disable):
-            scores = self.scores(query_embeddings[start : start + batch_size])
+            queries = order[start : start + batch_size]
+            scores = self.scores([query_embeddings[query] for query in queries])
             # Not topk, which leaves the order of equal scores to chance.
             best, indices = scores.sort(dim=1, descending=True, stable=True)
-            hits.document_ids += [[self.document_ids[index] for index in row] for row in indices[:, :top_k].tolist()]
-            hits.scores += best[:, :top_k].tolist()
+            rows = zip(queries, indices[:, :top_k].tolist(), best[:, :top_k].tolist(), strict=True)
+            for query, columns, values in rows:
+                hits.document_ids[query] = [self.document_ids[column] for column in columns]
+                hits.scores[query] = values
         return hits
 
     @torch.no_grad()
@@ -98,3 +103,10 @@ class ExactIndex:
         queries, query_mask = pad_embeddings(query_embeddings)
         queries = queries.to(self._blocks[0][0].dtype)
         return torch.cat([maxsim(queries, documents, query_mask, mask) for documents, mask in self._blocks], dim=1)
+
+
+def _block(embeddings: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pad passages with copies of their own first token: a copy changes no maximum, so that no mask need be applied."""
+    padded, mask = pad_embeddings(embeddings)
+    filled = torch.where(mask[..., None], padded, padded[:, :1])
+    return filled, mask | mask.any(dim=1, keepdim=True)

@@ -208,11 +208,11 @@ class DistillationTrainer(Trainer):
         metrics = super().evaluate(*args, **kwargs)
         # With several sets the Trainer comes back here for each, under a prefix of its own.
         if self.validate is not None and kwargs.get("metric_key_prefix", "eval") == "eval":
-            figures = {
-                f"eval_{name}": value
-                for name, value in self.validate(self.accelerator.unwrap_model(self.model)).items()
-            }
+            student = self.accelerator.unwrap_model(self.model)
+            figures = {f"eval_{name}": value for name, value in self.validate(student).items()}
             self.log(dict(figures))
+            # Tells the callbacks that this evaluation is done, also where there is no evaluation set.
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
             metrics.update(figures)
         return metrics
 
