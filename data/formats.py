@@ -215,6 +215,31 @@ def read_hub_parallel(
     return dataset.select_columns(list(PARALLEL_COLUMNS))
 
 
+def read_hub_questions(
+    name: str,
+    questions: str = "questions",
+    passages: str = "passages",
+    split: str = "train",
+    passages_split: str = "train",
+    revision: str | None = None,
+) -> QuestionSet:
+    """Read a question set from the Hub, or from a folder that `datasets.load_dataset` opens.
+
+    Args:
+        name: the dataset's Hub name or folder, with two configurations in this package's schema.
+        questions: the configuration of the questions: `query_id`, `query`, `language`, `document_ids`, perhaps `english`.
+        passages: the configuration of the passages: `document_id`, `text`, perhaps `title`.
+        split: of the questions (default train).
+        passages_split: of the passages (default train).
+        revision: branch, tag or commit; name one for a run that can be repeated.
+    """
+    rows = load_dataset(name, questions, split=split, revision=revision)
+    documents = load_dataset(name, passages, split=passages_split, revision=revision)
+    check_rows(documents, ("document_id", "text"), f"{name}, {passages}")
+    collection = {record["document_id"]: _titled(record.get("title"), record["text"]) for record in documents}
+    return QuestionSet(name, rows, collection)
+
+
 def read_texts(path: str, column: str) -> list[str]:
     """Read one column of JSON Lines, such as the questions of a test set that must not be trained on."""
     return [_has(record, (column,), path, number)[column] for number, record in _records(locate(path))]

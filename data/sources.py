@@ -24,6 +24,7 @@ QUESTION_READERS: dict[str, Callable[..., QuestionSet]] = {
     "qed": formats.read_qed,
     "clapnq": formats.read_clapnq,
     "jsonl": formats.read_jsonl,
+    "hub_questions": formats.read_hub_questions,
     "sample_questions": read_sample_questions,
 }
 

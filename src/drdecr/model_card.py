@@ -54,7 +54,7 @@ def write_model_card(
         eval_results=_eval_results(pipeline, results[label]),
     )
     template = Path(__file__).with_name("model_card.md")
-    environment = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined, autoescape=False)  # noqa: S701
+    environment = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined, autoescape=False)
     body = environment.get_template(template.name).render(
         card=pipeline.card,
         title=pipeline.card.get("title", "drdecr student"),

@@ -99,7 +99,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
         recipes[name] = recipe
         console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
         run_stage(recipe)
-    results, per_query, comparison = measure(pipeline, recipes)
+    results, comparison = measure(pipeline, recipes)
     write_tables(pipeline, results, comparison)
     console.print(terminal_table(results, MEASURE))
     student = recipes[pipeline.student].model_folder
@@ -119,10 +119,8 @@ def stage_recipe(pipeline: Pipeline, name: str, overrides: list[str]) -> Recipe:
     )
 
 
-def measure(
-    pipeline: Pipeline, recipes: dict[str, Recipe]
-) -> tuple[dict[str, EvaluationResult], dict[str, PerQuery], Comparison]:
-    """Measure every system on every test set; scores of finished systems are read back from their files."""
+def measure(pipeline: Pipeline, recipes: dict[str, Recipe]) -> tuple[dict[str, EvaluationResult], Comparison]:
+    """Measure every system on every test set, and the student against the first system by question."""
     sets = [read_questions(entry) for entry in pipeline.test]
     languages = {query_id: code for found in sets for query_id, code in found.languages.items()}
     others = sorted(set(languages.values()) - {"en"})
@@ -142,7 +140,7 @@ def measure(
         )
     first, best = pipeline.systems[0].label, _student_label(pipeline)
     comparison = compare(scores[first], scores[best], languages, average_over=others)
-    return results, scores, comparison
+    return results, comparison
 
 
 def _student_label(pipeline: Pipeline) -> str:
