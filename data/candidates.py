@@ -1,4 +1,4 @@
-"""Candidates for relevance distillation where no gold passage is known: what the teacher finds with the English question."""
+"""Candidates for relevance distillation: what the teacher finds with the English question, and hard negatives."""
 
 import numpy as np
 from datasets import Dataset

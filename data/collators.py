@@ -20,16 +20,19 @@ class DistillationCollator:
     - `query`: the question or sentence in any language;
     - `english`?: the same in English, for the teacher;
     - `document_ids`?: candidates of the row, at least two, the positive first if there is one;
-    - `teacher_scores`?: the teacher's score of each candidate; `teacher_query_tokens`?: how many query tokens each sums over.
+    - `teacher_scores`?: the teacher's score of each candidate; `teacher_query_tokens`?: how many query tokens each sums
+      over.
 
-    Tensors out (batch b, candidates n, query tokens q, document tokens t; each group holds `input_ids`, `attention_mask`,
-    `scoring_mask`, `text_mask`):
+    Tensors out (batch b, candidates n, query tokens q, document tokens t; each group holds `input_ids`,
+    `attention_mask`, `scoring_mask`, `text_mask`):
 
     - `query`: `(b, q)`;
     - `teacher_query`: `(b, q')`, or with `query_cache` `teacher_query_embeddings` `(b, q', dim)` and its masks;
-    - `document`: `(b, n, t)`, and `teacher_document` likewise if the teacher must read it with another processor; or with `document_cache` `document_embeddings` `(b, n, t, dim)` and `document_scoring_mask`;
+    - `document`: `(b, n, t)`, and `teacher_document` likewise if the teacher must read it with another processor; or
+      with `document_cache` `document_embeddings` `(b, n, t, dim)` and `document_scoring_mask`;
     - `document_keys`: int64 `(b, n)`, equal for equal passages;
-    - `anchor`: `(b, t)`, the English text in the document slot, where `anchor` is asked for and rows have no candidates;
+    - `anchor`: `(b, t)`, the English text in the document slot, where `anchor` is asked for and rows have no
+      candidates;
     - `teacher_scores`: float32 `(b, n)`; `teacher_query_tokens`: `(b,)`.
 
     Args:
@@ -37,8 +40,8 @@ class DistillationCollator:
         passages: `{document_id: text}`; needed for rows with candidates.
         teacher_processor: the teacher's, if it has another tokenizer.
         query_cache: the teacher's tokens of the English texts: it then reads no question.
-        document_cache: the teacher's tokens of the passages: neither model then reads a passage, and the student learns to
-            search the teacher's index.
+        document_cache: the teacher's tokens of the passages: neither model then reads a passage, and the student learns
+            to search the teacher's index.
         anchor: whether to make the English anchor (default False).
 
     Raises:
@@ -95,15 +98,15 @@ class DistillationCollator:
         sizes = {len(row) for row in ids}
         if len(sizes) > 1 or min(sizes) < 2:
             raise ValueError(
-                f"document_ids: expected the same number of candidates in each row, at least two, got {sorted(sizes)}. A softmax "
-                "over one candidate teaches nothing."
+                f"document_ids: expected the same number of candidates in each row, at least two, got {sorted(sizes)}. "
+                "A softmax over one candidate teaches nothing."
             )
         flat = [name for row in ids for name in row]
         unknown = [name for name in flat if name not in self._keys]
         if unknown:
             raise ValueError(
-                f"document_ids: {unknown[0]!r} is not among the {len(self._keys)} passages. Give the passages that the candidates "
-                "were taken from."
+                f"document_ids: {unknown[0]!r} is not among the {len(self._keys)} passages. Give the passages that the "
+                "candidates were taken from."
             )
         shape = (len(ids), sizes.pop())
         batch: dict[str, Any] = {"document_keys": torch.tensor([self._keys[name] for name in flat]).view(shape)}
@@ -150,7 +153,8 @@ def _teacher_columns(rows: list[Row]) -> dict[str, Tensor]:
             )
         if column == "teacher_scores" and len({len(value) for value in values}) > 1:
             raise ValueError(
-                f"{column}: expected the same number of scores in each row, got {sorted({len(value) for value in values})}."
+                f"{column}: expected the same number of scores in each row, got "
+                f"{sorted({len(value) for value in values})}."
             )
         columns[column] = torch.tensor(values, dtype=dtype)
     return columns

@@ -1,12 +1,13 @@
 """Readers of the public file formats, each into the one schema (`schema.py`).
 
-A path may hold `{language}`, which stands for each of the `languages`, and environment variables such as `$DRDECR_DATA`.
+A path may hold `{language}`, which stands for each of the `languages`, and environment variables such as
+`$DRDECR_DATA`.
 """
 
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,14 @@ def read_lines(path: str, english: str, languages: Languages) -> Dataset:
         lines = _all_lines(file)
         if len(lines) != len(english_lines):
             raise ValueError(
-                f"{file}: expected {len(english_lines)} lines, as many as {english} has, got {len(lines)}. The files must be "
-                "aligned line by line."
+                f"{file}: expected {len(english_lines)} lines, as many as {english} has, got {len(lines)}. The files "
+                "must be aligned line by line."
             )
         for number, (line, translation) in enumerate(zip(lines, english_lines, strict=True), start=1):
             if bool(line) != bool(translation):
                 raise ValueError(
-                    f"{file}, line {number}: blank in one language only, got {line!r} and {translation!r}. Fill the line, or "
-                    "delete it in both files."
+                    f"{file}, line {number}: blank in one language only, got {line!r} and {translation!r}. Fill the "
+                    "line, or delete it in both files."
                 )
             if line:
                 rows.append({"query": line, "english": translation, "language": code})
@@ -88,8 +89,8 @@ def read_squad(
     Args:
         path: the questions; with `{language}` one file a language over the same passages (XQuAD).
         languages: codes of the questions' languages.
-        passages: a SQuAD-style file whose passages form the collection, with the same question ids (XQuAD is searched over
-            the whole SQuAD dev set); default: the passages of `path`.
+        passages: a SQuAD-style file whose passages form the collection, with the same question ids (XQuAD is searched
+            over the whole SQuAD dev set); default: the passages of `path`.
         every: keep each n-th question (default 1: all).
         titles: whether the article's title stands before each passage (default False: the passages as they are).
         english: a SQuAD-style file with the same questions in English, by id, for the teacher (XQuAD).
@@ -180,13 +181,7 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
 
 def read_passages(path: str) -> dict[str, str]:
     """Read a collection `{document_id: text}` from JSON Lines with `document_id`, `text` and perhaps `title`."""
-    collection: dict[str, str] = {}
-    for number, record in _records(locate(path)):
-        _has(record, ("document_id", "text"), path, number)
-        if record["document_id"] in collection:
-            raise ValueError(f"{path}, line {number}: document_id {record['document_id']!r} stands twice.")
-        collection[record["document_id"]] = _titled(record.get("title"), record["text"])
-    return collection
+    return _collection(_records(locate(path)), path)
 
 
 def read_hub_parallel(
@@ -207,8 +202,9 @@ def read_hub_parallel(
         split: its split (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    source = str(locate(name)) if "$" in name else name
-    dataset = load_dataset(source, config, split=split, revision=revision).rename_columns(dict(columns or {}))
+    dataset = load_dataset(_hub_source(name), config, split=split, revision=revision).rename_columns(
+        dict(columns or {})
+    )
     if language is not None:
         dataset = dataset.add_column("language", [language] * len(dataset))
     check_rows(dataset, PARALLEL_COLUMNS, name)
@@ -227,17 +223,18 @@ def read_hub_questions(
 
     Args:
         name: the dataset's Hub name or folder, with two configurations in this package's schema.
-        questions: the configuration of the questions: `query_id`, `query`, `language`, `document_ids`, perhaps `english`.
+        questions: the configuration of the questions: `query_id`, `query`, `language`, `document_ids`, perhaps
+            `english`.
         passages: the configuration of the passages: `document_id`, `text`, perhaps `title`.
         split: of the questions (default train).
         passages_split: of the passages (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    rows = load_dataset(name, questions, split=split, revision=revision)
-    documents = load_dataset(name, passages, split=passages_split, revision=revision)
+    source = _hub_source(name)
+    rows = load_dataset(source, questions, split=split, revision=revision)
+    documents = load_dataset(source, passages, split=passages_split, revision=revision)
     check_rows(documents, ("document_id", "text"), f"{name}, {passages}")
-    collection = {record["document_id"]: _titled(record.get("title"), record["text"]) for record in documents}
-    return QuestionSet(name, rows, collection)
+    return QuestionSet(name, rows, _collection(enumerate(documents, start=1), f"{name}, {passages}"))
 
 
 def read_texts(path: str, column: str) -> list[str]:
@@ -269,8 +266,8 @@ def _files(path: str, languages: Languages) -> Iterator[tuple[str, Path]]:
     names = _named_languages(path, languages)
     if len(names) > 1 and "{language}" not in path:
         raise ValueError(
-            f"{path}: expected {{language}} in the path of {len(names)} languages, else each would read the same file. Write "
-            "it where the files' names differ."
+            f"{path}: expected {{language}} in the path of {len(names)} languages, else each would read the same file. "
+            "Write it where the files' names differ."
         )
     for code, name in names.items():
         yield code, locate(path.replace("{language}", name))  # not format(), to which ${DRDECR_DATA} is a field
@@ -280,6 +277,10 @@ def _named_languages(path: str, languages: Languages) -> dict[str, str]:
     if not languages or isinstance(languages, str):
         raise ValueError(f"{path}: expected a list of at least one language code, got {languages!r}.")
     return languages if isinstance(languages, dict) else {code: code for code in languages}
+
+
+def _hub_source(name: str) -> str:
+    return str(locate(name)) if "$" in name else name
 
 
 def _all_lines(file: Path) -> list[str]:
@@ -315,6 +316,16 @@ def _has(record: dict[str, Any], fields: tuple[str, ...], file: str | Path, numb
     return record
 
 
+def _collection(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> dict[str, str]:
+    collection: dict[str, str] = {}
+    for number, record in records:
+        _has(record, ("document_id", "text"), source, number)
+        if record["document_id"] in collection:
+            raise ValueError(f"{source}, line {number}: document_id {record['document_id']!r} stands twice.")
+        collection[record["document_id"]] = _titled(record.get("title"), record["text"])
+    return collection
+
+
 def _squad_paragraphs(path: str, titles: bool) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     file = locate(path)
     try:
@@ -331,7 +342,8 @@ def _squad_answer(question: dict[str, Any], file: Path) -> str:
     """Return the first answer: an object with a text, or in re-packed files the text itself."""
     if not question.get("answers"):
         raise ValueError(
-            f"{file}: question {question['id']!r} has no answer, so no passage is right for it. Leave such questions out."
+            f"{file}: question {question['id']!r} has no answer, so no passage is right for it. Leave such questions "
+            "out."
         )
     first = question["answers"][0]
     return first if isinstance(first, str) else first["text"]

@@ -11,8 +11,8 @@ class MixedSet(Dataset):
     """Rows of several sets, laid out so that each batch comes from one set.
 
     The whole order is drawn once from the seed: which set each batch comes from (with probability proportional to its
-    weight), and which of its rows (each set is shuffled and used up before it starts again). A trainer reads it front to
-    back, so a run is the same after a resume, and two processes take alternating batches of the same order.
+    weight), and which of its rows (each set is shuffled and used up before it starts again). A trainer reads it front
+    to back, so a run is the same after a resume, and two processes take alternating batches of the same order.
 
     Args:
         sets: the sets by name; a row is a dictionary.
@@ -22,7 +22,8 @@ class MixedSet(Dataset):
         seed: of the order.
 
     Raises:
-        ValueError: for an empty set, a batch without rows, a weight for a set that is not there, or weights that are not positive.
+        ValueError: for an empty set, a batch without rows, a weight for a set that is not there, or weights that are
+            not positive.
     """
 
     is_ordered = True
@@ -76,6 +77,6 @@ def _check(sets: Mapping[str, Sized], weights: Mapping[str, float] | None, batch
         return
     if set(weights) != set(sets) or any(not weight > 0 for weight in weights.values()):
         raise ValueError(
-            f"Mixture weights: expected a positive number for each of {', '.join(sets)}, got {dict(weights)}. Leave a set out "
-            "instead of giving it 0."
+            f"Mixture weights: expected a positive number for each of {', '.join(sets)}, got {dict(weights)}. Leave a "
+            "set out instead of giving it 0."
         )

@@ -1,6 +1,7 @@
 """The sample data: passages, questions and sentences written for this project, in English and seven more languages."""
 
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -19,7 +20,7 @@ def read_sample_sentences(split: str = "train", languages: list[str] | None = No
     rows = [
         {"query": record[code], "english": record["en"], "language": code}
         for record in _records("sentences.jsonl", split)
-        for code in languages or LANGUAGES
+        for code in _checked(languages)
     ]
     return parallel_set(rows, f"sample sentences, {split}")
 
@@ -44,9 +45,16 @@ def read_sample_questions(split: str = "train", languages: list[str] | None = No
             "answer": record["answer"],
         }
         for record in _records("questions.jsonl", split)
-        for code in languages or LANGUAGES
+        for code in _checked(languages)
     ]
     return QuestionSet(f"sample questions, {split}", Dataset.from_list(rows), passages)
+
+
+def _checked(languages: list[str] | None) -> Sequence[str]:
+    unknown = [code for code in languages or () if code not in ("en", *LANGUAGES)]
+    if unknown or languages == []:
+        raise ValueError(f"languages: expected some of en, {', '.join(LANGUAGES)}, got {languages}.")
+    return languages or LANGUAGES
 
 
 def _records(file: str, split: str | None = None) -> list[dict[str, Any]]:

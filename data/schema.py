@@ -25,8 +25,8 @@ class QuestionSet:
         passages: `{document_id: text}`, the whole collection.
 
     Raises:
-        ValueError: naming set, row and column, for a missing column, an empty text, a repeated query id, or an answer that
-            is not in the collection.
+        ValueError: naming set, row and column, for a missing column, an empty text, a repeated query id, or an answer
+            that is not in the collection.
     """
 
     name: str
@@ -55,8 +55,8 @@ class QuestionSet:
             unknown = next((name for name in document_ids if name not in self.passages), None)
             if unknown is not None:
                 raise ValueError(
-                    f"{self.name}: question {query_id!r} names passage {unknown!r}, which is not among the {len(self.passages)} "
-                    "passages. Give the collection that the labels belong to."
+                    f"{self.name}: question {query_id!r} names passage {unknown!r}, which is not among the "
+                    f"{len(self.passages)} passages. Give the collection that the labels belong to."
                 )
 
     @property

@@ -42,8 +42,12 @@ def read_parallel(entries: Iterable[Entry]) -> Dataset:
     """
     parts = []
     for entry in entries:
-        if entry.get("format") in QUESTION_READERS:
+        if isinstance(entry, Mapping) and entry.get("format") in QUESTION_READERS:
             questions = read_questions(entry).questions
+            if "english" not in questions.column_names:
+                raise ValueError(
+                    f"parallel text: expected questions with an `english` column, got none in {dict(entry)}."
+                )
             parts.append(questions.select_columns(list(PARALLEL_COLUMNS)))
         else:
             parts.append(_read(entry, PARALLEL_READERS, "parallel text"))
@@ -65,6 +69,8 @@ def read_questions(entry: Entry) -> QuestionSet:
 
 
 def _read(entry: Entry, readers: Mapping[str, Callable[..., Any]], kind: str) -> Any:
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{kind}: expected a list of entries like `- {{format: ...}}`, got {entry!r} in it.")
     arguments = dict(entry)
     name = arguments.pop("format", None)
     if name not in readers:

@@ -106,8 +106,8 @@ def _check(student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask:
     for name, mask, embeddings in (("student", student_mask, student), ("teacher", teacher_mask, teacher)):
         if mask.dtype != torch.bool or mask.shape != embeddings.shape[:2]:
             raise ValueError(
-                f"align_tokens expects a boolean {name} mask of shape {tuple(embeddings.shape[:2])}, got {mask.dtype} of "
-                f"shape {tuple(mask.shape)}."
+                f"align_tokens expects a boolean {name} mask of shape {tuple(embeddings.shape[:2])}, got {mask.dtype} "
+                f"of shape {tuple(mask.shape)}."
             )
         if not torch.isfinite(embeddings).all():
             raise ValueError(f"{name} embeddings are not finite, so no alignment exists. Lower the learning rate.")

@@ -30,7 +30,8 @@ class DistillationArguments(TrainingArguments):
     """Settings that every stage has; a run that mixes objectives uses this class itself.
 
     Raises:
-        ValueError: if all weights are 0, a weight is negative, a temperature is not positive, or the alignment is unknown.
+        ValueError: if all weights are 0, a weight is negative, a temperature is not positive, or the alignment is
+            unknown.
     """
 
     relevance_weight: float = _setting(0.0, "Weight of relevance-score distillation (KL over candidates).")
@@ -44,7 +45,8 @@ class DistillationArguments(TrainingArguments):
     score_scale: float | None = _setting(
         None,
         "Divide each score by its number of query tokens and multiply by this, for student and teacher alike, so that "
-        "questions of different length, and a question and its translation, have one scale. Default: plain sums (paper).",
+        "questions of different length, and a question and its translation, have one scale. Default: plain sums "
+        "(paper).",
     )
     alignment: str = _setting("greedy", f"Token alignment: {' or '.join(METHODS)} (paper: greedy).")
     align_special_tokens: bool = _setting(
@@ -66,7 +68,8 @@ class DistillationArguments(TrainingArguments):
     seed: int = _setting(12345, "Seed (authors' code: 12345).")
     ddp_broadcast_buffers: bool | None = _setting(
         False,
-        "An encoder's buffers never change; and a mixed run's processes may differ in forward passes, each a broadcast.",
+        "An encoder's buffers never change; and a mixed run's processes may differ in forward passes, each a "
+        "broadcast.",
     )
     remove_unused_columns: bool = _setting(False, "The collator reads the columns; nothing may be removed before it.")
     logging_steps: float = _setting(10, "Steps between two log lines, each with every loss term by name.")

@@ -90,8 +90,8 @@ def warn_if_uninformative(means: dict[str, float], logger: Any) -> None:
         return
     if entropy < SATURATED:
         logger.warning(
-            f"The teacher's softmax is saturated (relative entropy {entropy:.3f}): it names one candidate and says nothing of "
-            "the others. Raise `temperature`, or mine harder candidates."
+            f"The teacher's softmax is saturated (relative entropy {entropy:.3f}): it names one candidate and says "
+            "nothing of the others. Raise `temperature`, or mine harder candidates."
         )
     elif entropy > FLAT:
         logger.warning(

@@ -30,17 +30,18 @@ Batch = dict[str, Any]
 class DistillationTrainer(Trainer):
     """Trains a student on any mix of the paper's objectives.
 
-    Batches come from `drdecr.data.collators`; their keys are described there. A term is computed for a batch that holds what
-    it needs: `relevance_kl` and `contrastive` need candidates, `aligned_tokens` the English question, `english_anchor` the
-    English text in the document slot. Each term, and diagnostics of the gap between teacher and student, are logged by name.
+    Batches come from `drdecr.data.collators`; their keys are described there. A term is computed for a batch that holds
+    what it needs: `relevance_kl` and `contrastive` need candidates, `aligned_tokens` the English question,
+    `english_anchor` the English text in the document slot. Each term, and diagnostics of the gap between teacher and
+    student, are logged by name.
 
     Args:
         model: the student.
         args: settings; the weights choose the terms. Default: the stage's own.
         teacher: the frozen teacher; None where the batches carry its scores and token embeddings. It stays out of
             `self.model`, so that it is neither saved, nor optimised, nor wrapped.
-        validate: called with the student at every evaluation; the figures it returns are logged as `eval_<name>`, and one
-            of them may choose the best checkpoint.
+        validate: called with the student at every evaluation; the figures it returns are logged as `eval_<name>`, and
+            one of them may choose the best checkpoint.
         **kwargs: passed to `transformers.Trainer`.
 
     Raises:
@@ -80,8 +81,8 @@ class DistillationTrainer(Trainer):
         terms = self._terms(model, inputs)
         if not terms:
             raise ValueError(
-                f"A batch with {', '.join(sorted(inputs))} has nothing for the terms {', '.join(self.args.term_weights)}. "
-                "Give the rows the columns that they need, or set other weights."
+                f"A batch with {', '.join(sorted(inputs))} has nothing for the terms "
+                f"{', '.join(self.args.term_weights)}. Give the rows the columns that they need, or set other weights."
             )
         self._records.add({name: value.detach() for name, value in terms.items()}, self.model.training)
         loss = sum(self.args.term_weights[name] * value for name, value in terms.items())
@@ -147,8 +148,8 @@ class DistillationTrainer(Trainer):
         teacher = self._needs_teacher("relevance_kl")
         if "teacher_query" not in inputs:
             raise ValueError(
-                "relevance_kl: the batch has neither `teacher_scores` nor an English question for the teacher to read. Give "
-                "the rows a `teacher_scores` or an `english` column."
+                "relevance_kl: the batch has neither `teacher_scores` nor an English question for the teacher to read. "
+                "Give the rows a `teacher_scores` or an `english` column."
             )
         query, query_mask = teacher(**inputs["teacher_query"]).embeddings, inputs["teacher_query"]["scoring_mask"]
         documents, document_mask = _documents(

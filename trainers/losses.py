@@ -1,7 +1,7 @@
 """The loss terms of DR.DECR: tensors in, one float32 scalar out. No model, device or process group in here.
 
-Masks are boolean and mean "this counts". A row without a token that counts adds 0 with a zero gradient to a token term, so
-that it does not stop a run.
+Masks are boolean and mean "this counts". A row without a token that counts adds 0 with a zero gradient to a token term,
+so that it does not stop a run.
 """
 
 import torch
@@ -19,11 +19,12 @@ def relevance_kl(student_scores: Tensor, teacher_scores: Tensor, temperature: fl
     Args:
         student_scores: `(batch, candidates)`, with gradient.
         teacher_scores: `(batch, candidates)`.
-        temperature: T, on the scale of the scores (default 2, the paper's, for sums of cosines over 32 tokens). The factor
-            T^2 keeps the gradient's size when T changes (Hinton et al. 2015).
+        temperature: T, on the scale of the scores (default 2, the paper's, for sums of cosines over 32 tokens). The
+            factor T^2 keeps the gradient's size when T changes (Hinton et al. 2015).
 
     Raises:
-        ValueError: for one candidate, different shapes, a temperature that is not positive, or scores that are not finite.
+        ValueError: for one candidate, different shapes, a temperature that is not positive, or scores that are not
+            finite.
     """
     if student_scores.shape != teacher_scores.shape or student_scores.dim() != 2:
         raise ValueError(
@@ -35,7 +36,8 @@ def relevance_kl(student_scores: Tensor, teacher_scores: Tensor, temperature: fl
     for name, scores in (("student", student_scores), ("teacher", teacher_scores)):
         if not torch.isfinite(scores).all():
             raise ValueError(
-                f"{name} scores hold NaN or infinity. Look for empty passages in the candidates, or a training that diverged."
+                f"{name} scores hold NaN or infinity. Look for empty passages in the candidates, or a training that "
+                "diverged."
             )
     student = functional.log_softmax(student_scores.float() / temperature, dim=-1)
     teacher = functional.log_softmax(teacher_scores.detach().float() / temperature, dim=-1)
@@ -73,8 +75,9 @@ def english_anchor_mse(student_embeddings: Tensor, teacher_embeddings: Tensor, m
     """
     if student_embeddings.shape != teacher_embeddings.shape:
         raise ValueError(
-            "The English anchor compares token with token, so student and teacher need one tokenizer and one dimension; got "
-            f"{tuple(student_embeddings.shape)} and {tuple(teacher_embeddings.shape)}. Set `anchor_weight` to 0."
+            "The English anchor compares token with token, so student and teacher need one tokenizer and one "
+            f"dimension; got {tuple(student_embeddings.shape)} and {tuple(teacher_embeddings.shape)}. Set "
+            "`anchor_weight` to 0."
         )
     return _masked_mse(student_embeddings, teacher_embeddings.detach(), mask)
 
@@ -82,7 +85,8 @@ def english_anchor_mse(student_embeddings: Tensor, teacher_embeddings: Tensor, m
 def candidate_cross_entropy(scores: Tensor, temperature: float = 1.0) -> Tensor:
     """Contrastive loss over a query's own candidates, the first of which is the positive.
 
-    `mean_b -log softmax(scores / T)[0]`; with two candidates the pairwise loss of ColBERT and of the paper's stages A, B.
+    `mean_b -log softmax(scores / T)[0]`; with two candidates the pairwise loss of ColBERT and of the paper's stages A,
+    B.
 
     Args:
         scores: `(batch, candidates)`, with gradient.
@@ -104,8 +108,8 @@ def in_batch_cross_entropy(scores: Tensor, positives: Tensor, counts: Tensor, te
     Args:
         scores: `(num_queries, num_documents)`, with gradient.
         positives: int64 `(num_queries,)`, the column of each query's positive.
-        counts: boolean `(num_queries, num_documents)`; false where another query's document is also an answer to this one,
-            so that it is no negative. A query's own positive always counts.
+        counts: boolean `(num_queries, num_documents)`; false where another query's document is also an answer to this
+            one, so that it is no negative. A query's own positive always counts.
         temperature: T (default 1).
 
     Raises:
@@ -119,7 +123,8 @@ def in_batch_cross_entropy(scores: Tensor, positives: Tensor, counts: Tensor, te
 
 
 def _masked_mse(student: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    # Each row has one voice, however long it is: so a batch split over processes or accumulation steps has the same mean.
+    # Each row has one voice, however long it is: so a batch split over processes or accumulation steps has the same
+    # mean.
     squared = (student.float() - target.float()).square().mean(dim=-1)  # (batch, tokens)
     return (squared.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
 

@@ -1,10 +1,10 @@
 """The projection before any training: where the English teacher's space comes from, and what is left out of it.
 
-The token space of a multilingual encoder is narrow (two random tokens have a cosine near 0.85) and each language sits at
-an offset of its own in it. Both hide meaning from MaxSim, and both are linear: subtracting the mean token is a shift of
-the last LayerNorm's bias, and erasing the directions that tell languages apart is a matrix that folds into the bias-free
-projection. So nothing is added to the model, and at inference nobody names a language. All statistics come from training
-text.
+The token space of a multilingual encoder is narrow (two random tokens have a cosine near 0.85) and each language sits
+at an offset of its own in it. Both hide meaning from MaxSim, and both are linear: subtracting the mean token is a shift
+of the last LayerNorm's bias, and erasing the directions that tell languages apart is a matrix that folds into the
+bias-free projection. So nothing is added to the model, and at inference nobody names a language. All statistics come
+from training text.
 """
 
 from collections.abc import Mapping
@@ -83,9 +83,9 @@ def initialise_projection(
 ) -> None:
     """Set a model's projection from its own tokens of training text, in place.
 
-    `pca` subtracts the common mean token and keeps the principal directions; `language_neutral` erases the directions that
-    tell the languages apart first; `random` leaves the projection as it was drawn; `identity` makes none, so that the
-    encoder's own tokens are compared.
+    `pca` subtracts the common mean token and keeps the principal directions; `language_neutral` erases the directions
+    that tell the languages apart first; `random` leaves the projection as it was drawn; `identity` makes none, so that
+    the encoder's own tokens are compared.
 
     Args:
         model: its last LayerNorm takes the mean into its bias, its `linear.weight` the rest.
@@ -106,8 +106,8 @@ def initialise_projection(
         return
     if not texts.get("en") or not all(texts.values()):
         raise ValueError(
-            f"projection: {method} learns from text of every language, 'en' among them, got {', '.join(texts) or 'none'}. Give "
-            "`projection_text`, or use `projection: random`."
+            f"projection: {method} learns from text of every language, 'en' among them, got "
+            f"{', '.join(texts) or 'none'}. Give `projection_text`, or use `projection: random`."
         )
     tokens = {code: hidden_tokens(model, processor.process_queries, rows, batch_size) for code, rows in texts.items()}
     # English is read in both slots; the document slot is a "language" of its own, so that the two meet.
@@ -148,8 +148,8 @@ def last_norm(model: DrDecrModel, processor: DrDecrProcessor) -> nn.LayerNorm:
     module, value = last[-1] if last else (None, None)
     if not isinstance(module, nn.LayerNorm) or module.bias is None or not torch.equal(value, output):
         raise ValueError(
-            f"{type(model.encoder).__name__} does not end in a LayerNorm with a bias, so the mean token cannot be taken out of "
-            "it. Use `projection: random`."
+            f"{type(model.encoder).__name__} does not end in a LayerNorm with a bias, so the mean token cannot be "
+            "taken out of it. Use `projection: random`."
         )
     return module
 
@@ -163,7 +163,7 @@ def _identity(embedding_dim: int, hidden_size: int) -> Tensor:
 
 
 def _moments(tokens: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return each language's mean `(languages, dim)` and the covariance around the mean of means, languages weighed alike."""
+    """Return each language's mean `(languages, dim)` and the covariance around their mean, languages weighed alike."""
     rows = [matrix.double() for matrix in tokens.values()]
     means = torch.stack([matrix.mean(dim=0) for matrix in rows])
     centre = means.mean(dim=0)

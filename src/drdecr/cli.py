@@ -47,7 +47,7 @@ def distil(
     from .pipeline import load_pipeline, run_pipeline
 
     student = run_pipeline(load_pipeline(pipeline, output), context.args)
-    Console().print(f"student: {student}")
+    typer.echo(f"student: {student}")
 
 
 @app.command(context_settings=EXTRA)
@@ -62,7 +62,7 @@ def train(
     from .recipe import load_recipe
     from .stage import run_stage
 
-    Console().print(f"model: {run_stage(load_recipe(recipe, context.args))}")
+    typer.echo(f"model: {run_stage(load_recipe(recipe, context.args))}")
 
 
 @app.command()
@@ -81,6 +81,8 @@ def evaluate(
     from .stage import build_index, load_teacher, score_questions
 
     content = read_yaml(data)
+    if not content.get("test"):
+        raise ValueError(f"{data}: expected `test:`, a list of question sets, got {', '.join(content)}.")
     loaded = load_teacher(model)
     scores: dict[str, dict[str, float]] = {}
     languages: dict[str, str] = {}
@@ -119,7 +121,7 @@ def search(
         table = Table(title=question, title_justify="left", show_edge=False, show_header=False)
         for document_id, score in zip(ids, scores, strict=True):
             table.add_row(f"{score:.2f}", document_id, collection[document_id][:160])
-        Console().print(table)
+        Console(markup=False).print(table)  # a passage may hold [brackets]
 
 
 @app.command()
@@ -151,7 +153,7 @@ def main() -> None:
 
     try:
         app()
-    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         if "--verbose" in sys.argv:
             raise
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, style="red")

@@ -66,6 +66,15 @@ class Pipeline:
     folder: Path = field(default_factory=Path)
     card: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check that rows and student name stages."""
+        named = [self.student, *(stage for row in self.systems for stage in (row.stage, row.index or row.stage))]
+        unknown = next((stage for stage in named if stage not in self.stages), None)
+        if unknown is not None:
+            raise ValueError(f"systems, student: expected one of the stages {', '.join(self.stages)}, got {unknown!r}.")
+        if not any(row.stage == self.student and row.reads == "query" for row in self.systems):
+            raise ValueError(f"systems: expected a row for the student {self.student!r}. Add one that reads `query`.")
+
 
 def load_pipeline(path: str | Path, output: str | None = None) -> Pipeline:
     """Read `pipeline.yaml` of a folder, or the file itself."""
@@ -93,13 +102,13 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
     """
     console = console or Console(stderr=True)
     output = Path(pipeline.output)
-    recipes: dict[str, Recipe] = {}
-    for number, name in enumerate(pipeline.stages, start=1):
-        recipe = stage_recipe(pipeline, name, overrides or [])
-        recipes[name] = recipe
+    # Recipes and test sets are read before the first stage, so that a mistake in the last does not cost a training.
+    recipes = {name: stage_recipe(pipeline, name, overrides or []) for name in pipeline.stages}
+    sets = [read_questions(entry) for entry in pipeline.test]
+    for number, (name, recipe) in enumerate(recipes.items(), start=1):
         console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
         run_stage(recipe)
-    results, comparison = measure(pipeline, recipes)
+    results, comparison = measure(pipeline, recipes, sets)
     write_tables(pipeline, results, comparison)
     console.print(terminal_table(results, MEASURE))
     student = recipes[pipeline.student].model_folder
@@ -119,11 +128,12 @@ def stage_recipe(pipeline: Pipeline, name: str, overrides: list[str]) -> Recipe:
     )
 
 
-def measure(pipeline: Pipeline, recipes: dict[str, Recipe]) -> tuple[dict[str, EvaluationResult], Comparison]:
+def measure(
+    pipeline: Pipeline, recipes: dict[str, Recipe], sets: list[QuestionSet]
+) -> tuple[dict[str, EvaluationResult], Comparison]:
     """Measure every system on every test set, and the student against the first system by question."""
-    sets = [read_questions(entry) for entry in pipeline.test]
     languages = {query_id: code for found in sets for query_id, code in found.languages.items()}
-    others = sorted(set(languages.values()) - {"en"})
+    others = sorted(set(languages.values()) - {"en"}) or None
     facts = environment()
     results: dict[str, EvaluationResult] = {}
     scores: dict[str, PerQuery] = {}
@@ -175,7 +185,8 @@ def write_tables(pipeline: Pipeline, results: dict[str, EvaluationResult], compa
     output = Path(pipeline.output)
     facts = environment()
     notes = f"Collection: {pipeline.collection}. Intervals: 95 %, percentile bootstrap, 10,000 resamples, seed 0. " + (
-        f"Measured by `{facts['command']}` on {facts['hardware']}, commit {facts['git_commit']}."
+        f"Measured by `{facts['command']}` on {facts['hardware']}"
+        + (f", commit {facts['git_commit']}." if facts["git_commit"] else ".")
     )
     first, best = pipeline.systems[0].label, _student_label(pipeline)
     parts = ["# Results", notes]

@@ -1,6 +1,7 @@
 """Recipes: one YAML a stage. Read, override, check, and write down what was resolved."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -106,9 +107,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
+        self.output = str(self.output)  # `--output 7` reads as a number
         if self.stage not in STAGES:
             raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {self.stage!r}.")
-        if isinstance(self.data, Mapping):
+        if not isinstance(self.data, DataSettings):
             self.data = _built(DataSettings, self.data, "data")
         if self.stage != "initialise":
             _known(self.training, [f.name for f in fields(ARGUMENTS[self.stage]) if f.init], "training")
@@ -124,10 +126,17 @@ class Recipe:
         return self.folder / "model"
 
     def resolve(self, source: str) -> str:
-        """Return the folder or Hub name that `start` or `teacher` means."""
-        return (
-            str(self.folder.parent / source.removeprefix("stage:") / "model") if source.startswith("stage:") else source
-        )
+        """Return the folder or Hub name that `start` or `teacher` means.
+
+        Raises:
+            FileNotFoundError: for `stage:NAME` without a finished run of that name.
+        """
+        if not source.startswith("stage:"):
+            return source
+        folder = self.folder.parent / source.removeprefix("stage:") / "model"
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{source}: no model in {folder}. Run that stage first, with its output there.")
+        return str(folder)
 
     def as_yaml(self) -> str:
         """Return the resolved recipe."""
@@ -153,6 +162,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return _built(Recipe, content, str(path))
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's booleans and numbers: `no` is a text (a strategy, Norwegian), `1e-5` a number, a date a text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("bool", "float", "timestamp")]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\.(inf|nan))$"),
+    list("-+.0123456789"),
+)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping."""
     file = Path(path)
@@ -161,7 +187,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             f"{file}: no such recipe. The ones that come with the package are in {Path(__file__).parent}."
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{file}: expected YAML ({error}).") from error
     if not isinstance(content, dict):
@@ -170,7 +196,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Parse `--key value` and `--key=value`; values are read as YAML, so `1.0e-5`, `true` and `[1, 2]` mean what they say.
+    """Parse `--key value` and `--key=value`; values are read as YAML, so `1e-5`, `true` and `[1, 2]` mean what they say.
 
     >>> parse_overrides(["--data.dev_texts", "10", "--bf16=true"])
     {'data.dev_texts': 10, 'bf16': True}
@@ -186,34 +212,34 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             if not rest:
                 raise ValueError(f"--{key}: expected a value after it.")
             text = rest.pop(0)
-        overrides[key.replace("-", "_")] = _value(text)
+        try:
+            overrides[key.replace("-", "_")] = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise ValueError(
+                f"--{key}: expected a value in YAML, got {text!r}. Put texts with signs in quotes."
+            ) from error
     return overrides
 
 
-def _value(text: str) -> Any:
-    value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML 1.1 takes 1e-5 for a text
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _override(content: dict[str, Any], key: str, value: Any) -> None:
-    if "." in key:
-        section, _, name = key.partition(".")
-        content.setdefault(section, {})[name] = value
-        return
-    if key in {f.name for f in fields(Recipe)}:
+    section, dot, name = key.partition(".")
+    if not dot and key in {f.name for f in fields(Recipe)}:
         content[key] = value
         return
-    section = "data" if key in {f.name for f in fields(DataSettings)} else "training"
-    content.setdefault(section, {})[key] = value
+    if not dot:
+        section, name = ("data" if key in {f.name for f in fields(DataSettings)} else "training"), key
+    if content.get(section) is None:
+        content[section] = {}
+    if not isinstance(content[section], dict):
+        raise ValueError(f"--{key}: {section!r} holds one value, not settings of its own. Give `--{section} VALUE`.")
+    content[section][name] = value
 
 
 def _built(cls: Any, content: Mapping[str, Any], name: str) -> Any:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{name}: expected `key: value` lines, got {content!r}.")
     _known(content, [f.name for f in fields(cls)], name)
+    content = {key: value for key, value in content.items() if value is not None}  # `training:` with nothing below it
     missing = [f.name for f in fields(cls) if f.name in ("stage", "output", "start") and f.name not in content]
     if missing:
         raise ValueError(f"{name}: expected {', '.join(missing)}.")

@@ -46,10 +46,12 @@ def is_done(recipe: Recipe) -> bool:
     """Tell whether a run with this recipe is already there.
 
     Raises:
-        ValueError: if the folder holds a run of another recipe: nothing is overwritten.
+        ValueError: if the folder holds a run of another recipe, or a model of no recipe: nothing is overwritten.
     """
     written = recipe.folder / "recipe.yaml"
     if not written.exists():
+        if recipe.model_folder.exists():
+            raise ValueError(f"{recipe.model_folder} exists and is no run of this recipe. Choose another `--output`.")
         return False
     if written.read_text(encoding="utf-8") != recipe.as_yaml():
         raise ValueError(

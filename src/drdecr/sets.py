@@ -49,7 +49,7 @@ def build_training_data(
         recipe: of the stage.
         student: its processor tokenises; it mines negatives where there is no teacher.
         teacher: finds candidates and fills the caches.
-        num_batches: batches of the whole run on all processes, for laying out a mixture.
+        num_batches: batches of the whole run on all processes, for laying out a mixture; 0: as many as one pass has.
         batch_size: rows of one batch on one device.
         seed: of sampling and mixing.
     """
@@ -79,7 +79,7 @@ def build_training_data(
         raise ValueError("data: expected at least one of `parallel`, `questions` and `unlabelled`, got none.")
     collator = _collator(recipe, student, teacher, passages, passage_cache, sets)
     parts = {name: cut_dev(rows, settings.dev_texts, seed) for name, rows in sets.items()}
-    dev = {name: part for name, (_, part) in parts.items()} if settings.dev_texts else None
+    dev = {name: part for name, (_, part) in parts.items() if len(part)} or None
     train = _mixed({name: part for name, (part, _) in parts.items()}, settings, num_batches, batch_size, seed)
     return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()})
 
@@ -114,7 +114,10 @@ def _question_rows(found: QuestionSet) -> Dataset:
 
 
 def _cleaned(rows: Dataset, held_out: list[str], name: str) -> Dataset:
-    return drop_leaks(drop_repeated(rows, name), held_out, name)
+    kept = drop_leaks(drop_repeated(rows, name), held_out, name)
+    if not len(kept):
+        raise ValueError(f"data.{name}: all {len(rows)} rows stand in a held-out set. Give others to learn from.")
+    return kept
 
 
 def _limited(rows: Dataset, limit: int | None, seed: int) -> Dataset:
@@ -154,7 +157,8 @@ def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel, passages: T
 def _mixed(sets: dict[str, Dataset], settings: DataSettings, num_batches: int, batch_size: int, seed: int) -> Any:
     if len(sets) == 1:
         return next(iter(sets.values()))
-    return MixedSet(sets, batch_size, num_batches, settings.weights, seed)
+    one_pass = -(-sum(len(rows) for rows in sets.values()) // batch_size)
+    return MixedSet(sets, batch_size, num_batches or one_pass, settings.weights, seed)
 
 
 def _collator(

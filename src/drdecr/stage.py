@@ -96,7 +96,7 @@ def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
     student = load_start(recipe)
     teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype) if recipe.teacher else None
     args = build_arguments(recipe)
-    batches = (max(args.max_steps, 0) * args.gradient_accumulation_steps or 1) * args.world_size
+    batches = max(args.max_steps, 0) * args.gradient_accumulation_steps * args.world_size
     data = build_training_data(recipe, student, teacher, batches, args.train_batch_size, args.seed)
     trainer = TRAINERS[recipe.stage](
         student,
@@ -170,14 +170,12 @@ def build_validation(recipe: Recipe, teacher: DrDecrTeacher | None) -> Callable[
     A student that learns to search the teacher's index (`data.cache_passages`) is measured on that index.
     """
     sets = [read_questions(entry) for entry in recipe.validation]
-    fixed = (
-        {found.name: build_index(teacher, found) for found in sets} if recipe.data.cache_passages and teacher else {}
-    )
+    fixed = [build_index(teacher, found) if recipe.data.cache_passages and teacher else None for found in sets]
 
     def validate(model: DrDecrModel) -> dict[str, float]:
         by_language: dict[str, list[float]] = {}
-        for found in sets:
-            index = fixed.get(found.name) or build_index(model, found)
+        for found, kept in zip(sets, fixed, strict=True):
+            index = kept or build_index(model, found)
             scores = score_questions(model, found, index)[MEASURE]
             for query_id, score in scores.items():
                 by_language.setdefault(found.languages[query_id], []).append(score)

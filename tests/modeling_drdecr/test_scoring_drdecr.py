@@ -91,6 +91,18 @@ def test_padding_never_wins(padding):
     assert scores.item() == pytest.approx(-0.2)
 
 
+def test_padding_added_to_every_text_changes_no_score():
+    torch.manual_seed(0)
+    queries, documents = unit_vectors(QUERIES, QUERY_TOKENS, DIM), unit_vectors(DOCUMENTS, DOCUMENT_TOKENS, DIM)
+    texts = [(queries, torch.ones(queries.shape[:2]).bool()), (documents, torch.ones(documents.shape[:2]).bool())]
+    padded = [
+        (torch.cat([tokens, unit_vectors(len(tokens), 2, DIM)], dim=1), torch.nn.functional.pad(mask, (0, 2)))
+        for tokens, mask in texts
+    ]
+    scores, with_padding = (maxsim(q, d, q_mask, d_mask) for (q, q_mask), (d, d_mask) in (texts, padded))
+    torch.testing.assert_close(scores, with_padding, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("tokens", [0, 3])
 def test_an_empty_document_gives_each_query_token_minus_one(tokens):
     queries, documents = unit_vectors(2, 3, DIM), unit_vectors(4, tokens, DIM)

@@ -25,10 +25,10 @@ def pair_score(query: torch.Tensor, passage: torch.Tensor) -> float:
 def test_search_equals_brute_force(block, batch_size, monkeypatch):
     monkeypatch.setattr(exact, "PASSAGES_A_BLOCK", block)
     passages, queries = ragged(PASSAGES, seed=0), ragged(5, seed=1)
-    queries[0] = queries[0][:0]
+    queries[3] = queries[3][:0]
     ids = [f"p{index}" for index in range(PASSAGES)]
-    hits = ExactIndex(ids, passages).search(queries[1:], top_k=10, batch_size=batch_size)
-    for query, found, scores in zip(queries[1:], hits.document_ids, hits.scores, strict=True):
+    hits = ExactIndex(ids, passages).search(queries, top_k=10, batch_size=batch_size)
+    for query, found, scores in zip(queries, hits.document_ids, hits.scores, strict=True):
         truth = {name: pair_score(query, passage) for name, passage in zip(ids, passages, strict=True)}
         assert sorted(truth.values(), reverse=True)[:10] == pytest.approx(scores, abs=1e-5)
         assert [truth[name] for name in found] == pytest.approx(scores, abs=1e-5)

@@ -13,7 +13,7 @@ from drdecr.data.collators import DistillationCollator
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
 from drdecr.trainers import DistillationTrainer
 
-WORDS = "the of is in a what where capital city river sea king paris france".split()
+WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
 
 
 def sentences(count: int, seed: int) -> list[str]:

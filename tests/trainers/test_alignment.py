@@ -100,7 +100,9 @@ def test_the_pairing_is_one_to_one_and_as_large_as_it_can_be(method: str):
     tokens = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(6))
     student_mask = torch.ones(2, 6, dtype=torch.bool)
     teacher_mask = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
-    for row, partners in zip(align_tokens(tokens, tokens.flip(0), student_mask, teacher_mask, method), (6, 2), strict=True):
+    for row, partners in zip(
+        align_tokens(tokens, tokens.flip(0), student_mask, teacher_mask, method), (6, 2), strict=True
+    ):
         paired = row[row >= 0].tolist()
         assert len(paired) == len(set(paired)) == partners
 

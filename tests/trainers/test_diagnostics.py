@@ -47,7 +47,12 @@ def test_the_relative_entropy_goes_from_saturated_0_to_flat_1():
 
 @pytest.mark.parametrize(
     ("entropy", "words"),
-    [(0.001, "saturated (relative entropy 0.001)"), (0.999, "flat (relative entropy 0.999)"), (0.5, None), (None, None)],
+    [
+        (0.001, "saturated (relative entropy 0.001)"),
+        (0.999, "flat (relative entropy 0.999)"),
+        (0.5, None),
+        (None, None),
+    ],
 )
 def test_a_warning_comes_only_where_the_teacher_says_little(
     entropy: float | None, words: str | None, caplog: pytest.LogCaptureFixture

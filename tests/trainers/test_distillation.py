@@ -126,7 +126,9 @@ def test_the_logged_loss_is_the_weighted_sum_of_the_logged_terms(
     trainer.train()
     for line in trainer.state.log_history[:-1]:
         terms = {name: line[name] for name in trainer.args.term_weights}
-        assert line["loss"] == pytest.approx(sum(trainer.args.term_weights[name] * terms[name] for name in terms), rel=1e-4)
+        assert line["loss"] == pytest.approx(
+            sum(trainer.args.term_weights[name] * terms[name] for name in terms), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize(("scores", "words"), [([90.0, 0.0, 0.0], "saturated"), ([1.0, 1.0, 1.0], "flat")])
@@ -258,7 +260,10 @@ def test_a_cached_teacher_gives_the_loss_of_the_live_one(
     )
     lookup |= {"teacher_scores": scores, "teacher_query_tokens": english["scoring_mask"].sum(dim=1)}
     # The student learns to search the teacher's index, so live it must read passages as the teacher does.
-    batch |= {"document_embeddings": documents.unflatten(0, (8, 3)), "document_scoring_mask": batch["document"]["scoring_mask"]}
+    batch |= {
+        "document_embeddings": documents.unflatten(0, (8, 3)),
+        "document_scoring_mask": batch["document"]["scoring_mask"],
+    }
     expected = trainer.compute_loss(still_model, batch).item()
     trainer.teacher = None  # nothing is asked of it
     assert trainer.compute_loss(still_model, lookup).item() == pytest.approx(expected, abs=1e-3)

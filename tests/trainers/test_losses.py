@@ -35,9 +35,7 @@ def test_two_candidates_give_a_binary_kl_of_the_margins(temperature: float):
 
 def test_a_uniform_teacher_gives_the_negative_mean_log_probability_less_the_entropy():
     student = normal(3, 5, seed=3)
-    expected = sum(
-        -math.log(5) - sum(math.log(p) for p in row) / 5 for row in student.softmax(dim=-1).tolist()
-    )
+    expected = sum(-math.log(5) - sum(math.log(p) for p in row) / 5 for row in student.softmax(dim=-1).tolist())
     assert relevance_kl(student, torch.full((3, 5), 7.0), 1.0).item() == pytest.approx(expected / 3, rel=1e-5)
 
 

@@ -1,0 +1,85 @@
+"""Mixtures: one set a batch, every row once before any twice, the same order in any number of processes."""
+
+from collections import Counter
+
+import pytest
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler, SequentialSampler
+
+from drdecr.data.mixture import MixedSet
+
+
+def named(name: str, count: int) -> list[dict[str, str]]:
+    return [{"row": f"{name}{number}"} for number in range(count)]
+
+
+SETS = {"a": named("a", 7), "b": named("b", 20)}
+
+
+def order(mixture: MixedSet) -> list[str]:
+    return [mixture[index]["row"] for index in range(len(mixture))]
+
+
+def batches(mixture: MixedSet, size: int) -> list[list[str]]:
+    rows = order(mixture)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def test_a_batch_comes_from_one_set():
+    mixture = MixedSet(SETS, batch_size=4, num_batches=50)
+    assert len(mixture) == 200
+    assert all(len({row[0] for row in batch}) == 1 for batch in batches(mixture, 4))
+
+
+def test_every_row_is_used_before_one_is_used_again():
+    rows = order(MixedSet(SETS, batch_size=4, num_batches=50))
+    for name, found in SETS.items():
+        own = [row for row in rows if row[0] == name]
+        for start in range(0, len(own), len(found)):
+            times = Counter(own[start : start + len(found)])
+            assert max(times.values()) == 1, (name, start)
+    assert len({tuple(row for row in rows if row[0] == "a")[start : start + 7] for start in (0, 7, 14)}) == 3
+
+
+def test_the_order_is_the_seeds_and_no_other():
+    first, again, other = (order(MixedSet(SETS, 4, 30, seed=seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_weights_say_how_often_a_set_is_drawn():
+    mixture = MixedSet(SETS, batch_size=2, num_batches=4000, weights={"a": 3, "b": 1})
+    share = mixture.batches_of("a", 2) / 4000
+    assert share == pytest.approx(0.75, abs=0.03)
+    assert mixture.batches_of("a", 2) + mixture.batches_of("b", 2) == 4000
+    assert sum(batch[0][0] == "a" for batch in batches(mixture, 2)) == mixture.batches_of("a", 2)
+
+
+def test_without_weights_a_set_is_drawn_by_its_size():
+    mixture = MixedSet(SETS, batch_size=2, num_batches=4000)
+    assert mixture.batches_of("b", 2) / 4000 == pytest.approx(20 / 27, abs=0.03)
+
+
+def test_two_processes_take_alternating_batches_of_the_same_order():
+    mixture = MixedSet(SETS, batch_size=4, num_batches=12)
+    sampler = BatchSampler(SequentialSampler(mixture), batch_size=4, drop_last=False)
+    whole = batches(mixture, 4)
+    for process in (0, 1):
+        shard = BatchSamplerShard(sampler, num_processes=2, process_index=process)
+        assert [[mixture[index]["row"] for index in batch] for batch in shard] == whole[process::2]
+
+
+def test_no_batches_are_an_empty_mixture():
+    assert len(MixedSet(SETS, batch_size=4, num_batches=0)) == 0
+
+
+def test_bad_input_is_refused_in_words():
+    with pytest.raises(ValueError, match="needs sets with rows, got none"):
+        MixedSet({}, 4, 3)
+    with pytest.raises(ValueError, match="got no rows in 'b'"):
+        MixedSet({"a": named("a", 3), "b": []}, 4, 3)
+    for weights in ({"a": 1}, {"a": 1, "b": 0}, {"a": 1, "b": 1, "c": 1}, {"a": 1, "b": float("nan")}):
+        with pytest.raises(ValueError, match="expected a positive number for each of a, b"):
+            MixedSet(SETS, 4, 3, weights=weights)
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
+        MixedSet(SETS, 0, 3)

@@ -1,0 +1,72 @@
+"""What `torchrun` starts for test_launch.py: two short trainings on the CPU, in one process or in two.
+
+Usage: launched_training.py FOLDER PROCESSES; FOLDER holds `student`, `teacher` and `rows.json`, and takes the results.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import nn
+
+from drdecr.data.collators import DistillationCollator
+from drdecr.data.mixture import MixedSet
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
+from drdecr.trainers import DistillationArguments, DistillationTrainer
+
+ROWS_A_PROCESS, STEPS = 4, 3
+
+
+def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, name: str, **settings: Any) -> None:
+    student = DrDecrModel.from_pretrained(folder / "student")
+    for module in student.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    args = DistillationArguments(
+        output_dir=str(folder / name),
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+        optim="sgd",
+        learning_rate=0.1,
+        max_steps=STEPS,
+        logging_steps=1,
+        relevance_weight=1.0,
+        token_weight=1.0,
+        anchor_weight=1.0,
+        contrastive_weight=0.5,
+        **settings,
+    )
+    if args.world_size != processes:
+        raise RuntimeError(f"expected {processes} processes, got {args.world_size}")
+    teacher = DrDecrTeacher.from_pretrained(folder / "teacher")
+    collate = DistillationCollator(student.processor, passages=passages, anchor=True)
+    trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=rows, data_collator=collate)
+    trainer.train()
+    result = {"weights": student.state_dict(), "log": trainer.state.log_history}
+    torch.save(result, folder / f"{name}-{processes}-{args.process_index}.pt")
+
+
+def main() -> None:
+    folder, processes = Path(sys.argv[1]), int(sys.argv[2])
+    data = json.loads((folder / "rows.json").read_text())
+    # One process has the rows of two, in one batch or, of a mixture, in two accumulated ones.
+    size, accumulation = ROWS_A_PROCESS * 2 // processes, 2 // processes
+    plain = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 1}
+    train(folder, data["candidates"], data["passages"], processes, "plain", **plain)
+    sets = {"candidates": data["candidates"], "parallel": data["parallel"]}
+    mixture = MixedSet(sets, ROWS_A_PROCESS, num_batches=2 * STEPS, seed=3)
+    mixed = {"per_device_train_batch_size": ROWS_A_PROCESS, "gradient_accumulation_steps": accumulation}
+    train(folder, mixture, data["passages"], processes, "mixed", **mixed)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        time.sleep(0.2)  # gloo's threads hang at exit without it (pytorch #190489)
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

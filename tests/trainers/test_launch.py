@@ -1,0 +1,72 @@
+"""Two gloo processes of N rows each end where one process of 2N rows does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from drdecr.data.mixture import MixedSet
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
+
+SCRIPT = Path(__file__).with_name("launched_training.py")
+TERMS = {"relevance_kl", "aligned_tokens", "contrastive"}
+
+
+@pytest.fixture
+def launched(
+    tiny_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    passages: dict[str, str],
+    parallel_rows: list[dict[str, Any]],
+    candidate_rows: list[dict[str, Any]],
+    tmp_path: Path,
+) -> Path:
+    """Run the script in one process and in two; return the folder of the results."""
+    tiny_model.save_pretrained(tmp_path / "student")
+    teacher.save_pretrained(tmp_path / "teacher")
+    rows = {"passages": passages, "parallel": parallel_rows, "candidates": candidate_rows}
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for command, processes in (([sys.executable], "1"), (launcher, "2")):
+        done = subprocess.run(
+            [*command, str(SCRIPT), str(tmp_path), processes],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            timeout=250,
+            check=False,
+        )
+        if done.returncode != 0:
+            pytest.fail(f"{' '.join(done.args)}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    return tmp_path
+
+
+def test_two_processes_end_where_one_with_all_their_rows_does(launched: Path):
+    for name in ("plain", "mixed"):
+        one, first, second = (
+            torch.load(launched / f"{name}-{part}.pt", weights_only=True) for part in ("1-0", "2-0", "2-1")
+        )
+        start = DrDecrModel.from_pretrained(launched / "student").state_dict()
+        for key, expected in one["weights"].items():
+            assert torch.equal(first["weights"][key], second["weights"][key]), (name, key)
+            torch.testing.assert_close(first["weights"][key], expected, rtol=0, atol=1e-5)
+        assert (one["weights"]["linear.weight"] - start["linear.weight"]).abs().max() > 1e-3
+        # The terms' means are taken over both processes, also where each has met other terms.
+        for ours, expected in zip(first["log"][:-1], one["log"][:-1], strict=True):
+            assert set(ours) == set(expected)
+            for term in TERMS & set(ours):
+                assert ours[term] == pytest.approx(expected[term], rel=1e-4), (name, term)
+
+
+def test_the_launched_mixture_has_a_step_in_which_the_processes_meet_different_sets():
+    """Else the test above would not show that they may."""
+    mixture = MixedSet({"candidates": ["c"] * 24, "parallel": ["p"] * 24}, 4, num_batches=6, seed=3)
+    of_batch = [mixture[4 * batch] for batch in range(6)]
+    assert any(first != second for first, second in zip(of_batch[::2], of_batch[1::2], strict=True))
