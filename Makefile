@@ -28,7 +28,7 @@ check: $(INSTALLED)  ## lint, format and types
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p drdecr
 
 test: $(INSTALLED)  ## the tests, offline, without extra data
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test-slow: $(INSTALLED)  ## the tests that need minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow

@@ -129,13 +129,18 @@ def read_squad(
 
 
 def read_afriqa(path: str, languages: Languages, name: str = "afriqa") -> QuestionSet:
-    """Read AfriQA: questions in languages of Africa with their English translation and English gold passage."""
+    """Read AfriQA: questions in languages of Africa with their English translation and English gold passage.
+
+    Questions whose passage is null are left out with a warning: one in twenty has none.
+    """
     by_text: dict[str, str] = {}
     rows = []
     for code, file in _files(path, languages):
         for number, record in _records(file):
-            wanted = ("context", "question_lang", "question_translated", "answer_pivot")
-            _has(record, wanted, file, number)
+            if record.get("context", "") is None:
+                logger.warning("%s, line %d: left out, it has no passage.", file, number)
+                continue
+            _has(record, ("context", "question_lang", "question_translated", "answer_pivot"), file, number)
             document_id = by_text.setdefault(
                 _titled(record.get("title"), record["context"]), qualified(name, len(by_text))
             )

@@ -195,6 +195,12 @@ def test_the_folder_opens_as_the_bare_encoder_for_loaders_that_do_not_know_us(mo
     assert same_tensors(model.encoder.state_dict(), weights)
 
 
+def test_word_embeddings_are_the_encoders(model):
+    replacement = torch.nn.Embedding(8, 32)
+    model.set_input_embeddings(replacement)
+    assert model.get_input_embeddings() is model.encoder.get_input_embeddings() is replacement
+
+
 def test_resized_embeddings_are_saved_and_loaded(model, tmp_path):
     model.resize_token_embeddings(70)
     model.save_pretrained(tmp_path)

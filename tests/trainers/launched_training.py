@@ -19,6 +19,7 @@ from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.trainers import DistillationArguments, DistillationTrainer
 
 ROWS_A_PROCESS, STEPS = 4, 3
+MIXTURE_SEED = 8  # draws batches of candidates and of parallel rows in turn, so the processes meet different sets
 
 
 def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, name: str, **settings: Any) -> None:
@@ -37,14 +38,13 @@ def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, nam
         logging_steps=1,
         relevance_weight=1.0,
         token_weight=1.0,
-        anchor_weight=1.0,
         contrastive_weight=0.5,
         **settings,
     )
     if args.world_size != processes:
         raise RuntimeError(f"expected {processes} processes, got {args.world_size}")
     teacher = DrDecrTeacher.from_pretrained(folder / "teacher")
-    collate = DistillationCollator(student.processor, passages=passages, anchor=True)
+    collate = DistillationCollator(student.processor, passages=passages)
     trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=rows, data_collator=collate)
     trainer.train()
     result = {"weights": student.state_dict(), "log": trainer.state.log_history}
@@ -58,8 +58,12 @@ def main() -> None:
     size, accumulation = ROWS_A_PROCESS * 2 // processes, 2 // processes
     plain = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 1}
     train(folder, data["candidates"], data["passages"], processes, "plain", **plain)
+    # One process reads questions and passages, while the other reads questions alone.
     sets = {"candidates": data["candidates"], "parallel": data["parallel"]}
-    mixture = MixedSet(sets, ROWS_A_PROCESS, num_batches=2 * STEPS, seed=3)
+    mixture = MixedSet(sets, ROWS_A_PROCESS, num_batches=2 * STEPS, seed=MIXTURE_SEED)
+    kinds = ["document_ids" in mixture[batch * ROWS_A_PROCESS] for batch in range(2 * STEPS)]
+    if kinds != [True, False, True, False, False, True]:
+        raise RuntimeError(f"expected sets that differ within each step, got {kinds}")
     mixed = {"per_device_train_batch_size": ROWS_A_PROCESS, "gradient_accumulation_steps": accumulation}
     train(folder, mixture, data["passages"], processes, "mixed", **mixed)
     if torch.distributed.is_initialized():

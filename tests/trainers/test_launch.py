@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from drdecr.data.mixture import MixedSet
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 
 SCRIPT = Path(__file__).with_name("launched_training.py")
@@ -63,10 +62,3 @@ def test_two_processes_end_where_one_with_all_their_rows_does(launched: Path):
             assert set(ours) == set(expected)
             for term in TERMS & set(ours):
                 assert ours[term] == pytest.approx(expected[term], rel=1e-4), (name, term)
-
-
-def test_the_launched_mixture_has_a_step_in_which_the_processes_meet_different_sets():
-    """Else the test above would not show that they may."""
-    mixture = MixedSet({"candidates": ["c"] * 24, "parallel": ["p"] * 24}, 4, num_batches=6, seed=3)
-    of_batch = [mixture[4 * batch] for batch in range(6)]
-    assert any(first != second for first, second in zip(of_batch[::2], of_batch[1::2], strict=True))

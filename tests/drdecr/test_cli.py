@@ -1,0 +1,115 @@
+"""The command line: help, errors of one line, answers; and a checkpoint that opens without the package."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from drdecr import __version__
+from drdecr.cli import app, main
+from drdecr.demo import ask_fresh_process
+from drdecr.stage import run_stage
+
+COMMANDS = ("demo", "distil", "train", "evaluate", "search", "backbone")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`call(*words)` runs the command line as the console script does: exit code, output, errors."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["drdecr", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return (stopped.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def model(recipe_of):
+    return run_stage(recipe_of("start", stage="initialise"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"{command} [OPTIONS]" in result.output
+    assert command in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_the_version_is_the_packages():
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == __version__
+
+
+def assert_one_line(found, *texts):
+    code, _, errors = found
+    assert code == 1
+    lines = errors.strip().splitlines()
+    assert len(lines) == 1, errors
+    assert lines[0].startswith("error: ")
+    assert all(text in lines[0] for text in texts), errors
+
+
+def test_errors_are_one_line(call, write_recipe, data, monkeypatch, tmp_path):
+    assert_one_line(call("train", tmp_path / "no.yaml"), "no.yaml: no such recipe")
+    recipe = write_recipe("a", stage="contrastive", data={"questions": [data["train"]]})
+    assert_one_line(call("train", recipe, "--learning_rat", "1"), "'learning_rat'", "'learning_rate'")
+    assert_one_line(call("train", recipe, "--start", tmp_path / "nowhere"), "nowhere")
+    monkeypatch.delenv("DRDECR_NOWHERE", raising=False)
+    lost = {"questions": [{**data["train"], "passages": "$DRDECR_NOWHERE/p.jsonl"}]}
+    assert_one_line(call("train", write_recipe("b", stage="contrastive", data=lost)), "DRDECR_NOWHERE is not set")
+    assert_one_line(call("search", tmp_path / "nowhere", "what"), "nowhere")
+    assert_one_line(call("evaluate", "x", recipe), "expected `test:`")
+
+
+def test_verbose_shows_the_traceback(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["drdecr", "--verbose", "train", str(tmp_path / "no.yaml")])
+    with pytest.raises(FileNotFoundError):
+        main()
+
+
+def test_train_prints_the_folder_in_one_line(call, write_recipe, tmp_path):
+    recipe = write_recipe("a", stage="initialise")
+    code, output, _ = call("train", recipe, "--output", tmp_path / ("long" * 30) / "run")
+    assert code == 0
+    assert output.splitlines()[-1] == f"model: {tmp_path / ('long' * 30) / 'run' / 'model'}"
+
+
+def test_search_answers_with_passages_of_a_file(call, model, tmp_path):
+    texts = {"p1": "the capital of france is paris", "p2": "the sea [b] [/b] a", "p3": "b c d"}
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps({"document_id": k, "text": v}) + "\n" for k, v in texts.items()))
+    code, output, errors = call("search", model, "what [/x] is", "river", "--passages", file, "--top-k", "2")
+    assert code == 0, errors
+    assert "what [/x] is" in output
+    assert sum(output.count(name) for name in texts) == 4  # two questions, two passages each
+    every = call("search", model, "river", "--passages", file)[1]
+    assert all(text in " ".join(every.split()) for text in texts.values())
+
+
+def test_evaluate_writes_the_result(call, model, data, tmp_path):
+    import yaml
+
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]], "collection": "tiny"}))
+    code, output, errors = call("evaluate", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
+    assert code == 0, errors
+    assert "xx" in output
+    assert set(json.loads((tmp_path / "result.json").read_text())["scores"]["RR@10"]) == {"xx", "en", "avg"}
+
+
+def test_a_checkpoint_answers_in_a_process_without_the_package(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    tiny_model.save_pretrained(tmp_path / "model")
+    questions, passages = ["what is the capital", "b c d", "river"], ["the capital city", "b c d e", "a river", "x y"]
+    answer = ask_fresh_process(tmp_path / "model", questions, passages)
+    here = tiny_model.score(tiny_model.encode_queries(questions), tiny_model.encode_documents(passages))
+    assert answer["best"] == here.argmax(dim=1).tolist()
+    assert "transformers_modules" in answer["class"]
+
+
+def test_a_checkpoint_that_does_not_open_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match=r"did not open in a fresh process:[\s\S]*Error"):
+        ask_fresh_process(tmp_path, ["a"], ["b"])

@@ -1,0 +1,128 @@
+"""A pipeline of three tiny stages: what it leaves, and that nothing is done twice."""
+
+import json
+
+import pytest
+import yaml
+from transformers import Trainer
+
+from drdecr import pipeline as pipeline_module
+from drdecr.pipeline import load_pipeline, run_pipeline, stage_recipe
+
+SYSTEMS = [
+    {"label": "zero-shot", "stage": "zero"},
+    {"label": "student", "stage": "relevance"},
+    {"label": "student, first index", "stage": "relevance", "index": "zero"},
+    {"label": "upper bound", "stage": "zero", "reads": "english"},
+]
+
+
+@pytest.fixture
+def write_pipeline(tmp_path, write_recipe, data):
+    """Write a pipeline of an initialised encoder, a contrastive and a relevance stage."""
+
+    def write(**keys):
+        questions = {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}
+        write_recipe("zero", stage="initialise")
+        write_recipe("start", stage="contrastive", start="stage:zero", data=questions)
+        write_recipe("relevance", stage="relevance", start="stage:start", teacher="stage:zero", data=questions)
+        content = {
+            "output": str(tmp_path / "all"),
+            "stages": ["zero", "start", "relevance"],
+            "student": "relevance",
+            "systems": SYSTEMS,
+            "test": [data["test"]],
+            "collection": "tiny, 16 passages",
+            **keys,
+        }
+        (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def test_a_pipeline_leaves_tables_and_charts_and_is_not_run_twice(write_pipeline, monkeypatch):
+    pipeline = load_pipeline(write_pipeline())
+    student = run_pipeline(pipeline, ["--learning_rate", "1e-4"])
+    output = student.parent.parent
+    assert student == output / "relevance" / "model"
+    made = {path.name for path in output.iterdir()}
+    assert made == {
+        *("zero", "start", "relevance", "results", "results.md", "results.png"),
+        *("curves-start.png", "curves-relevance.png"),
+    }
+    assert yaml.safe_load((output / "start" / "recipe.yaml").read_text())["training"]["learning_rate"] == 1e-4
+    slugs = ("zero-shot", "student", "student--first-index", "upper-bound")
+    kept = {path.name for path in (output / "results").iterdir()}
+    assert kept == {*(f"{slug}.{kind}" for slug in slugs for kind in ("json", "scores.json")), "comparison.json"}
+    table = (output / "results.md").read_text()
+    assert all(f"| {row['label']} " in table for row in SYSTEMS)
+    assert "None" not in table
+    assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
+
+    # The upper bound reads English in both languages, so that a question and its translation score alike.
+    scores = json.loads((output / "results" / "upper-bound.scores.json").read_text())["scores"]["RR@10"]
+    assert len(scores) == 6
+    assert all(scores[f"{letter}-xx"] == scores[f"{letter}-en"] for letter in "opq")
+
+    def forbidden(*_, **__):
+        raise AssertionError("done twice")
+
+    monkeypatch.setattr(Trainer, "train", forbidden)
+    monkeypatch.setattr(pipeline_module, "load_teacher", forbidden)
+    assert run_pipeline(pipeline, ["--learning_rate", "1e-4"]) == student
+    assert (output / "results.md").read_text() == table
+
+
+def test_scores_of_another_test_are_not_read_back(write_pipeline, data):
+    only = {"stages": ["zero"], "student": "zero", "systems": SYSTEMS[:1]}
+    student = run_pipeline(load_pipeline(write_pipeline(**only)))
+    file = student.parent.parent / "results" / "zero-shot.scores.json"
+    before = json.loads(file.read_text())
+    run_pipeline(load_pipeline(write_pipeline(**only, test=[data["dev"]])))
+    after = json.loads(file.read_text())
+    assert set(before["scores"]["RR@10"]).isdisjoint(after["scores"]["RR@10"])
+
+
+def test_an_english_test_alone_is_averaged_over_english(write_pipeline, data, tmp_path):
+    file = tmp_path / "english.jsonl"
+    lines = (tmp_path / "test.jsonl").read_text().splitlines()
+    file.write_text("\n".join(line for line in lines if json.loads(line)["language"] == "en"))
+    only = {"stages": ["zero"], "student": "zero", "systems": SYSTEMS[:1]}
+    student = run_pipeline(load_pipeline(write_pipeline(**only, test=[{**data["test"], "questions": str(file)}])))
+    result = json.loads((student.parent.parent / "results" / "zero-shot.json").read_text())
+    assert set(result["scores"]["RR@10"]) == {"en", "avg"}
+
+
+def test_mistakes_are_found_before_the_first_stage(write_pipeline, data, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+        run_pipeline(load_pipeline(write_pipeline()), ["--learning_rat", "1"])
+    monkeypatch.delenv("NO_SUCH_DATA", raising=False)
+    broken = {**data["test"], "questions": "$NO_SUCH_DATA/q.jsonl"}
+    with pytest.raises(ValueError, match="NO_SUCH_DATA is not set"):
+        run_pipeline(load_pipeline(write_pipeline(test=[broken])))
+    assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"student": "other"}, "one of the stages zero, start, relevance, got 'other'"),
+        ({"systems": [{"label": "a", "stage": "nil"}]}, "got 'nil'"),
+        ({"systems": [{**SYSTEMS[1], "index": "nil"}]}, "got 'nil'"),
+        ({"systems": SYSTEMS[:1]}, "expected a row for the student 'relevance'"),
+        ({"systems": [{"name": "a"}]}, "unexpected keyword argument 'name'"),
+        ({"tests": []}, "unexpected keyword argument 'tests'"),
+    ],
+)
+def test_a_wrong_pipeline_says_what_is_wrong(keys, message, write_pipeline):
+    with pytest.raises(ValueError, match=message):
+        load_pipeline(write_pipeline(**keys))
+
+
+def test_stages_write_into_the_pipelines_folder(write_pipeline):
+    pipeline = load_pipeline(write_pipeline() / "pipeline.yaml", output="elsewhere/run")
+    assert stage_recipe(pipeline, "start", []).output == "elsewhere/run/start"
+    changed = stage_recipe(pipeline, "start", ["--max_steps", "1"])
+    assert changed.training["max_steps"] == 1
+    assert stage_recipe(pipeline, "zero", ["--max_steps", "1"]).training == {}  # it trains nothing

@@ -1,0 +1,237 @@
+"""Stages of every kind, end to end on tiny data: what they leave, what they refuse, and that they resume."""
+
+import json
+import logging
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import Trainer
+
+from drdecr.data.formats import read_jsonl
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.recipe import Recipe, load_recipe
+from drdecr.sets import build_training_data, cut_dev
+from drdecr.stage import build_arguments, build_index, load_start, run_stage, save_model, score_questions
+
+
+def candidates(data, **keys):
+    return {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 2, **keys}
+
+
+def settings_of(kind, data):
+    """Keys of a quick recipe of each kind that trains."""
+    if kind == "contrastive":
+        return {"data": candidates(data), "validation": [data["dev"]]}
+    if kind == "representation":
+        return {"data": {"parallel": [data["parallel"]], "dev_texts": 2}, "teacher": "stage:start"}
+    if kind == "relevance":
+        return {"data": candidates(data, cache_passages=True), "teacher": "stage:start", "validation": [data["dev"]]}
+    pool = {"unlabelled": [data["parallel"]], "parallel": [data["parallel"]], "pool": [data["train"]]}
+    return {
+        "data": candidates(data, **pool, english_share=0.2, weights={"questions": 1, "unlabelled": 1, "parallel": 2}),
+        "teacher": "stage:start",
+        "training": {"relevance_weight": 1.0, "token_weight": 1.0, "anchor_weight": 1.0, "max_steps": 6},
+    }
+
+
+TERMS = {
+    "contrastive": {"contrastive"},
+    "representation": {"aligned_tokens", "english_anchor"},
+    "relevance": {"relevance_kl"},
+    "mixed": {"relevance_kl", "aligned_tokens", "english_anchor"},
+}
+
+
+def weights(folder):
+    return DrDecrModel.from_pretrained(folder).state_dict()
+
+
+def largest_difference(one, other):
+    assert one.keys() == other.keys()
+    return max(float((one[name].float() - other[name].float()).abs().max()) for name in one)
+
+
+@pytest.fixture
+def forbid_training(monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(Trainer, "train", forbidden)
+
+
+@pytest.mark.parametrize("kind", TERMS)
+def test_a_stage_leaves_its_folder(kind, recipe_of, start, data):
+    recipe = recipe_of(kind, stage=kind, start=start, **settings_of(kind, data))
+    model = run_stage(recipe)
+    left = {path.name for path in recipe.folder.iterdir()} - {"candidates"}
+    assert left == {"recipe.yaml", "run.json", "log.jsonl", "curves.png", "model"}
+    assert load_recipe(recipe.folder / "recipe.yaml") == recipe
+    run = json.loads((recipe.folder / "run.json").read_text())
+    assert run["steps"] == recipe.training["max_steps"]
+    assert run["batch_rows"] == 4
+    log = [json.loads(line) for line in (recipe.folder / "log.jsonl").read_text().splitlines()]
+    assert TERMS[kind] <= {name for line in log for name in line}
+    assert any("eval_mrr@10_avg" in line for line in log) == bool(recipe.validation)
+    trained = DrDecrModel.from_pretrained(model)
+    assert trained.processor.query_length == 12
+    assert largest_difference(trained.state_dict(), weights(recipe.resolve(start))) > 0
+    assert (model / "modeling_drdecr.py").exists()
+
+
+@pytest.mark.parametrize("projection", ["random", "pca", "language_neutral"])
+def test_an_initialised_encoder_is_saved_with_processor_and_projection(projection, recipe_of, bare_encoder, data):
+    keys = {"projection": projection, "projection_text": [data["parallel"]]}
+    recipe = recipe_of("start", stage="initialise", **keys)
+    model = DrDecrModel.from_pretrained(run_stage(recipe))
+    assert model.linear.weight.shape == (8, 16)
+    assert model.processor.query_marker == "[Q]"
+    assert {path.name for path in recipe.folder.iterdir()} == {"recipe.yaml", "run.json", "log.jsonl", "model"}
+    if projection != "random":  # orthonormal rows, for the eraser too leaves the kept directions whole to some degree
+        gram = model.linear.weight @ model.linear.weight.T
+        assert projection == "language_neutral" or torch.allclose(gram, torch.eye(8), atol=1e-5)
+
+
+def test_a_second_call_does_nothing_and_says_so(recipe_of, start, data, forbid_training, monkeypatch, caplog):
+    monkeypatch.undo()
+    recipe = recipe_of("a", stage="contrastive", start=start, data=candidates(data))
+    model = run_stage(recipe)
+    before = {path: path.stat().st_mtime_ns for path in recipe.folder.rglob("*")}
+    monkeypatch.setattr(Trainer, "train", None)
+    with caplog.at_level(logging.WARNING):
+        assert run_stage(recipe) == model
+    assert "is done already" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in recipe.folder.rglob("*")} == before
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "mixed"])
+def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, recipe_of, start, data, monkeypatch):
+    keys = settings_of(kind, data)
+    keys["training"] = {**keys.get("training", {}), "max_steps": 6, "save_steps": 2, "eval_steps": 2}
+    whole = run_stage(recipe_of("whole", stage=kind, start=start, **keys))
+    recipe = recipe_of("killed", stage=kind, start=start, **keys)
+    step, done = Trainer.training_step, []
+
+    def dying(*args, **kwargs):
+        done.append(1)
+        if len(done) == 4:
+            raise Killed
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", dying)
+    with pytest.raises(Killed):
+        run_stage(recipe)
+    assert not recipe.model_folder.exists()
+    assert (recipe.folder / "checkpoints" / "checkpoint-2").is_dir()
+    done[:] = [1] * 10
+    resumed = run_stage(recipe)
+    assert len(done) - 10 == 4  # steps 3 to 6, not all six again
+    assert largest_difference(weights(whole), weights(resumed)) == 0
+    assert not (recipe.folder / "checkpoints").exists()
+
+
+def test_an_interrupted_save_leaves_the_old_model(tiny_model, tmp_path, monkeypatch):
+    save_model(tiny_model, tmp_path / "model")
+    before = weights(tmp_path / "model")
+
+    def interrupted(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(DrDecrModel, "save_pretrained", interrupted)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(tiny_model, tmp_path / "model")
+    assert largest_difference(before, weights(tmp_path / "model")) == 0
+
+
+def test_the_start_beside_a_run_is_found(recipe_of, start):
+    loaded = load_start(recipe_of("b", stage="initialise", start=start))
+    assert (
+        largest_difference(
+            loaded.state_dict(), weights(recipe_of("c", stage="initialise").folder.parent / "start" / "model")
+        )
+        == 0
+    )
+    with pytest.raises(FileNotFoundError, match="stage:nowhere: no model"):
+        load_start(recipe_of("d", stage="initialise", start="stage:nowhere"))
+
+
+def test_held_out_and_repeated_rows_are_dropped_and_counted(recipe_of, start, data, tmp_path, caplog):
+    lines = (tmp_path / "xx.tsv").read_text()
+    (tmp_path / "xx.tsv").write_text(lines + "Z b, x\tThe king of b!\nz z\twhat is the city m?\n")
+    (tmp_path / "held.jsonl").write_text('{"question": "The KING of c"}\n')
+    held = {"format": "texts", "path": str(tmp_path / "held.jsonl"), "column": "question"}
+    settings = {"parallel": [data["parallel"]], "held_out": [held], "dev_texts": 0}
+    recipe = recipe_of("a", stage="representation", start=start, data=settings, validation=[data["dev"]])
+    with caplog.at_level(logging.WARNING):
+        built = build_training_data(recipe, load_start(recipe), None, 1, 4, seed=0)
+    kept = set(built.train["english"])
+    assert kept == {f"the king of {letter}" for letter in "bdefghijklmnopq"}
+    assert built.counts == {"parallel": 15}
+    assert "parallel: dropped 1 of 18 rows: repeated rows." in caplog.messages
+    assert "parallel: dropped 2 of 17 rows: rows that stand in a held-out set." in caplog.messages
+    assert built.dev is None
+
+
+def test_nothing_left_to_learn_is_an_error(recipe_of, start, data):
+    settings = {"questions": [data["dev"]], "num_candidates": 2}
+    recipe = recipe_of("a", stage="contrastive", start=start, data=settings, validation=[data["dev"]])
+    with pytest.raises(ValueError, match=r"data\.questions: all 6 rows stand in a held-out set"):
+        run_stage(recipe)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({}, "at least one of `parallel`"), ({"unlabelled": True}, "needs a `pool`")]
+)
+def test_missing_data_says_what_is_needed(settings, message, recipe_of, start, data):
+    settings = {key: [data["parallel"]] for key in settings}
+    with pytest.raises(ValueError, match=message):
+        run_stage(recipe_of("a", stage="relevance", start=start, teacher=start, data=settings))
+
+
+def test_a_mixture_without_max_steps_passes_over_all_rows(recipe_of, start, data):
+    settings = candidates(data, parallel=[data["parallel"]], dev_texts=0)
+    recipe = recipe_of("a", stage="mixed", start=start, data=settings, training={"contrastive_weight": 1.0})
+    built = build_training_data(recipe, load_start(recipe), None, 0, 4, seed=0)
+    assert sum(built.counts.values()) == 20 + 16
+    assert len(built.train) == 36
+
+
+def test_dev_keeps_translations_of_one_text_together():
+    texts = [f"text {number}" for number in range(20)]
+    rows = Dataset.from_list(
+        [{"english": text, "query": f"{text} {code}"} for code in ("a", "b", "c") for text in texts]
+    )
+    train, dev = cut_dev(rows, 3, seed=0)
+    assert len(set(dev["english"])) == 3
+    assert len(dev) == 9
+    assert not set(dev["english"]) & set(train["english"])
+    assert sorted([*train["query"], *dev["query"]]) == sorted(rows["query"])
+    assert cut_dev(rows, 3, seed=0)[1]["query"] == dev["query"]
+    assert len(set(cut_dev(rows, 100, seed=0)[1]["english"])) == 4  # a fifth at most
+
+
+def test_too_few_texts_for_dev_leave_none(recipe_of, start, data):
+    settings = candidates(data, limits={"questions": 3})
+    recipe = recipe_of("a", stage="contrastive", start=start, data=settings)
+    assert build_training_data(recipe, load_start(recipe), None, 1, 4, seed=0).dev is None
+
+
+def test_a_validation_set_chooses_the_checkpoint(data):
+    args = build_arguments(Recipe("contrastive", "x", "y", validation=[data["dev"]], training={"max_steps": 11}))
+    assert (args.eval_strategy, args.eval_steps, args.save_steps) == ("steps", 3, 3)
+    assert args.load_best_model_at_end
+    assert args.metric_for_best_model == "mrr@10_avg"
+    assert build_arguments(Recipe("contrastive", "x", "y", training={"max_steps": 11})).eval_strategy == "no"
+
+
+def test_a_question_that_two_ask_is_scored_for_both(tiny_model, data):
+    entry = {key: data["dev"][key] for key in ("questions", "passages")}
+    found = read_jsonl(**entry)
+    scores = score_questions(tiny_model, found, build_index(tiny_model, found), reads="english")["RR@10"]
+    assert set(scores) == set(found.languages)
+    assert all(scores[f"{letter}-xx"] == scores[f"{letter}-en"] for letter in "lmn")
+    assert all(0 <= score <= 1 for score in scores.values())
