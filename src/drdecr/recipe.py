@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(
-            f"{file}: no such recipe. The ones that come with the package are in {Path(__file__).parent}."
+            f"{file}: no such recipe. The ones that come with the package are in {files('drdecr.recipes')}."
         )
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)

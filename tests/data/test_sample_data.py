@@ -98,7 +98,7 @@ def test_ids_stand_once(rows, name):
 
 def foreign_letters(text, code):
     """Letters of another script. Abbreviations (CERN, PK) and Roman numerals are Latin in every language."""
-    text = re.sub("(?<![A-Za-z])[A-Z]{1,4}(?![A-Za-z])", "", text)
+    text = re.sub("(?<![A-Za-z])[A-Z]{1,6}(?![A-Za-z])", "", text)
     return {c for c in text if c.isalpha() and not unicodedata.name(c).startswith(SCRIPTS[code])}
 
 

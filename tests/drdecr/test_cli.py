@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from drdecr import __version__
@@ -20,6 +21,7 @@ def call(monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["drdecr", *map(str, words)])
+        capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             main()
         return (stopped.value.code, *capsys.readouterr())
@@ -91,8 +93,6 @@ def test_search_answers_with_passages_of_a_file(call, model, tmp_path):
 
 
 def test_evaluate_writes_the_result(call, model, data, tmp_path):
-    import yaml
-
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]], "collection": "tiny"}))
     code, output, errors = call("evaluate", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
     assert code == 0, errors
@@ -110,6 +110,7 @@ def test_a_checkpoint_answers_in_a_process_without_the_package(tiny_model, tmp_p
     assert "transformers_modules" in answer["class"]
 
 
-def test_a_checkpoint_that_does_not_open_says_why(tmp_path):
-    with pytest.raises(RuntimeError, match=r"did not open in a fresh process:[\s\S]*Error"):
+def test_a_checkpoint_that_does_not_open_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr("drdecr.demo.FRESH_PROCESS", "import drdecr.nothing")
+    with pytest.raises(RuntimeError, match=r"did not open in a fresh process:[\s\S]*ModuleNotFoundError"):
         ask_fresh_process(tmp_path, ["a"], ["b"])

@@ -120,8 +120,10 @@ def test_a_file_that_is_no_recipe_is_an_error(written, text, message):
 
 
 def test_a_missing_recipe_names_the_packages_own(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.yaml: no such recipe"):
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml: no such recipe") as raised:
         read_yaml(tmp_path / "none.yaml")
+    named = str(raised.value).rpartition(" are in ")[2].removesuffix(".")
+    assert (Path(named) / "demo" / "pipeline.yaml").exists()
 
 
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: f"{path.parent.name}/{path.stem}")
