@@ -125,9 +125,9 @@ def _ranked_negatives(
         for text, query, scores in batch:
             by_name = dict(zip(index.document_ids, scores.tolist(), strict=True))
             # Sorted, not topk, which leaves the order of equal scores to chance.
-            best = sorted((name for name in by_name if name not in answers[text]), key=by_name.get, reverse=True)[
-                :depth
-            ]
+            best = sorted(
+                (name for name in by_name if name not in answers[text]), key=by_name.__getitem__, reverse=True
+            )[:depth]
             ranked[text] = (best, {name: by_name[name] for name in (*answers[text], *best)}, len(query))
     return ranked
 

@@ -372,6 +372,18 @@ def test_what_the_teacher_must_say_and_nobody_says_is_named(
         build(RelevanceDistillationTrainer, tiny_model, scored, collate, score_scale=20.0).train()
 
 
+def test_any_model_given_as_teacher_is_frozen_and_read_without_dropout(
+    tiny_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    other = copy.deepcopy(tiny_model).train()
+    trainer = build(RelevanceDistillationTrainer, tiny_model, candidate_rows, collate, teacher=other)
+    before = weights(other)
+    trainer.train()
+    assert not other.training
+    assert not any(parameter.requires_grad for parameter in other.parameters())
+    assert moved(before, other) == set()
+
+
 def test_a_teacher_of_another_width_is_refused(tiny_model: DrDecrModel, candidate_rows: Rows, build: Build):
     other = DrDecrTeacher(DrDecrConfig(encoder_config=tiny_model.config.encoder_config, embedding_dim=8))
     with pytest.raises(ValueError, match="share one space, got embedding_dim 16 and 8"):
