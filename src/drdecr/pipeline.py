@@ -14,6 +14,7 @@ from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
 from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table, terminal_table
 from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
+from drdecr.retrieval import ExactIndex
 
 from .model_card import write_model_card
 from .recipe import Recipe, load_recipe, read_yaml
@@ -137,8 +138,9 @@ def measure(
     facts = environment()
     results: dict[str, EvaluationResult] = {}
     scores: dict[str, PerQuery] = {}
+    indexes: dict[tuple[str, str], ExactIndex] = {}
     for system in pipeline.systems:
-        scores[system.label] = _score_system(system, recipes, sets, pipeline.test, Path(pipeline.output) / "results")
+        scores[system.label] = _score_system(system, recipes, sets, pipeline, indexes)
         results[system.label] = summarize(
             scores[system.label],
             languages,
@@ -158,23 +160,32 @@ def _student_label(pipeline: Pipeline) -> str:
 
 
 def _score_system(
-    system: System, recipes: dict[str, Recipe], sets: list[QuestionSet], test: list[dict[str, Any]], kept: Path
+    system: System,
+    recipes: dict[str, Recipe],
+    sets: list[QuestionSet],
+    pipeline: Pipeline,
+    indexes: dict[tuple[str, str], ExactIndex],
 ) -> PerQuery:
-    """Search every question with one system; scores of the same run, system and test are read back from `kept`."""
+    """Search every question with one system; scores of the same runs, system and test are read back from their file.
+
+    An index is built once for all systems that search it, and kept in `indexes` by stage and set.
+    """
     index_stage = system.index or system.stage
     runs = [(recipes[name].folder / "run.json").read_text(encoding="utf-8") for name in (system.stage, index_stage)]
-    key = hashlib.sha256(json.dumps([asdict(system), runs, test]).encode()).hexdigest()
-    file = kept / f"{_slug(system.label)}.scores.json"
+    key = hashlib.sha256(json.dumps([asdict(system), runs, pipeline.test]).encode()).hexdigest()
+    file = Path(pipeline.output) / "results" / f"{_slug(system.label)}.scores.json"
     if file.exists() and (found := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
         return found["scores"]
     logger.info("Measuring: %s.", system.label)
     model = load_teacher(str(recipes[system.stage].model_folder))
-    passage_model = model if index_stage == system.stage else load_teacher(str(recipes[index_stage].model_folder))
     scores: PerQuery = {}
     for questions in sets:
         reads = system.reads if system.reads in questions.questions.column_names else "query"
-        index = build_index(passage_model, questions)
-        for name, by_query in score_questions(model, questions, index, reads).items():
+        place = (index_stage, questions.name)
+        if place not in indexes:
+            reader = model if index_stage == system.stage else load_teacher(str(recipes[index_stage].model_folder))
+            indexes[place] = build_index(reader, questions)
+        for name, by_query in score_questions(model, questions, indexes[place], reads).items():
             scores.setdefault(name, {}).update(by_query)
     write_text(file, json.dumps({"key": key, "scores": scores}))
     return scores
