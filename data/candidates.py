@@ -118,17 +118,17 @@ def _ranked_negatives(
     index = _index(passages, reader)
     texts = list(answers)
     tokens = reader.encode_queries(texts)
+    place = {name: column for column, name in enumerate(index.document_ids)}
     ranked = {}
     for start in range(0, len(texts), batch_size):
         queries = tokens[start : start + batch_size]
         batch = zip(texts[start : start + batch_size], queries, index.scores(queries), strict=True)
         for text, query, scores in batch:
-            by_name = dict(zip(index.document_ids, scores.tolist(), strict=True))
-            # Sorted, not topk, which leaves the order of equal scores to chance.
-            best = sorted(
-                (name for name in by_name if name not in answers[text]), key=by_name.__getitem__, reverse=True
-            )[:depth]
-            ranked[text] = (best, {name: by_name[name] for name in (*answers[text], *best)}, len(query))
+            # Not topk, which leaves the order of equal scores to chance.
+            order = scores.sort(descending=True, stable=True).indices[: depth + len(answers[text])].tolist()
+            best = [name for name in map(index.document_ids.__getitem__, order) if name not in answers[text]][:depth]
+            own_scores = {name: scores[place[name]].item() for name in (*answers[text], *best)}
+            ranked[text] = (best, own_scores, len(query))
     return ranked
 
 

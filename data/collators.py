@@ -124,7 +124,7 @@ class DistillationCollator:
 
 
 def _texts(rows: list[Row], column: str) -> list[str]:
-    texts = [row.get(column) for row in rows]
+    texts: list[Any] = [row.get(column) for row in rows]
     for row, text in zip(rows, texts, strict=True):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(
@@ -145,7 +145,7 @@ def _teacher_columns(rows: list[Row]) -> dict[str, Tensor]:
     for column, dtype in (("teacher_scores", torch.float32), ("teacher_query_tokens", torch.int64)):
         if column not in rows[0]:
             continue
-        values = [row.get(column) for row in rows]
+        values: list[Any] = [row.get(column) for row in rows]
         empty = next((row for row, value in zip(rows, values, strict=True) if value is None), None)
         if empty is not None:
             raise ValueError(

@@ -29,7 +29,7 @@ class DrDecrConfig(PreTrainedConfig):
     model_type = "drdecr"
     sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta")}  # noqa: RUF012
 
-    encoder_config: dict | PreTrainedConfig | None = None
+    encoder_config: Any = None
     embedding_dim: int = 128
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -68,7 +68,9 @@ class DrDecrConfig(PreTrainedConfig):
             return dict(config_dict)
         encoder = dict(config_dict)
         ours = encoder.pop(ON_DISK_KEY, {})
-        shared = {key: encoder.pop(key) for key in ("auto_map", "transformers_version") if key in encoder}
+        shared: dict[str, Any] = {
+            key: encoder.pop(key) for key in ("auto_map", "transformers_version") if key in encoder
+        }
         encoder.pop("architectures", None)
         if "dtype" in encoder:
             shared["dtype"] = encoder["dtype"]
@@ -85,4 +87,7 @@ class DrDecrConfig(PreTrainedConfig):
             key: ours.pop(key) for key in ("auto_map", "transformers_version", "dtype") if ours.get(key) is not None
         }
         # Stanford ColBERT, PyLate and sentence-transformers recognise a ColBERT checkpoint by this architecture.
+        ours["embedding_dim"] = (
+            self.embedding_dim
+        )  # written even where it is the default: it tells our checkpoints apart
         return {**encoder, **shared, "architectures": ["HF_ColBERT"], ON_DISK_KEY: ours}

@@ -54,7 +54,7 @@ def pad_embeddings(embeddings: list[Tensor]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def encode_texts(
     model: Any,
-    process: Callable[[list[str]], dict[str, Tensor]],
+    process: Callable[[list[str]], Any],
     texts: list[str],
     batch_size: int,
     show_progress_bar: bool | None,

@@ -29,10 +29,10 @@ class DrDecrOutput(ModelOutput):
         attentions: the encoder's attentions, with `output_attentions=True`.
     """
 
-    embeddings: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    embeddings: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class DrDecrPreTrainedModel(PreTrainedModel):
@@ -46,7 +46,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules: list[str] = []  # noqa: RUF012  # post_init merges the encoder's
 
-    processor: DrDecrProcessor | None = None
+    processor: Any = None  # a DrDecrProcessor, where the checkpoint or its user brought one
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -64,7 +64,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
             model.processor = DrDecrProcessor.load_if_there(pretrained_model_name_or_path, **source)
         return output
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Save weights, configuration, modelling code and the processor, if there is one: a folder that loads alone."""
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None and kwargs.get("is_main_process", True):
@@ -207,8 +207,7 @@ class DrDecrTeacher(DrDecrModel):
 
 def _without_pooler(encoder_config: PreTrainedConfig) -> dict[str, bool]:
     """Leave the pooler out where there is one: it gets no gradient, which distributed training takes for an error."""
-    encoder_class = MODEL_MAPPING[type(encoder_config)]
-    if isinstance(encoder_class, tuple):
-        encoder_class = encoder_class[0]
-    takes_it = "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters
+    found: Any = MODEL_MAPPING[type(encoder_config)]
+    encoder_class = found[0] if isinstance(found, tuple) else found
+    takes_it = "add_pooling_layer" in inspect.signature(encoder_class).parameters
     return {"add_pooling_layer": False} if takes_it else {}

@@ -269,7 +269,7 @@ def _feature(input_ids: Tensor, attention_mask: Tensor, scoring_mask: Tensor, ro
     return BatchFeature({"input_ids": input_ids, **masks})
 
 
-def _rectangle(rows: list[list[int]], filler: int, length: int | None = None) -> Tensor:
+def _rectangle(rows: list[Any], filler: int, length: int | None = None) -> Tensor:
     longest = max(len(row) for row in rows) if length is None else length
     return torch.tensor([row + [filler] * (longest - len(row)) for row in rows], dtype=torch.long)
 

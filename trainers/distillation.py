@@ -48,6 +48,8 @@ class DistillationTrainer(Trainer):
         ValueError: if the teacher's embedding dimension is not the student's.
     """
 
+    args: DistillationArguments  # type: ignore[assignment]
+    model: DrDecrModel  # type: ignore[assignment]
     arguments_class: type[DistillationArguments] = DistillationArguments
     loss_is_scaled_for_ga = False  # a mean over the batch: the Trainer divides by the accumulation steps
 
@@ -219,7 +221,7 @@ class DistillationTrainer(Trainer):
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Take rows of a mixture in the order that it laid out."""
-        dataset = args[0] if args else kwargs.get("train_dataset") or self.train_dataset
+        dataset: Any = args[0] if args else kwargs.get("train_dataset") or self.train_dataset
         if getattr(dataset, "is_ordered", False):
             return SequentialSampler(dataset)
         return super()._get_train_sampler(*args, **kwargs)

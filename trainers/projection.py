@@ -7,7 +7,8 @@ bias-free projection. So nothing is added to the model, and at inference nobody 
 from training text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,12 +117,14 @@ def initialise_projection(
     eraser = language_eraser(tokens) if method == "language_neutral" else None
     weight = principal_projection(tokens, model.config.embedding_dim, eraser)
     norm = last_norm(model, processor)
-    norm.bias -= mean.to(norm.bias)
+    norm.bias.sub_(mean.to(norm.bias))
     model.linear.weight.copy_(weight.to(model.linear.weight))
 
 
 @torch.no_grad()
-def hidden_tokens(model: DrDecrModel, process: object, texts: list[str], batch_size: int = 64) -> Tensor:
+def hidden_tokens(
+    model: DrDecrModel, process: Callable[[list[str]], Any], texts: list[str], batch_size: int = 64
+) -> Tensor:
     """Return the encoder's last hidden states of all tokens that stand for text: `(tokens, hidden_size)`."""
     model.eval()
     parts = []
@@ -145,8 +148,8 @@ def last_norm(model: DrDecrModel, processor: DrDecrProcessor) -> nn.LayerNorm:
     finally:
         for hook in hooks:
             hook.remove()
-    module, value = last[-1] if last else (None, None)
-    if not isinstance(module, nn.LayerNorm) or module.bias is None or not torch.equal(value, output):
+    module = last[-1][0] if last else None
+    if not isinstance(module, nn.LayerNorm) or module.bias is None or not torch.equal(last[-1][1], output):
         raise ValueError(
             f"{type(model.encoder).__name__} does not end in a LayerNorm with a bias, so the mean token cannot be "
             "taken out of it. Use `projection: random`."
@@ -167,5 +170,5 @@ def _moments(tokens: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     rows = [matrix.double() for matrix in tokens.values()]
     means = torch.stack([matrix.mean(dim=0) for matrix in rows])
     centre = means.mean(dim=0)
-    covariance = sum((matrix - centre).T @ (matrix - centre) / len(matrix) for matrix in rows) / len(rows)
-    return means, covariance
+    covariances = [(matrix - centre).T @ (matrix - centre) / len(matrix) for matrix in rows]
+    return means, torch.stack(covariances).mean(dim=0)

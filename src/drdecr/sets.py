@@ -1,11 +1,13 @@
 """A stage's training rows, made from its recipe: cleaned, with candidates, with the teacher's words looked up."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets, load_from_disk
 
 from drdecr.data.candidates import add_negatives, retrieve_candidates
@@ -66,7 +68,7 @@ def build_training_data(
         sets["parallel"] = _with_english(
             _limited(rows, settings.limits.get("parallel"), seed), settings.english_share, seed
         )
-    if questions:
+    if questions and passage_cache is not None:
         rows = concatenate_datasets([_question_rows(found) for found in questions])
         rows = _limited(_cleaned(rows, held_out, "questions"), settings.limits.get("questions"), seed)
         sets["questions"] = add_negatives(rows, reader, passage_cache, settings.num_candidates, seed=seed)
@@ -98,7 +100,7 @@ def _held_out_texts(entries: list[dict[str, Any]]) -> list[str]:
     texts: list[str] = []
     for entry in entries:
         if entry.get("format") == "texts":
-            texts += read_texts(entry["path"], entry["column"])
+            texts += read_texts(entry["path"], entry.get("column", "question"))
             continue
         rows = read_questions(entry).questions if entry.get("format") in QUESTION_READERS else read_parallel([entry])
         texts += rows["query"]
@@ -145,13 +147,16 @@ def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel, passages: T
     if passages is None:
         raise ValueError("data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one.")
     folder = recipe.folder / "candidates"
-    if (folder / "dataset_info.json").exists():
-        return load_from_disk(str(folder))
-    logger.info("Finding candidates for %d questions in %d passages.", len(rows), len(passages))
     settings = recipe.data
-    found = retrieve_candidates(rows, teacher, passages, settings.num_candidates, settings.candidate_depth)
-    found.save_to_disk(str(folder))
-    return found
+    with PartialState().main_process_first():  # the others read what the first one found
+        if not (folder / "dataset_info.json").exists():
+            logger.info("Finding candidates for %d questions in %d passages.", len(rows), len(passages))
+            found = retrieve_candidates(rows, teacher, passages, settings.num_candidates, settings.candidate_depth)
+            unfinished = folder.with_name(".candidates.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            found.save_to_disk(str(unfinished))
+            unfinished.rename(folder)
+        return load_from_disk(str(folder))
 
 
 def _mixed(sets: dict[str, Dataset], settings: DataSettings, num_batches: int, batch_size: int, seed: int) -> Any:

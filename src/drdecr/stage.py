@@ -69,7 +69,8 @@ def run_stage(recipe: Recipe) -> Path:
         finish_run(recipe, started, [], {})
         return recipe.model_folder
     trainer, counts = build_trainer(recipe)
-    checkpoint = get_last_checkpoint(trainer.args.output_dir) if Path(trainer.args.output_dir).is_dir() else None
+    checkpoints = recipe.folder / "checkpoints"
+    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if checkpoint is not None:
         logger.warning("Resuming from %s.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -86,7 +87,7 @@ def run_stage(recipe: Recipe) -> Path:
             "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
         }
         finish_run(recipe, started, trainer.state.log_history, facts)
-        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)  # the best one is in `model` now
+        shutil.rmtree(checkpoints, ignore_errors=True)  # the best one is in `model` now
     trainer.accelerator.wait_for_everyone()
     return recipe.model_folder
 
@@ -132,9 +133,8 @@ def load_start(recipe: Recipe) -> DrDecrModel:
     source = recipe.resolve(recipe.start)
     if source == OFFLINE:
         source = str(prepare_offline_backbone())
-    hub = {"revision": recipe.revision} if recipe.revision and not os.path.isdir(source) else {}
-    config, _ = DrDecrConfig.get_config_dict(source, **hub)
-    if "embedding_dim" in config:
+    hub: dict[str, Any] = {"revision": recipe.revision} if recipe.revision and not os.path.isdir(source) else {}
+    if "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]:
         return DrDecrModel.from_pretrained(source, **hub)
     config = DrDecrConfig.from_pretrained(source, embedding_dim=recipe.embedding_dim, **hub)
     model = DrDecrModel.from_pretrained(source, config=config, **hub)

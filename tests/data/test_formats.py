@@ -354,7 +354,8 @@ def test_real_question_sets_have_the_rows_of_the_data_readme():
 def test_every_line_with_a_passage_of_the_real_afriqa_files_becomes_a_question():
     languages = ["bem", "hau", "ibo", "kin", "twi", "yor", "zul"]
     folder = Path(os.environ["DRDECR_DATA"]) / "afriqa"
-    lines = "\n".join((folder / code / "train.jsonl").read_text(encoding="utf-8") for code in languages).splitlines()
+    files = [(folder / code / "train.jsonl").read_text(encoding="utf-8") for code in languages]
+    lines = [line for text in files for line in text.split("\n") if line]
     found = read_afriqa("$DRDECR_DATA/afriqa/{language}/train.jsonl", languages)
     assert len(found.questions) == sum('"context": null' not in line for line in lines) == 1_578
     assert all(found.questions["english"])
