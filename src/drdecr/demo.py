@@ -36,7 +36,7 @@ def run_demo(output: str | None = None, quick: bool = False, overrides: list[str
     """
     console = Console(stderr=True)
     pipeline = load_pipeline(str(files("drdecr.recipes") / "demo"), output or ("runs/demo-quick" if quick else None))
-    settings = ["--max_steps", "2", "--gradient_accumulation_steps", "1"] if quick else []
+    settings = ["--max_steps", "2", "--eval_steps", "2", "--gradient_accumulation_steps", "1"] if quick else []
     student = run_pipeline(pipeline, [*settings, *(overrides or [])], console)
     console.rule("the student, opened by AutoModel in a process without this package", align="left")
     show_answers(student, console)
