@@ -1,10 +1,13 @@
 """Batches from several sets in one run, deterministic under a seed and in any number of processes."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
+
+BATCHES_SORTED = 8
+"""Batches among which rows are sorted by length: enough to save most padding, few enough to stay mixed."""
 
 
 class MixedSet(Dataset):
@@ -12,7 +15,8 @@ class MixedSet(Dataset):
 
     The whole order is drawn once from the seed: which set each batch comes from (with probability proportional to its
     weight), and which of its rows (each set is shuffled and used up before it starts again). A trainer reads it front
-    to back, so a run is the same after a resume, and two processes take alternating batches of the same order.
+    to back, so a run is the same after a resume, and two processes take alternating batches of the same order. Within
+    every `BATCHES_SORTED` batches of a set, rows of like length stand together, so that little of a batch is padding.
 
     Args:
         sets: the sets by name; a row is a dictionary.
@@ -20,6 +24,7 @@ class MixedSet(Dataset):
         batch_size: rows of one batch on one device.
         num_batches: batches to lay out: steps x accumulation x processes.
         seed: of the order.
+        lengths: for each set, a length of each of its rows (characters will do); default: rows are not sorted.
 
     Raises:
         ValueError: for an empty set, a batch without rows, a weight for a set that is not there, or weights that are
@@ -35,6 +40,7 @@ class MixedSet(Dataset):
         num_batches: int,
         weights: Mapping[str, float] | None = None,
         seed: int = 12345,
+        lengths: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         _check(sets, weights, batch_size)
         self.sets = dict(sets)
@@ -46,7 +52,10 @@ class MixedSet(Dataset):
         self._row = np.empty(len(self._set_of_row), dtype=np.int64)
         for index, name in enumerate(names):
             places = np.flatnonzero(self._set_of_row == index)
-            self._row[places] = _passes(len(self.sets[name]), len(places), generator)
+            order = _passes(len(self.sets[name]), len(places), generator)
+            if lengths is not None:
+                order = _sorted_within_windows(order, np.asarray(lengths[name]), batch_size, generator)
+            self._row[places] = order
         self._names = names
 
     def __len__(self) -> int:
@@ -65,6 +74,18 @@ def _passes(size: int, needed: int, generator: np.random.Generator) -> np.ndarra
     passes = -(-needed // size)
     order = np.concatenate([generator.permutation(size) for _ in range(passes)]) if passes else np.empty(0, np.int64)
     return order[:needed]
+
+
+def _sorted_within_windows(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Sort each window of batches by length, and shuffle its batches; `order` holds whole batches."""
+    window = BATCHES_SORTED * batch_size
+    for start in range(0, len(order), window):
+        rows = order[start : start + window]
+        batches = rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, batch_size)
+        order[start : start + window] = generator.permutation(batches).ravel()
+    return order
 
 
 def _check(sets: Mapping[str, Sized], weights: Mapping[str, float] | None, batch_size: int) -> None:

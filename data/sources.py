@@ -35,25 +35,43 @@ def read_parallel(entries: Iterable[Entry]) -> Dataset:
     """Read and join parallel sets; question sets with an `english` column count as parallel text too.
 
     Args:
-        entries: `{"format": name, **arguments of its reader}`.
+        entries: `{"format": name, **arguments of its reader}`. With `limit: N` at most N rows of each language are kept,
+            evenly spread over the source, so that a large one does not drown the others.
 
     Raises:
-        ValueError: for an unknown format or argument.
+        ValueError: for an unknown format or argument, or a limit below 1.
     """
     parts = []
     for entry in entries:
+        limit = entry.get("limit") if isinstance(entry, Mapping) else None
+        entry = {key: value for key, value in entry.items() if key != "limit"} if limit is not None else entry
         if isinstance(entry, Mapping) and entry.get("format") in QUESTION_READERS:
             questions = read_questions(entry).questions
             if "english" not in questions.column_names:
                 raise ValueError(
                     f"parallel text: expected questions with an `english` column, got none in {dict(entry)}."
                 )
-            parts.append(questions.select_columns(list(PARALLEL_COLUMNS)))
+            rows = questions.select_columns(list(PARALLEL_COLUMNS))
         else:
-            parts.append(_read(entry, PARALLEL_READERS, "parallel text"))
+            rows = _read(entry, PARALLEL_READERS, "parallel text")
+        parts.append(rows if limit is None else _spread(rows, limit))
     if not parts:
         raise ValueError("Expected at least one source of parallel text, got none.")
     return concatenate_datasets(parts)
+
+
+def _spread(rows: Dataset, limit: int) -> Dataset:
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"limit: expected rows a language, at least 1, got {limit!r}. Leave it out to read all.")
+    places: dict[str, list[int]] = {}
+    for index, code in enumerate(rows["language"]):
+        places.setdefault(code, []).append(index)
+    kept = [
+        found[index * len(found) // min(limit, len(found))]
+        for found in places.values()
+        for index in range(min(limit, len(found)))
+    ]
+    return rows.select(sorted(kept))
 
 
 def read_questions(entry: Entry) -> QuestionSet:

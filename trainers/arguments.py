@@ -41,6 +41,12 @@ class DistillationArguments(TrainingArguments):
     in_batch_weight: float = _setting(0.0, "Weight of cross-entropy over all documents of a batch (not in the paper).")
 
     temperature: float = _setting(2.0, "Temperature of relevance_kl on the scale of the scores (paper: 2).")
+    relevance_over: str = _setting(
+        "row",
+        "What the softmax of relevance_kl runs over: a row's own candidates (`row`, the paper), or all passages of the "
+        "batch (`batch`), which costs a product and no passage more, and needs the English question or the teacher's "
+        "tokens of it.",
+    )
     contrastive_temperature: float = _setting(1.0, "Temperature of both contrastive terms (paper: 1).")
     score_scale: float | None = _setting(
         None,
@@ -91,6 +97,8 @@ class DistillationArguments(TrainingArguments):
             value = getattr(self, setting)
             if value is not None and not value > 0:
                 raise ValueError(f"{setting}: expected a positive number, got {value}.")
+        if self.relevance_over not in ("row", "batch"):
+            raise ValueError(f"relevance_over: expected row or batch, got {self.relevance_over!r}.")
         if self.alignment not in METHODS:
             raise ValueError(f"alignment: expected one of {', '.join(METHODS)}, got {self.alignment!r}.")
 

@@ -107,17 +107,57 @@ class DistillationTrainer(Trainer):
     def _score_terms(self, model: nn.Module, inputs: Batch, query: Tensor, query_mask: Tensor) -> dict[str, Tensor]:
         weights = self.args.term_weights
         documents, document_mask = _documents(model, inputs)
-        scores = self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
+        over_batch = self.args.relevance_over == "batch"
         terms: dict[str, Tensor] = {}
-        if "relevance_kl" in weights:
-            teacher_scores = self._teacher_scores(inputs)
-            terms["relevance_kl"] = relevance_kl(scores, teacher_scores, self.args.temperature)
-            self._records.add(diagnostics.of_scores(scores, teacher_scores, self.args.temperature), self.model.training)
+        if "contrastive" in weights or ("relevance_kl" in weights and not over_batch):
+            scores = self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
+        if "relevance_kl" in weights and over_batch:
+            terms["relevance_kl"] = self._relevance_term(
+                *self._batch_scores(inputs, query, query_mask, documents, document_mask)
+            )
+        elif "relevance_kl" in weights:
+            terms["relevance_kl"] = self._relevance_term(scores, self._teacher_scores(inputs))
         if "contrastive" in weights:
             terms["contrastive"] = candidate_cross_entropy(scores, self.args.contrastive_temperature)
         if "in_batch_contrastive" in weights:
             terms["in_batch_contrastive"] = self._in_batch_term(inputs, query, query_mask, documents, document_mask)
         return terms
+
+    def _relevance_term(self, student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
+        figures = diagnostics.of_scores(student_scores, teacher_scores, self.args.temperature)
+        self._records.add(figures, self.model.training)
+        return relevance_kl(student_scores, teacher_scores, self.args.temperature)
+
+    def _batch_scores(
+        self, inputs: Batch, query: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the student's and the teacher's scores of every question for every passage of the batch, each once."""
+        first = _first_places(inputs["document_keys"])
+        documents, document_mask = documents.flatten(0, 1)[first], document_mask.flatten(0, 1)[first]
+        scores = self._scaled(maxsim(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
+        with torch.no_grad():
+            teacher_query, teacher_mask = self._teacher_question(inputs)
+            if "document_embeddings" not in inputs:
+                key = "teacher_document" if "teacher_document" in inputs else "document"
+                documents, document_mask = _documents(self._needs_teacher("relevance_kl"), inputs, key)
+                documents, document_mask = documents.flatten(0, 1)[first], document_mask.flatten(0, 1)[first]
+            teacher_query = teacher_query.to(documents.dtype)
+            teacher_scores = maxsim(teacher_query, documents, teacher_mask, document_mask)
+            return scores, self._scaled(teacher_scores, teacher_mask.sum(dim=1))
+
+    def _teacher_question(self, inputs: Batch) -> tuple[Tensor, Tensor]:
+        """Return the teacher's tokens of the English questions and their scoring mask, cached or read now."""
+        if "teacher_query_embeddings" in inputs:
+            return inputs["teacher_query_embeddings"], inputs["teacher_query_scoring_mask"]
+        if "teacher_query" not in inputs:
+            raise ValueError(
+                "relevance_kl over the batch: the teacher must read the English question, and the rows have none. Give "
+                "them an `english` column, or use `relevance_over: row` with their `teacher_scores`."
+            )
+        return (
+            self._needs_teacher("relevance_kl")(**inputs["teacher_query"]).embeddings,
+            inputs["teacher_query"]["scoring_mask"],
+        )
 
     def _in_batch_term(
         self, inputs: Batch, query: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
@@ -153,7 +193,7 @@ class DistillationTrainer(Trainer):
                 "relevance_kl: the batch has neither `teacher_scores` nor an English question for the teacher to read. "
                 "Give the rows a `teacher_scores` or an `english` column."
             )
-        query, query_mask = teacher(**inputs["teacher_query"]).embeddings, inputs["teacher_query"]["scoring_mask"]
+        query, query_mask = self._teacher_question(inputs)
         documents, document_mask = _documents(
             teacher, inputs, "teacher_document" if "teacher_document" in inputs else "document"
         )
@@ -229,6 +269,13 @@ class DistillationTrainer(Trainer):
 
 def _has_candidates(inputs: Batch) -> bool:
     return "document" in inputs or "document_embeddings" in inputs
+
+
+def _first_places(keys: Tensor) -> Tensor:
+    """Return where in the flattened keys each different one stands first, in order of appearance."""
+    flat = keys.flatten()
+    is_repeated = (flat[:, None] == flat[None, :]).tril(diagonal=-1).any(dim=1)
+    return (~is_repeated).nonzero()[:, 0]
 
 
 def _documents(model: nn.Module, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ class DataSettings:
             a column of JSON Lines.
         num_candidates: candidates a question, the positive included where one is known.
         candidate_depth: how far down the teacher's ranking candidates are taken from; default: no further than needed.
+        candidate_prefilter: score only this many passages a question, those with the nearest mean token; default: all.
         english_share: of parallel rows, add this share again with the English text as the question (default 0), so that
             English is not forgotten.
         cache_teacher: compute the teacher's tokens of questions once (default True).
@@ -61,6 +62,7 @@ class DataSettings:
     held_out: list[dict[str, Any]] = field(default_factory=list)
     num_candidates: int = 16
     candidate_depth: int | None = None
+    candidate_prefilter: int | None = None
     english_share: float = 0.0
     cache_teacher: bool = True
     cache_passages: bool = False
@@ -84,7 +86,8 @@ class Recipe:
         projection_text: parallel text that it is set from.
         projection_texts: how many texts a language are read for it (default 400: some 8,000 tokens).
         data: what is learnt from.
-        validation: question sets that the student is measured on during training; `avg` of MRR@10 picks the checkpoint.
+        validation: question sets that the student is measured on during training; `avg` of MRR@10 picks the checkpoint. An
+            entry may have `distractors`, question sets whose passages are searched too.
         training: settings of the stage's arguments; those not named keep the paper's values.
         revision: of `start`, if it is on the Hub.
         teacher_dtype: precision in which the teacher encodes (default float32). bfloat16 is about 1.7 times as fast on CPUs

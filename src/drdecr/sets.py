@@ -99,6 +99,7 @@ def cut_dev(rows: Dataset, num_texts: int, seed: int) -> tuple[Dataset, Dataset]
 def _held_out_texts(entries: list[dict[str, Any]]) -> list[str]:
     texts: list[str] = []
     for entry in entries:
+        entry = {name: value for name, value in entry.items() if name != "distractors"}
         if entry.get("format") == "texts":
             texts += read_texts(entry["path"], entry.get("column", "question"))
             continue
@@ -151,7 +152,14 @@ def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel, passages: T
     with PartialState().main_process_first():  # the others read what the first one found
         if not (folder / "dataset_info.json").exists():
             logger.info("Finding candidates for %d questions in %d passages.", len(rows), len(passages))
-            found = retrieve_candidates(rows, teacher, passages, settings.num_candidates, settings.candidate_depth)
+            found = retrieve_candidates(
+                rows,
+                teacher,
+                passages,
+                settings.num_candidates,
+                settings.candidate_depth,
+                prefilter=settings.candidate_prefilter,
+            )
             unfinished = folder.with_name(".candidates.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             found.save_to_disk(str(unfinished))
@@ -163,7 +171,8 @@ def _mixed(sets: dict[str, Dataset], settings: DataSettings, num_batches: int, b
     if len(sets) == 1:
         return next(iter(sets.values()))
     one_pass = -(-sum(len(rows) for rows in sets.values()) // batch_size)
-    return MixedSet(sets, batch_size, num_batches or one_pass, settings.weights, seed)
+    lengths = {name: [len(text) for text in rows["query"]] for name, rows in sets.items()}
+    return MixedSet(sets, batch_size, num_batches or one_pass, settings.weights, seed, lengths)
 
 
 def _collator(

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def build_validation(recipe: Recipe, teacher: DrDecrTeacher | None) -> Callable[
 
     A student that learns to search the teacher's index (`data.cache_passages`) is measured on that index.
     """
-    sets = [read_questions(entry) for entry in recipe.validation]
+    sets = [read_validation(entry) for entry in recipe.validation]
     fixed = [build_index(teacher, found) if recipe.data.cache_passages and teacher else None for found in sets]
 
     def validate(model: DrDecrModel) -> dict[str, float]:
@@ -184,6 +185,15 @@ def build_validation(recipe: Recipe, teacher: DrDecrTeacher | None) -> Callable[
         return {**figures, BEST: sum(means.values()) / len(means)}
 
     return validate
+
+
+def read_validation(entry: dict[str, Any]) -> QuestionSet:
+    """Read a validation set; passages of the question sets under `distractors` make its collection larger and harder."""
+    found = read_questions({name: value for name, value in entry.items() if name != "distractors"})
+    passages = dict(found.passages)
+    for other in entry.get("distractors") or []:
+        passages = {**read_questions(other).passages, **passages}
+    return replace(found, passages=passages)
 
 
 def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:
