@@ -122,3 +122,21 @@ def test_a_small_collection_gives_what_it_has_and_too_small_a_one_is_refused(tin
     for num_candidates in (1, 5):
         with pytest.raises(ValueError, match=f"fewer than the collection's 4 passages, got {num_candidates}"):
             add_negatives(rows, tiny_model, cache, num_candidates)
+
+
+def test_a_prefilter_of_nearest_means_gives_exact_scores_of_what_it_keeps(tiny_model: DrDecrModel, cache: TokenCache):
+    found = retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, num_candidates=3, prefilter=8)
+    means = {name: cache.tokens(name).float().mean(dim=0) for name in PASSAGES}
+    for row in found:
+        query = tiny_model.encode_queries([row["english"]])[0].mean(dim=0)
+        cosine = {name: float(torch.cosine_similarity(query, mean, dim=0)) for name, mean in means.items()}
+        nearest = sorted(cosine, key=lambda name: -cosine[name])[:8]
+        exact = dict(plain_ranking(tiny_model, row["english"]))
+        best = sorted((exact[name] for name in nearest), reverse=True)[:3]
+        assert row["teacher_scores"] == pytest.approx(best, abs=5e-3)
+        assert set(row["document_ids"]) <= set(nearest)
+
+
+def test_a_prefilter_below_the_depth_is_refused(tiny_model: DrDecrModel, cache: TokenCache):
+    with pytest.raises(ValueError, match="candidate_prefilter: expected at least the depth of 10 passages, got 9"):
+        retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, num_candidates=3, depth=10, prefilter=9)

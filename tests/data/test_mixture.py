@@ -83,3 +83,16 @@ def test_bad_input_is_refused_in_words():
             MixedSet(SETS, 4, 3, weights=weights)
     with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
         MixedSet(SETS, 0, 3)
+
+
+def test_rows_of_like_length_share_a_batch_and_none_is_lost():
+    lengths = {"a": [1, 50] * 16, "b": [7] * 20}
+    rows = {"a": named("a", 32), "b": SETS["b"]}
+    mixture = MixedSet(rows, batch_size=4, num_batches=26, seed=3, lengths=lengths)
+    own = [row for row in order(mixture) if row[0] == "a"]
+    pure = [{lengths["a"][int(row[1:])] for row in own[start : start + 4]} for start in range(0, len(own), 4)]
+    assert sum(len(found) == 1 for found in pure) >= len(pure) - 1, "a pass of 32 rows fills one window exactly"
+    for start in range(0, len(own) - 31, 32):
+        assert len(set(own[start : start + 32])) == 32
+    assert {max(found) for found in pure[:8]} == {1, 50}
+    assert [max(found) for found in pure[:8]] != sorted(max(found) for found in pure[:8]), "batches stay shuffled"

@@ -73,3 +73,13 @@ def test_an_entry_is_not_changed(pairs):
 
 def test_a_format_is_either_parallel_text_or_questions():
     assert not set(PARALLEL_READERS) & set(QUESTION_READERS)
+
+
+def test_a_limit_keeps_so_many_rows_of_each_language_spread_over_the_source(tmp_path):
+    for code, count in (("fi", 10), ("ja", 3)):
+        rows = [f"{code}{number}\t{code} english {number}\n" for number in range(count)]
+        (tmp_path / f"{code}.tsv").write_text("".join(rows), encoding="utf-8")
+    entry = {"format": "tsv", "path": str(tmp_path / "{language}.tsv"), "languages": ["fi", "ja"], "limit": 5}
+    assert list(read_parallel([entry])["query"]) == ["fi0", "fi2", "fi4", "fi6", "fi8", "ja0", "ja1", "ja2"]
+    with pytest.raises(ValueError, match="limit: expected rows a language, at least 1, got 0"):
+        read_parallel([{**entry, "limit": 0}])

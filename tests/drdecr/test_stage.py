@@ -13,7 +13,15 @@ from drdecr.data.sources import read_parallel
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import Recipe, load_recipe
 from drdecr.sets import build_training_data, cut_dev
-from drdecr.stage import build_arguments, build_index, load_start, run_stage, save_model, score_questions
+from drdecr.stage import (
+    build_arguments,
+    build_index,
+    load_start,
+    read_validation,
+    run_stage,
+    save_model,
+    score_questions,
+)
 from drdecr.trainers.projection import hidden_tokens
 
 
@@ -230,3 +238,18 @@ def test_a_question_that_two_ask_is_scored_for_both(tiny_model, data):
     assert set(scores) == set(found.languages)
     assert all(scores[f"{letter}-xx"] == scores[f"{letter}-en"] for letter in "lmn")
     assert all(0 <= score <= 1 for score in scores.values())
+
+
+def test_distractors_are_searched_too_and_never_replace_a_passage(data, tmp_path):
+    other = tmp_path / "other.jsonl"
+    own = dict(read_validation(data["dev"]).passages)
+    name = next(iter(own))
+    texts = [{"document_id": name, "text": "another text"}, {"document_id": "far", "text": "a distractor"}]
+    other.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
+    asked = tmp_path / "asked.jsonl"
+    row = {"query_id": "1", "query": "a", "language": "en", "document_ids": ["far"]}
+    asked.write_text(json.dumps(row), encoding="utf-8")
+    entry = {**data["dev"], "distractors": [{"format": "jsonl", "questions": str(asked), "passages": str(other)}]}
+    found = read_validation(entry)
+    assert dict(found.passages) == {**own, "far": "a distractor"}
+    assert found.qrels == read_validation(data["dev"]).qrels

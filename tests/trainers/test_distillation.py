@@ -405,3 +405,56 @@ def test_a_checkpoint_opens_by_itself_with_its_processor_and_without_the_teacher
     texts = ["where is the king", "the sea"]
     for saved, ours in zip(loaded.encode_queries(texts), tiny_model.encode_queries(texts), strict=True):
         assert torch.equal(saved, ours)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_relevance_over_the_batch_compares_every_question_with_every_passage_once(
+    cached: bool,
+    still_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    candidate_rows: Rows,
+    collate: DistillationCollator,
+    build: Build,
+):
+    rows = [
+        {**candidate_rows[0], "document_ids": ["p1", "p2"]},
+        {**candidate_rows[1], "document_ids": ["p1", "p3"]},
+        {**candidate_rows[2], "document_ids": ["p4", "p2"]},
+    ]
+    settings = {"relevance_weight": 1.0, "relevance_over": "batch", "temperature": 0.1, "score_scale": 20.0}
+    collator = collate
+    reader: DrDecrModel = still_model
+    if cached:  # student and teacher both search the teacher's passages
+        caches = {
+            "query_cache": TokenCache.of_queries(teacher, [row["english"] for row in rows]),
+            "document_cache": TokenCache.of_documents(teacher, collate.passages),
+        }
+        collator, reader = DistillationCollator(collate.processor, collate.passages, **caches), teacher
+    trainer = build(DistillationTrainer, still_model, rows, collator, teacher=None if cached else teacher, **settings)
+    texts = [collate.passages[name] for name in ("p1", "p2", "p3", "p4")]
+
+    def scaled(model: DrDecrModel, column: str, documents: list[torch.Tensor]) -> torch.Tensor:
+        queries = model.encode_queries([row[column] for row in rows])
+        return torch.stack([model.score([query], documents)[0] * 20 / len(query) for query in queries]) / 0.1
+
+    student = scaled(still_model, "query", reader.encode_documents(texts)).log_softmax(dim=1)
+    target = scaled(teacher, "english", teacher.encode_documents(texts)).log_softmax(dim=1)
+    expected = 0.1**2 * sum(float((t.exp() * (t - s)).sum()) for s, t in zip(student, target, strict=True)) / 3
+    assert trainer.compute_loss(still_model, collator(rows)).item() == pytest.approx(
+        expected, rel=2e-2 if cached else 1e-4
+    )
+    assert expected > 1e-3
+
+
+def test_relevance_over_the_batch_needs_the_english_question(
+    still_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    candidate_rows: Rows,
+    collate: DistillationCollator,
+    build: Build,
+):
+    rows = [{"query": row["query"], "document_ids": row["document_ids"]} for row in candidate_rows[:3]]
+    settings = {"relevance_weight": 1.0, "relevance_over": "batch"}
+    trainer = build(DistillationTrainer, still_model, rows, collate, teacher=teacher, **settings)
+    with pytest.raises(ValueError, match="the teacher must read the English question"):
+        trainer.compute_loss(still_model, collate(rows))
