@@ -231,11 +231,10 @@ class DrDecrProcessor(ProcessorMixin):
 PADDING, SPECIAL, PREFIX, TEXT = range(4)
 """Roles of a token: which of them count is decided by the processor's settings."""
 
-# What `cached_file` must not raise for, when a file is only asked for.
+# What `cached_file` must not raise for, when a file is only asked for; a failing Hub is something else.
 _QUIET = {
     "_raise_exceptions_for_missing_entries": False,
     "_raise_exceptions_for_gated_repo": False,
-    "_raise_exceptions_for_connection_errors": False,
 }
 
 

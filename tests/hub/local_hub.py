@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 import huggingface_hub
 import pytest
+import transformers.dynamic_module_utils
 import transformers.utils.hub
 from huggingface_hub import HfApi, constants
 
@@ -99,6 +100,8 @@ def hub(hub_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.address)
     monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(hub.home / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the folder of modules is added to it
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.address)
     monkeypatch.setattr(
         datasets.config, "HUB_DATASETS_URL", hub.address + "/datasets/{repo_id}/resolve/{revision}/{path}"

@@ -12,11 +12,10 @@ import sys
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from repositories import ACCOUNTS, DATE, LARGE_SUFFIXES, Commit, File, Refused, Repository, Store
+from repositories import ACCOUNTS, DATE, LARGE_SUFFIXES, File, Refused, Repository, Store
 
 PREFIX = {"models": "", "datasets": "datasets/", "spaces": "spaces/"}
 
