@@ -28,7 +28,9 @@ TRANSPORT_ERRORS = (HTTPError,)
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-_REPOSITORY = re.compile(r"//[^/]+/(?:api/)?(?:(?:models|datasets|spaces)/)?([^/?]+/[^/?]+?)(?:\.git)?(?:[/?]|$)")
+_REPOSITORY = re.compile(
+    r"//[^/]+/(?:api/)?(?:(?:models|datasets|spaces)/)?(?!repos/)([^/?]+/[^/?]+?)(?:\.git)?(?:[/?]|$)"
+)
 _REVISION = re.compile(r"/(?:resolve|revision|tree|preupload|commit|paths-info)/([^/?]+)")
 
 
@@ -79,13 +81,13 @@ def without_tokens(text: str) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error's causes, the first one last raised; the innermost knows best, except for the cache's."""
-    errors: list[BaseException] = []
+    """Yield an error and those that led to it, the last one first."""
+    seen: list[BaseException] = []
     found: BaseException | None = error
-    while found is not None and found not in errors:
-        errors.append(found)
+    while found is not None and found not in seen:
+        yield found
+        seen.append(found)
         found = found.__cause__ or found.__context__
-    yield from errors
 
 
 def _message(error: BaseException, name: str | None) -> str | None:
@@ -110,6 +112,8 @@ def _http_message(error: HfHubHTTPError, name: str | None) -> str | None:
     url = str(error.response.url)
     repository = name or _first(_REPOSITORY, url) or "the repository"
     status = error.response.status_code
+    if status == 401 and "authorization" not in error.response.request.headers:
+        return f"Not logged in to the Hub, which {repository} asks for: {LOG_IN}."
     if status == 401 and error.response.headers.get("X-Error-Code") != "RepoNotFound":
         return f"The Hub does not accept your token. It may have expired or be mistyped: {LOG_IN} anew."
     if isinstance(error, GatedRepoError):

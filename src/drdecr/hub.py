@@ -6,7 +6,10 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from drdecr.data.hub_errors import HubError, explained
+from drdecr.data.hub_errors import explained
+
+from .model_card import write_run_card
+from .recipe import load_recipe
 
 OURS = ("*.safetensors", "*.safetensors.index.json", "*_drdecr.py")
 """Files that a push replaces as a whole: what another model left of them in the repository would be loaded with ours."""
@@ -45,6 +48,7 @@ def push_folder(
         ValueError: if the folder is no whole model, the tag exists, or a public repository was to be private.
         HubError: if the Hub refuses or cannot be reached. The repository is then as it was.
     """
+    _write_missing_card(Path(folder))
     files = model_files(folder)
     with explained(repository):
         api = HfApi()
@@ -102,6 +106,13 @@ def model_files(folder: str | Path) -> dict[str, Path]:
     return files
 
 
+def _write_missing_card(folder: Path) -> None:
+    """Give a run's model a card, if it has none yet: that of a pipeline knows more."""
+    run = folder if (folder / "model").is_dir() else folder.parent
+    if (run / "run.json").exists() and (run / "model").is_dir() and not (run / "model" / "README.md").exists():
+        write_run_card(load_recipe(run / "recipe.yaml", ["--output", json.dumps(str(run))]))  # it may have been moved
+
+
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
@@ -111,6 +122,3 @@ def _content(path: Path, repository: str) -> str | bytes:
     if path.name != "README.md":
         return str(path)
     return path.read_text(encoding="utf-8").replace(PLACEHOLDER, repository).encode()
-
-
-__all__ = ["HubError", "model_files", "push_folder"]

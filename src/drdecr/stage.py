@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
-from drdecr.data.hub_errors import explained
+from drdecr.data.hub_errors import HubError, explained
 from drdecr.data.offline_backbone import prepare_offline_backbone
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_parallel, read_questions
@@ -31,7 +31,7 @@ from drdecr.trainers import (
 )
 from drdecr.trainers.projection import initialise_projection
 
-from .hub import HubError, push_folder
+from .hub import push_folder
 from .model_card import write_run_card
 from .recipe import ARGUMENTS, OFFLINE, Recipe
 from .run_folder import finish_run, is_done, start_run
