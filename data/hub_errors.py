@@ -13,6 +13,7 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
@@ -97,7 +98,9 @@ def _message(error: BaseException, name: str | None) -> str | None:
         return _http_message(error, name)
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
         return _absent_message(error, name)
-    if isinstance(error, (*TRANSPORT_ERRORS, ConnectionError)) or "Consistency check failed" in str(error):
+    if isinstance(error, HFValidationError):
+        return name and f"{name}: no such folder, and no name that a repository can have (user/name). Check it."
+    if _is_lost_connection(error):
         return _lost_message()
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" for {error.filename}" if error.filename else ""
@@ -154,6 +157,17 @@ def _absent_message(error: BaseException, name: str | None) -> str:
             "to ask the Hub. Load it once without HF_HUB_OFFLINE."
         )
     return _lost_message()
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    if isinstance(error, BrokenPipeError):  # whoever read our output has gone; the Hub's is wrapped by its client
+        return False
+    is_answered = hasattr(error, "response")  # then the client's error stands beside one that says more
+    return (
+        (isinstance(error, TRANSPORT_ERRORS) and not is_answered)
+        or isinstance(error, ConnectionError)
+        or "Consistency check failed" in str(error)
+    )
 
 
 def _lost_message() -> str:

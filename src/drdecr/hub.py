@@ -11,8 +11,9 @@ from drdecr.data.hub_errors import explained
 from .model_card import write_run_card
 from .recipe import load_recipe
 
-OURS = ("*.safetensors", "*.safetensors.index.json", "*_drdecr.py")
-"""Files that a push replaces as a whole: what another model left of them in the repository would be loaded with ours."""
+REPLACED = ("model*.safetensors", "model.safetensors.index.json", "*_drdecr.py", "*.bin", "*.pt", "*.pth", "*.pkl")
+"""Files that a push of a model takes out of a repository's root where it brings none of that name: what another model, or
+a Trainer, left there would be loaded with ours, or is a pickle."""
 
 NOT_PUSHED = (".*", "_*", "*.pyc", "*.bin", "*.pt", "*.pth", "*.pkl", "trainer_state.json", "checkpoint-*")
 """Pickles, which can do harm to who opens them, and what only serves to resume a training."""
@@ -66,12 +67,10 @@ def push_folder(
         # Another's commit in between is refused by the Hub rather than mixed with ours.
         parent = api.model_info(repository, revision=revision).sha
         there = api.list_repo_files(repository, revision=parent)
-        stale = [
-            name for name in there if _matches(name, (*OURS, *NOT_PUSHED)) and "/" not in name and name not in files
-        ]
+        stale = [name for name in there if "/" not in name and _matches(name, REPLACED) and name not in files]
         operations = [
             *(CommitOperationAdd(name, _content(path, repository)) for name, path in files.items()),
-            *(CommitOperationDelete(name) for name in stale if not name.startswith(".")),
+            *(CommitOperationDelete(name) for name in stale if "config.json" in files),
         ]
         commit = api.create_commit(
             repository, operations, commit_message=message, revision=revision, parent_commit=parent

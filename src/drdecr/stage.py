@@ -68,10 +68,11 @@ def run_stage(recipe: Recipe) -> Path:
     started = time.time()
     start_run(recipe)
     set_seed(recipe.training.get("seed", 12345))
+    start = start_facts(recipe)
     if recipe.stage == "initialise":
         model = load_start(recipe)
         save_model(model, recipe.model_folder)
-        finish_run(recipe, started, [], start_facts(recipe))
+        finish_run(recipe, started, [], start)
         return recipe.model_folder
     trainer, counts = build_trainer(recipe)
     checkpoints = recipe.folder / "checkpoints"
@@ -82,7 +83,7 @@ def run_stage(recipe: Recipe) -> Path:
     if trainer.is_world_process_zero():
         save_model(trainer.accelerator.unwrap_model(trainer.model), recipe.model_folder)
         facts = {
-            **start_facts(recipe),
+            **start,
             "rows": counts,
             "steps": trainer.state.global_step,
             "batch_rows": trainer.args.train_batch_size
@@ -103,7 +104,8 @@ def run_stage(recipe: Recipe) -> Path:
 def start_facts(recipe: Recipe) -> dict[str, Any]:
     """Return the commit of a start on the Hub, which a branch or a tag no longer names when it has moved."""
     source = recipe.resolve(recipe.start)
-    commit = None if source == OFFLINE else commit_of(source, recipe.revision)
+    with explained(source):
+        commit = None if source == OFFLINE else commit_of(source, recipe.revision)
     return {"start_commit": commit} if commit else {}
 
 
