@@ -12,6 +12,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 ON_DISK_KEY = "drdecr"
+FORMAT_VERSION = 1
+"""Raised when a checkpoint of this version would give other embeddings, or none, under the code of the one before."""
 
 
 class DrDecrConfig(PreTrainedConfig):
@@ -67,7 +69,14 @@ class DrDecrConfig(PreTrainedConfig):
         if "encoder_config" in config_dict or config_dict.get("model_type", cls.model_type) == cls.model_type:
             return dict(config_dict)
         encoder = dict(config_dict)
-        ours = encoder.pop(ON_DISK_KEY, {})
+        ours = dict(encoder.pop(ON_DISK_KEY, {}))
+        version = ours.pop("format_version", 1)
+        if version > FORMAT_VERSION:
+            raise ValueError(
+                f"This checkpoint is of format {version}; this version of drdecr reads formats up to {FORMAT_VERSION}. "
+                "Update it (`pip install --upgrade drdecr`), or open the checkpoint with the code that travels with it "
+                "(`AutoModel` with `trust_remote_code=True`, in a process that does not import drdecr)."
+            )
         shared: dict[str, Any] = {
             key: encoder.pop(key) for key in ("auto_map", "transformers_version") if key in encoder
         }
@@ -86,8 +95,8 @@ class DrDecrConfig(PreTrainedConfig):
         shared = {
             key: ours.pop(key) for key in ("auto_map", "transformers_version", "dtype") if ours.get(key) is not None
         }
+        # Written even where it is the default: it tells our checkpoints apart.
+        ours["embedding_dim"] = self.embedding_dim
+        ours["format_version"] = FORMAT_VERSION
         # Stanford ColBERT, PyLate and sentence-transformers recognise a ColBERT checkpoint by this architecture.
-        ours["embedding_dim"] = (
-            self.embedding_dim
-        )  # written even where it is the default: it tells our checkpoints apart
         return {**encoder, **shared, "architectures": ["HF_ColBERT"], ON_DISK_KEY: ours}

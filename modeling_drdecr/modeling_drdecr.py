@@ -1,6 +1,7 @@
 """Student and teacher: any transformers encoder, a bias-free projection, one L2-normalised vector a token."""
 
 import inspect
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         if self.processor is not None and kwargs.get("is_main_process", True):
             # The parent has pushed before these files exist, so they are pushed in their turn.
             hub = {key: kwargs[key] for key in ("push_to_hub", "repo_id", "token", "commit_message") if key in kwargs}
-            self.processor.save_pretrained(save_directory, **hub)
+            self.processor.save_pretrained(os.fspath(save_directory), **hub)
 
 
 class DrDecrModel(DrDecrPreTrainedModel):

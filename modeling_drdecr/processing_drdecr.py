@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file
+from transformers.utils.hub import is_offline_mode
 
 PRIMEQA_MARKERS = (9748, 9749)
 """Ordinary XLM-R vocabulary ids that PrimeQA's DrDecr checkpoints use as query and document marker."""
@@ -127,9 +128,9 @@ class DrDecrProcessor(ProcessorMixin):
     @classmethod
     def load_if_there(cls, name_or_path: Any, **kwargs: Any) -> "DrDecrProcessor | None":
         """Load the processor of a checkpoint; from a bare encoder, its tokenizer with default settings; else None."""
-        if cached_file(name_or_path, PROCESSOR_NAME, **_QUIET, **kwargs) is not None:
+        if _is_there(name_or_path, PROCESSOR_NAME, **kwargs):
             return cls.from_pretrained(name_or_path, **kwargs)
-        if cached_file(name_or_path, "tokenizer_config.json", **_QUIET, **kwargs) is not None:
+        if _is_there(name_or_path, "tokenizer_config.json", **kwargs):
             return cls(AutoTokenizer.from_pretrained(name_or_path, **kwargs))
         return None
 
@@ -231,12 +232,16 @@ class DrDecrProcessor(ProcessorMixin):
 PADDING, SPECIAL, PREFIX, TEXT = range(4)
 """Roles of a token: which of them count is decided by the processor's settings."""
 
-# What `cached_file` must not raise for, when a file is only asked for.
-_QUIET = {
-    "_raise_exceptions_for_missing_entries": False,
-    "_raise_exceptions_for_gated_repo": False,
-    "_raise_exceptions_for_connection_errors": False,
-}
+
+def _is_there(name_or_path: Any, file: str, **kwargs: Any) -> bool:
+    """Tell whether a checkpoint has a file. A Hub that cannot be asked is an error, unless it is not to be asked."""
+    try:
+        return cached_file(name_or_path, file, **kwargs) is not None
+    except OSError as error:
+        must_not_ask = is_offline_mode() or kwargs.get("local_files_only")
+        if error.__cause__ is not None and not must_not_ask:  # a file that is not there has no further cause
+            raise
+        return False
 
 
 def is_punctuation(text: str) -> bool:

@@ -7,6 +7,8 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor
 
+pytest_plugins = ["local_hub"]  # the fixture `hub`
+
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[Q]", "[D]"]
 WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
 

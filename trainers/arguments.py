@@ -102,6 +102,10 @@ class DistillationArguments(TrainingArguments):
         if self.alignment not in METHODS:
             raise ValueError(f"alignment: expected one of {', '.join(METHODS)}, got {self.alignment!r}.")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the token out: the Trainer pickles its settings into every checkpoint, and pushes them."""
+        return {**self.__dict__, "hub_token": None}
+
     @property
     def term_weights(self) -> dict[str, float]:
         """The weights above 0, by the name of their term."""

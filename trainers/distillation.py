@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
+from drdecr.data.hub_errors import explain, explained
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
 
 from . import diagnostics
@@ -21,6 +23,7 @@ from .losses import (
     in_batch_cross_entropy,
     relevance_kl,
 )
+from .pushing import copy_what_loads, hub_name, write_training_card
 
 logger = logging.get_logger(__name__)
 
@@ -258,6 +261,36 @@ class DistillationTrainer(Trainer):
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
             metrics.update(figures)
         return metrics
+
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Create the repository that is pushed to; what fails is said in one line, before anything is trained."""
+        with explained(self.args.hub_model_id):
+            super().init_hf_repo(*args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write a card of what this training knows; the Trainer's own names no base model and guesses hardware."""
+        student = self.accelerator.unwrap_model(self.model)
+        if not isinstance(student, PreTrainedModel):
+            super().create_model_card(*args, **kwargs)  # peft has a card of its own
+        elif self.is_world_process_zero():
+            base_model = hub_name(student.config._name_or_path)
+            write_training_card(self.args.output_dir, self.args, base_model, self.state.log_history)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push so that it loads: the Trainer's own push leaves out the code that the configuration names."""
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            copy_what_loads(checkpoint_folder, self.args.output_dir)
+            self.create_model_card()
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finish_current_push(self) -> None:
+        """Wait for uploads, and say which failed: a lost connection ends no training."""
+        super()._finish_current_push()
+        push = getattr(self, "push_in_progress", None)
+        for job in push.jobs if push is not None else []:
+            error = job.exception() if job.done() and not job.cancelled() else None
+            if error is not None:
+                logger.warning(f"An upload during the training failed. {explain(error) or error}")
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Take rows of a mixture in the order that it laid out."""

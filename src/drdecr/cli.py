@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | search | backbone`."""
+"""The command line: `drdecr demo | distil | train | evaluate | search | push | backbone`."""
 
 import logging
 from pathlib import Path
@@ -125,6 +125,20 @@ def search(
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A finished run, or a model's folder.")],
+    repository: Annotated[str, typer.Argument(help="Its name on the Hub: user/name.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch that is pushed to; default: main.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Name for what is pushed, such as v1.0.")] = None,
+) -> None:
+    """Push a model with its code and card to the Hub, in one commit. After a failure, run it again: it goes on."""
+    from .hub import push_folder
+
+    typer.echo(push_folder(folder, repository, private, revision, tag))
+
+
+@app.command()
 def backbone() -> None:
     """Unpack the offline encoder (multilingual-e5-small) and print its folder."""
     from drdecr.data.offline_backbone import prepare_offline_backbone
@@ -151,10 +165,13 @@ def main() -> None:
     """Run the command line; errors that name their cure are shown as one line, not as a traceback."""
     import sys
 
+    from drdecr.data.hub_errors import TRANSPORT_ERRORS, explain, without_tokens
+
     try:
         app()
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, *TRANSPORT_ERRORS) as error:
         if "--verbose" in sys.argv:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, style="red")
+        message = explain(error) or without_tokens(str(error))
+        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, style="red")
         sys.exit(1)

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from drdecr.evaluation.metrics import display_name
 from drdecr.evaluation.report import markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult
+from drdecr.trainers.pushing import hub_name
 
 from .recipe import OFFLINE, Recipe
 from .run_folder import write_text
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 MEASURE = "RR@10"
+TAGS = ["drdecr", "ColBERT", "cross-lingual-retrieval", "knowledge-distillation", "late-interaction"]
 
 
 def write_model_card(
@@ -47,30 +49,60 @@ def write_model_card(
         language=sorted({code for code in results[label].scores[MEASURE] if code != "avg"}),
         license=pipeline.card.get("license"),
         library_name="transformers",
-        tags=["drdecr", "ColBERT", "cross-lingual-retrieval", "knowledge-distillation", "late-interaction"],
+        tags=TAGS,
         base_model=pipeline.card.get("base_model"),
         pipeline_tag="sentence-similarity",
         model_name=pipeline.card.get("title", "drdecr student"),
         eval_results=_eval_results(pipeline, results[label]),
     )
+    measured = {
+        "table": markdown_table(results, MEASURE),
+        "differences": markdown_differences(comparison, MEASURE),
+        "baseline": pipeline.systems[0].label,
+        "student": label,
+        "collection": pipeline.collection,
+    }
+    return _write(folder, data, pipeline.card, runs, runs[pipeline.student], measured)
+
+
+def write_run_card(recipe: Recipe) -> Path:
+    """Write `README.md` beside the model of one run, which nothing but its own log has measured.
+
+    Args:
+        recipe: of a run that is complete.
+
+    Returns:
+        The card's path.
+    """
+    run = json.loads((recipe.folder / "run.json").read_text(encoding="utf-8"))
+    data = ModelCardData(
+        library_name="transformers",
+        tags=TAGS,
+        base_model=None if recipe.start == OFFLINE else hub_name(recipe.start),
+        pipeline_tag="sentence-similarity",
+    )
+    return _write(recipe.model_folder, data, {}, {recipe.folder.name: run}, run, None)
+
+
+def _write(
+    folder: Path,
+    data: ModelCardData,
+    card: dict[str, Any],
+    runs: dict[str, Any],
+    final: dict[str, Any],
+    measured: dict[str, str] | None,
+) -> Path:
     template = Path(__file__).with_name("model_card.md")
     environment = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined, autoescape=False)
     body = environment.get_template(template.name).render(
-        card=pipeline.card,
-        title=pipeline.card.get("title", "drdecr student"),
+        card=card,
+        title=card.get("title", "drdecr student"),
         front_matter=data.to_yaml(),
-        offline=OFFLINE,
-        recipes=recipes,
         runs=runs,
-        final=runs[pipeline.student],
-        table=markdown_table(results, MEASURE),
-        differences=markdown_differences(comparison, MEASURE),
-        baseline=pipeline.systems[0].label,
-        student=label,
-        collection=pipeline.collection,
+        final=final,
+        measured=measured,
     )
-    card = ModelCard(body)
-    write_text(folder / "README.md", str(card))
+    write_text(folder / "README.md", str(ModelCard(body)))
     return folder / "README.md"
 
 

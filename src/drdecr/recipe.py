@@ -118,6 +118,11 @@ class Recipe:
             self.data = _built(DataSettings, self.data, "data")
         if self.stage != "initialise":
             _known(self.training, [f.name for f in fields(ARGUMENTS[self.stage]) if f.init], "training")
+        if "hub_token" in self.training:
+            raise ValueError(
+                "training.hub_token: a recipe is written down and shared, so it must hold no token. Log in with "
+                "`hf auth login`, or set HF_TOKEN."
+            )
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 
+from drdecr.data.hub_errors import HubError, explained
 from drdecr.data.offline_backbone import prepare_offline_backbone
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_parallel, read_questions
@@ -29,6 +32,8 @@ from drdecr.trainers import (
 )
 from drdecr.trainers.projection import initialise_projection
 
+from .hub import push_folder
+from .model_card import write_run_card
 from .recipe import ARGUMENTS, OFFLINE, Recipe
 from .run_folder import finish_run, is_done, start_run
 from .sets import build_training_data
@@ -64,10 +69,11 @@ def run_stage(recipe: Recipe) -> Path:
     started = time.time()
     start_run(recipe)
     set_seed(recipe.training.get("seed", 12345))
+    start = start_facts(recipe)
     if recipe.stage == "initialise":
         model = load_start(recipe)
         save_model(model, recipe.model_folder)
-        finish_run(recipe, started, [], {})
+        finish_run(recipe, started, [], start)
         return recipe.model_folder
     trainer, counts = build_trainer(recipe)
     checkpoints = recipe.folder / "checkpoints"
@@ -78,6 +84,7 @@ def run_stage(recipe: Recipe) -> Path:
     if trainer.is_world_process_zero():
         save_model(trainer.accelerator.unwrap_model(trainer.model), recipe.model_folder)
         facts = {
+            **start,
             "rows": counts,
             "steps": trainer.state.global_step,
             "batch_rows": trainer.args.train_batch_size
@@ -89,8 +96,34 @@ def run_stage(recipe: Recipe) -> Path:
         }
         finish_run(recipe, started, trainer.state.log_history, facts)
         shutil.rmtree(checkpoints, ignore_errors=True)  # the best one is in `model` now
+        if trainer.args.push_to_hub:
+            push_run(recipe, trainer)
     trainer.accelerator.wait_for_everyone()
     return recipe.model_folder
+
+
+def start_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return the commit of a start on the Hub, which a branch or a tag no longer names when it has moved."""
+    source = recipe.resolve(recipe.start)
+    with explained(source):
+        commit = None if source == OFFLINE else commit_of(source, recipe.revision)
+    return {"start_commit": commit} if commit else {}
+
+
+def push_run(recipe: Recipe, trainer: DistillationTrainer) -> None:
+    """Push a finished run's model with a card of the run, to where its checkpoints went."""
+    write_run_card(recipe)
+    repository, revision = str(trainer.hub_model_id), trainer.args.hub_revision
+    try:
+        private = bool(trainer.args.hub_private_repo)
+        url = push_folder(recipe.folder, repository, private, revision, message="End of training")
+    except (HubError, ValueError) as error:
+        branch = f" --revision {revision}" if revision else ""
+        raise HubError(
+            f"{error} The training is done and its model is in {recipe.model_folder}: "
+            f"push it with `drdecr push {recipe.folder} {repository}{branch}`."
+        ) from error
+    logger.warning("Pushed to %s.", url)
 
 
 def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
@@ -119,6 +152,7 @@ def build_arguments(recipe: Recipe) -> DistillationArguments:
         "report_to": "none",
         "save_total_limit": 2,
         "use_cpu": not torch.accelerator.is_available(),  # the Trainer refuses bf16 on a CPU that it has to find itself
+        "hub_model_id": recipe.folder.name,  # the Trainer's own default is the name of the folder of checkpoints
         **recipe.training,
     }
     if recipe.validation and "eval_strategy" not in settings:
@@ -134,11 +168,13 @@ def load_start(recipe: Recipe) -> DrDecrModel:
     source = recipe.resolve(recipe.start)
     if source == OFFLINE:
         source = str(prepare_offline_backbone())
-    hub: dict[str, Any] = {"revision": recipe.revision} if recipe.revision and not os.path.isdir(source) else {}
-    if "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]:
-        return DrDecrModel.from_pretrained(source, **hub)
-    config = DrDecrConfig.from_pretrained(source, embedding_dim=recipe.embedding_dim, **hub)
-    model = DrDecrModel.from_pretrained(source, config=config, **hub)
+    with explained(source):
+        commit = commit_of(source, recipe.revision)
+        hub: dict[str, Any] = {"revision": commit} if commit else {}
+        if "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]:
+            return DrDecrModel.from_pretrained(source, **hub)
+        config = DrDecrConfig.from_pretrained(source, embedding_dim=recipe.embedding_dim, **hub)
+        model = DrDecrModel.from_pretrained(source, config=config, **hub)
     model.processor = DrDecrProcessor(model.processor.tokenizer, **recipe.processor)
     texts: dict[str, list[str]] = {}
     if recipe.projection_text:
@@ -151,16 +187,28 @@ def load_start(recipe: Recipe) -> DrDecrModel:
     return model
 
 
+def commit_of(source: str, revision: str | None = None) -> str | None:
+    """Return the commit that a Hub name stands for now, so that all its files are of one state; None for a folder."""
+    if os.path.isdir(source):
+        return None
+    return extract_commit_hash(cached_file(source, "config.json", revision=revision), None)
+
+
 def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
     """Load a frozen teacher."""
-    return DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype))
+    with explained(source):
+        return DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype))
 
 
 def save_model(model: DrDecrModel, folder: Path) -> None:
     """Save a model whole or not at all."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
+    try:
+        model.save_pretrained(unfinished)
+    except BaseException:  # a full disk most of all
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
 

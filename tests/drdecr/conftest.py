@@ -1,6 +1,7 @@
 """A tiny encoder, question sets and recipes on disk: what the tests of runs share."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import yaml
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from drdecr.cli import main
 from drdecr.recipe import Recipe, load_recipe
 from drdecr.stage import run_stage
 
@@ -99,3 +101,17 @@ def start(recipe_of: Callable[..., Recipe]) -> str:
     """An untrained student with its projection: `stage:start` for the runs beside it."""
     run_stage(recipe_of("start", stage="initialise"))
     return "stage:start"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """`call(*words)` runs the command line as the console script does: exit code, output, errors."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["drdecr", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return (stopped.value.code, *capsys.readouterr())
+
+    return run

@@ -25,7 +25,7 @@ def test_the_file_is_the_encoders_own_with_one_more_key(tmp_path):
     DrDecrConfig(encoder_config=encoder, embedding_dim=16).save_pretrained(tmp_path / "ours")
     encoder.save_pretrained(tmp_path / "bare")
     ours, bare = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("ours", "bare"))
-    assert ours.pop("drdecr") == {"embedding_dim": 16}
+    assert ours.pop("drdecr") == {"embedding_dim": 16, "format_version": 1}
     assert ours.pop("auto_map") == {"AutoConfig": "configuration_drdecr.DrDecrConfig"}
     assert ours.pop("architectures") == ["HF_ColBERT"]
     assert bare.pop("architectures", None) is None

@@ -1,0 +1,123 @@
+"""Push a model's folder to the Hub: all of it in one commit, or nothing."""
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from drdecr.data.hub_errors import explained
+
+from .model_card import write_run_card
+from .recipe import load_recipe
+
+REPLACED = ("model*.safetensors", "model.safetensors.index.json", "*_drdecr.py", "*.bin", "*.pt", "*.pth", "*.pkl")
+"""Files that a push of a model takes out of a repository's root where it brings none of that name: what another model, or
+a Trainer, left there would be loaded with ours, or is a pickle."""
+
+NOT_PUSHED = (".*", "_*", "*.pyc", "*.bin", "*.pt", "*.pth", "*.pkl", "trainer_state.json", "checkpoint-*")
+"""Pickles, which can do harm to who opens them, and what only serves to resume a training."""
+
+PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"
+"""What a card says for the model's name until it has one."""
+
+
+def push_folder(
+    folder: str | Path,
+    repository: str,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    message: str = "Upload model",
+) -> str:
+    """Push a model's folder, with its code and its card, in one commit.
+
+    A large file that has arrived in an earlier attempt is not sent again; where nothing has changed, nothing is committed.
+
+    Args:
+        folder: of a model, or of a run with a `model` folder in it.
+        repository: `user/name`, or `name` for the user's own.
+        private: make the repository private if it is new (default False).
+        revision: branch that is pushed to, made if it is not there (default `main`).
+        tag: name for the commit, that the repository must not have yet; default none.
+        message: of the commit.
+
+    Returns:
+        The address of what was pushed.
+
+    Raises:
+        ValueError: if the folder is no whole model, the tag exists, or a public repository was to be private.
+        HubError: if the Hub refuses or cannot be reached. The repository is then as it was.
+    """
+    _write_missing_card(Path(folder))
+    files = model_files(folder)
+    with explained(repository):
+        api = HfApi()
+        repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+        if private and not api.model_info(repository).private:
+            raise ValueError(
+                f"{repository} exists and is public, so nothing was pushed. Make it private in its settings, or choose "
+                "another name."
+            )
+        references = api.list_repo_refs(repository)
+        if tag in {found.name for found in references.tags}:
+            raise ValueError(f"{repository} has a tag {tag!r} already. Choose another, or delete that one.")
+        if revision and revision not in {found.name for found in references.branches}:
+            api.create_branch(repository, branch=revision)
+        # Another's commit in between is refused by the Hub rather than mixed with ours.
+        parent = api.model_info(repository, revision=revision).sha
+        there = api.list_repo_files(repository, revision=parent)
+        stale = [name for name in there if "/" not in name and _matches(name, REPLACED) and name not in files]
+        operations = [
+            *(CommitOperationAdd(name, _content(path, repository)) for name, path in files.items()),
+            *(CommitOperationDelete(name) for name in stale if "config.json" in files),
+        ]
+        commit = api.create_commit(
+            repository, operations, commit_message=message, revision=revision, parent_commit=parent
+        )
+        if tag:
+            api.create_tag(repository, tag=tag, revision=commit.oid)
+    return f"{api.endpoint}/{repository}" + (f"/tree/{tag or revision}" if tag or revision else "")
+
+
+def model_files(folder: str | Path) -> dict[str, Path]:
+    """Return what is pushed of a folder, by its name in the repository.
+
+    Raises:
+        ValueError: if configuration, weights or code are missing.
+    """
+    root = Path(folder)
+    root = root / "model" if (root / "model").is_dir() else root
+    found = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    files = {
+        name: path for name, path in found.items() if not any(_matches(part, NOT_PUSHED) for part in name.split("/"))
+    }
+    missing = [] if {"config.json", "adapter_config.json"} & set(files) else ["config.json"]
+    missing += [] if any(name.endswith(".safetensors") for name in files) else ["weights (*.safetensors)"]
+    if "config.json" in files:
+        code = json.loads(files["config.json"].read_text(encoding="utf-8")).get("auto_map", {})
+        missing += sorted({f"{target.split('.')[0]}.py" for target in code.values()} - set(files))
+    if missing:
+        raise ValueError(
+            f"{root}: expected a model's folder, missing {', '.join(missing)}. Give the folder of a finished run, or one "
+            "that `save_pretrained` wrote."
+        )
+    return files
+
+
+def _write_missing_card(folder: Path) -> None:
+    """Give a run's model a card, if it has none yet: that of a pipeline knows more."""
+    run = folder if (folder / "model").is_dir() else folder.parent
+    if (run / "run.json").exists() and (run / "model").is_dir() and not (run / "model" / "README.md").exists():
+        write_run_card(load_recipe(run / "recipe.yaml", ["--output", json.dumps(str(run))]))  # it may have been moved
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _content(path: Path, repository: str) -> str | bytes:
+    """Return a file's path; of the card, its text with the repository's name in it."""
+    if path.name != "README.md":
+        return str(path)
+    return path.read_text(encoding="utf-8").replace(PLACEHOLDER, repository).encode()

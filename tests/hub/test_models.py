@@ -1,0 +1,184 @@
+"""Models that were pushed are whole, and open wherever their user may read them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from local_hub import BOB, READER
+from transformers import AutoModel, AutoProcessor
+
+from drdecr.data.hub_errors import HubError, explained
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
+
+QUESTIONS = ["what is the capital of france ?", "where is the sea"]
+FILES = {
+    ".gitattributes",  # made by the Hub itself; not by the tests'
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "configuration_drdecr.py",
+    "encoding_drdecr.py",
+    "modeling_drdecr.py",
+    "processing_drdecr.py",
+    "scoring_drdecr.py",
+}
+
+
+def assert_equal(one, other):
+    assert all(map(torch.equal, one.encode_queries(QUESTIONS), other.encode_queries(QUESTIONS)))
+
+
+def run(script, hub, folder, *arguments, **environment):
+    """Run a script in a process where this package is absent."""
+    absent = 'import sys\nsys.modules["drdecr"] = None  # any import of it fails from here on\n'
+    done = subprocess.run(
+        [sys.executable, "-c", absent + script, *map(str, arguments)],
+        cwd=folder,
+        env={**hub.environment, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("how", ["push_to_hub", "save_pretrained"])
+def test_what_was_pushed_is_what_is_loaded(how, hub, tiny_model, tmp_path):
+    if how == "push_to_hub":
+        tiny_model.push_to_hub("alice/student")
+    else:
+        tiny_model.save_pretrained(tmp_path / "student", push_to_hub=True, repo_id="alice/student")
+    assert hub.files("alice/student") == FILES - {".gitattributes"}
+    loaded = DrDecrModel.from_pretrained("alice/student")
+    assert_equal(loaded, tiny_model)
+    assert DrDecrProcessor.from_pretrained("alice/student").query_marker == "[Q]"
+    teacher = DrDecrTeacher.from_pretrained("alice/student")
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert_equal(teacher, tiny_model)
+    assert type(AutoProcessor.from_pretrained("alice/student", trust_remote_code=True)).__name__ == "DrDecrProcessor"
+
+
+def test_a_teacher_and_a_processor_are_pushed_too(hub, tiny_model):
+    teacher = DrDecrTeacher(tiny_model.config)
+    teacher.load_state_dict(tiny_model.state_dict())
+    teacher.push_to_hub("alice/teacher")
+    tiny_model.processor.push_to_hub("alice/teacher")
+    assert_equal(DrDecrModel.from_pretrained("alice/teacher"), tiny_model)
+
+
+def test_a_private_model_is_for_those_who_may_read_it(hub, tiny_model):
+    tiny_model.push_to_hub("alice/secret", private=True)
+    assert_equal(DrDecrModel.from_pretrained("alice/secret", token=READER), tiny_model)
+    for token in (BOB, False):
+        with pytest.raises(HubError, match="alice/secret: no such folder here, and no such repository"), explained():
+            DrDecrModel.from_pretrained("alice/secret", token=token, cache_dir=hub.home / str(token))
+
+
+def test_every_revision_loads_as_it_was_pushed(hub, tiny_model):
+    first = DrDecrModel.from_pretrained(_pushed(hub, tiny_model, "first"))
+    torch.nn.init.normal_(tiny_model.linear.weight)
+    tiny_model.processor.query_length = 9
+    tiny_model.push_to_hub("alice/student", revision="other")
+    hub.api().create_tag("alice/student", tag="v2", revision="other")
+    assert_equal(DrDecrModel.from_pretrained("alice/student"), first)
+    commit = hub.api().model_info("alice/student", revision="other").sha
+    for revision in ("other", "v2", commit):
+        loaded = DrDecrModel.from_pretrained("alice/student", revision=revision)
+        assert loaded.processor.query_length == 9  # of the same revision, not of main
+        assert_equal(loaded, tiny_model)
+
+
+def _pushed(hub, model, message):
+    model.push_to_hub("alice/student", commit_message=message)
+    return "alice/student"
+
+
+def test_once_loaded_it_opens_offline(hub, tiny_model, monkeypatch):
+    name = _pushed(hub, tiny_model, "first")
+    DrDecrModel.from_pretrained(name)
+    hub.heal()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_equal(DrDecrModel.from_pretrained(name), tiny_model)
+    assert hub.requests() == []
+    with (
+        pytest.raises(HubError, match=r"alice/other is not in the cache.*without HF_HUB_OFFLINE"),
+        explained("alice/other"),
+    ):
+        DrDecrModel.from_pretrained("alice/other")
+
+
+REMOTE = f"""
+import torch
+from transformers import AutoModel
+model = AutoModel.from_pretrained("alice/student", trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules."), type(model)
+first = model.encode_queries({QUESTIONS!r})
+if len(sys.argv) > 2:  # offline: what the process before this one left in the cache
+    model = AutoModel.from_pretrained("alice/again", trust_remote_code=True)
+else:
+    model.push_to_hub("alice/again")
+    model = AutoModel.from_pretrained("alice/again", trust_remote_code=True)
+assert all(map(torch.equal, first, model.encode_queries({QUESTIONS!r})))
+torch.save(first, sys.argv[1])
+"""
+
+
+def test_a_model_pushed_again_from_where_the_package_is_absent_is_whole(hub, tiny_model, tmp_path):
+    name = _pushed(hub, tiny_model, "first")
+    for words in ([], ["offline"]):
+        offline = {"HF_HUB_OFFLINE": "1"} if words else {}
+        run(REMOTE, hub, tmp_path, tmp_path / "embeddings.pt", *words, **offline)
+        found = torch.load(tmp_path / "embeddings.pt")
+        assert all(map(torch.equal, found, tiny_model.encode_queries(QUESTIONS)))
+    assert hub.files("alice/again") == hub.files(name)
+    assert_equal(DrDecrModel.from_pretrained("alice/again"), tiny_model)
+
+
+PINNED = """
+from transformers import AutoModel
+for revision in sys.argv[1:]:
+    AutoModel.from_pretrained("alice/student", revision=revision, trust_remote_code=True)
+    print("loaded", revision)
+"""
+
+
+def test_a_pinned_commit_runs_the_code_of_that_commit(hub, tiny_model, tmp_path):
+    name = _pushed(hub, tiny_model, "first")
+    good = hub.api().model_info(name).sha
+    code = b"print('tampered')\n" + (Path(_source()).read_bytes())
+    hub.api().upload_file(path_or_fileobj=code, path_in_repo="modeling_drdecr.py", repo_id=name)
+    assert run(PINNED, hub, tmp_path, good).split() == ["loaded", good]
+    assert "tampered" in run(PINNED, hub, tmp_path, "main").split()  # so the code was indeed tampered with
+
+
+def test_our_own_class_runs_no_code_of_a_repository(hub, tiny_model):
+    name = _pushed(hub, tiny_model, "first")
+    code = b"raise SystemExit('tampered')\n"
+    hub.api().upload_file(path_or_fileobj=code, path_in_repo="modeling_drdecr.py", repo_id=name)
+    assert_equal(DrDecrModel.from_pretrained(name), tiny_model)
+    with pytest.raises(SystemExit, match="tampered"):  # which transformers does, once it is trusted
+        AutoModel.from_pretrained(name, trust_remote_code=True)
+
+
+def _source():
+    return sys.modules[DrDecrModel.__module__].__file__
+
+
+def test_a_checkpoint_of_a_newer_version_says_what_to_update(hub, tiny_model, tmp_path):
+    name = _pushed(hub, tiny_model, "first")
+    config = json.loads(Path(hub.api().hf_hub_download(name, "config.json")).read_text())
+    config["drdecr"]["format_version"] += 1
+    changed = json.dumps(config).encode()
+    hub.api().upload_file(path_or_fileobj=changed, path_in_repo="config.json", repo_id=name)
+    with pytest.raises(ValueError, match=r"of format 2; .* up to 1.*pip install --upgrade drdecr"):
+        DrDecrModel.from_pretrained(name)

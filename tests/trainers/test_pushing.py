@@ -1,0 +1,120 @@
+"""Every push of a training loads: of every strategy, from two processes; and none tells the token."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from local_hub import ALICE
+
+from drdecr.data.hub_errors import HubError
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.trainers import DistillationTrainer
+
+NAME = "alice/student"
+SCRIPT = Path(__file__).with_name("launched_pushing.py")
+
+
+def pushing(**settings):
+    """Settings of a training of four steps that saves, and so may push, after two."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "relevance_weight": 1.0}
+    return {**saving, "push_to_hub": True, "hub_model_id": NAME, **settings}
+
+
+def assert_every_commit_loads(hub):
+    """Return the titles of the commits with a model in them."""
+    titles = []
+    for commit in hub.api().list_repo_commits(NAME):
+        files = hub.files(NAME, commit.commit_id)
+        if "config.json" not in files:
+            continue
+        where = hub.api().hf_hub_download(NAME, "config.json", revision=commit.commit_id, cache_dir=hub.home / "look")
+        code = json.loads(Path(where).read_text())["auto_map"]
+        assert {f"{target.split('.')[0]}.py" for target in code.values()} <= files
+        assert "processor_config.json" in files
+        loaded = DrDecrModel.from_pretrained(NAME, revision=commit.commit_id)
+        assert loaded.encode_queries(["what is the capital"])
+        titles.append(commit.title)
+    return titles
+
+
+@pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
+def test_every_push_loads(strategy, hub, build, tiny_model, teacher, candidate_rows, collate):
+    settings = pushing(hub_strategy=strategy, hub_token=ALICE)
+    trainer = build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **settings)
+    trainer.train()
+    during = assert_every_commit_loads(hub)
+    assert bool(during) == (strategy != "end")
+    trainer.push_to_hub()
+    assert assert_every_commit_loads(hub)[0] == "End of training"
+    assert torch.equal(DrDecrModel.from_pretrained(NAME).linear.weight, trainer.model.linear.weight)
+    files = hub.files(NAME)
+    folder = {"checkpoint": "last-checkpoint", "all_checkpoints": "checkpoint-2"}.get(strategy)
+    if folder:
+        assert {f"{folder}/model.safetensors", f"{folder}/optimizer.pt"} <= files
+    for file in files:  # the Trainer pickles its settings, and the token with them
+        assert ALICE.encode() not in Path(hub.api().hf_hub_download(NAME, file)).read_bytes(), file
+
+
+def test_the_card_says_what_was_trained_and_nothing_else(hub, build, tiny_model, teacher, candidate_rows, collate):
+    tiny_model.push_to_hub("alice/start")
+    start = DrDecrModel.from_pretrained("alice/start")
+    settings = pushing(hub_strategy="end", contrastive_weight=0.5)
+    trainer = build(DistillationTrainer, start, candidate_rows, collate, teacher=teacher, **settings)
+    trainer.train()
+    trainer.push_to_hub()
+    card = ModelCard.load(NAME)
+    assert card.data.base_model == "alice/start"
+    last = [line for line in trainer.state.log_history if "relevance_kl" in line][-1]
+    assert f"| relevance_kl | 1 | {last['relevance_kl']} |" in card.text
+    assert f"| contrastive | 0.5 | {last['contrastive']} |" in card.text
+    assert "After 4 steps" in card.text
+    assert "](https://huggingface.co/)" not in card.content
+
+
+def test_a_push_that_fails_ends_no_training_and_is_told(
+    hub, build, tiny_model, teacher, candidate_rows, collate, caplog, monkeypatch
+):
+    trainer = build(
+        DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **pushing(hub_strategy="every_save")
+    )
+    hub.fail("POST", "/commit/", status=412, message="changed", times=99)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert "An upload during the training failed. alice/student changed while you were writing" in caplog.text
+
+
+def test_a_wrong_token_is_told_before_anything_is_trained(
+    hub, build, tiny_model, teacher, candidate_rows, collate, monkeypatch
+):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(HubError, match="does not accept your token"):
+        build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **pushing())
+
+
+def test_two_processes_push_one_model(hub, tiny_model, teacher, passages, candidate_rows, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "student")
+    teacher.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "rows.json").write_text(json.dumps({"passages": passages, "candidates": candidate_rows}))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launcher, str(SCRIPT), str(tmp_path), NAME],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=hub.environment,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    titles = assert_every_commit_loads(hub)
+    assert titles[0] == "End of training"
+    assert titles[-1] == "Training in progress, step 2"
+    assert len(hub.requests("POST", "/api/repos/create")) == 1
+    trained = torch.load(tmp_path / "trained.pt", weights_only=True)
+    assert torch.equal(DrDecrModel.from_pretrained(NAME).linear.weight, trained["linear.weight"])
