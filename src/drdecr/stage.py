@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from drdecr.data.offline_backbone import prepare_offline_backbone
 from drdecr.data.schema import QuestionSet
@@ -20,15 +21,18 @@ from drdecr.evaluation.metrics import per_query_scores
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher
 from drdecr.retrieval import ExactIndex
 from drdecr.trainers import (
+    AdaptersOffTeacher,
     ContrastiveTrainer,
     DistillationArguments,
     DistillationTrainer,
     RelevanceDistillationTrainer,
     RepresentationDistillationTrainer,
+    add_adapter,
+    load_merged,
 )
 from drdecr.trainers.projection import initialise_projection
 
-from .recipe import ARGUMENTS, OFFLINE, Recipe
+from .recipe import ADAPTERS_OFF, ARGUMENTS, OFFLINE, Recipe
 from .run_folder import finish_run, is_done, start_run
 from .sets import build_training_data
 
@@ -75,7 +79,7 @@ def run_stage(recipe: Recipe) -> Path:
         logger.warning("Resuming from %s.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
-        save_model(trainer.accelerator.unwrap_model(trainer.model), recipe.model_folder)
+        save_trained(trainer.accelerator.unwrap_model(trainer.model), recipe)
         facts = {
             "rows": counts,
             "steps": trainer.state.global_step,
@@ -94,8 +98,14 @@ def run_stage(recipe: Recipe) -> Path:
 
 def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
     """Build a stage's trainer, and count its rows."""
-    student = load_start(recipe)
-    teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype) if recipe.teacher else None
+    student: Any = load_start(recipe)
+    if recipe.lora is not None:
+        student = add_adapter(student, recipe.lora, recipe.revision)
+    teacher: Any = None
+    if recipe.teacher == ADAPTERS_OFF:
+        teacher = AdaptersOffTeacher(student)
+    elif recipe.teacher:
+        teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
     args = build_arguments(recipe)
     batches = max(args.max_steps, 0) * args.gradient_accumulation_steps * args.world_size
     data = build_training_data(recipe, student, teacher, batches, args.train_batch_size, args.seed)
@@ -129,12 +139,28 @@ def build_arguments(recipe: Recipe) -> DistillationArguments:
 
 
 def load_start(recipe: Recipe) -> DrDecrModel:
-    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe."""
+    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe.
+
+    An adapter is merged into its base.
+
+    Raises:
+        ValueError: with `lora`, for a start that is no checkpoint: an adapter needs a base that can be loaded again.
+    """
     source = recipe.resolve(recipe.start)
     if source == OFFLINE:
         source = str(prepare_offline_backbone())
     hub: dict[str, Any] = {"revision": recipe.revision} if recipe.revision and not os.path.isdir(source) else {}
-    if "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]:
+    is_adapter = find_adapter_config_file(source, **hub) is not None
+    is_checkpoint = not is_adapter and "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]
+    if recipe.lora is not None and not is_checkpoint:
+        kind = "an adapter" if is_adapter else "an encoder without its projection"
+        cure = (
+            "Start from the merged `model` of its run" if is_adapter else "Run a stage `initialise` and start from it"
+        )
+        raise ValueError(f"lora: expected `start` to be a whole checkpoint, got {kind}, {source}. {cure}.")
+    if is_adapter:
+        return load_merged(source, **hub)
+    if is_checkpoint:
         return DrDecrModel.from_pretrained(source, **hub)
     config = DrDecrConfig.from_pretrained(source, embedding_dim=recipe.embedding_dim, **hub)
     model = DrDecrModel.from_pretrained(source, config=config, **hub)
@@ -155,8 +181,18 @@ def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
     return DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype))
 
 
-def save_model(model: DrDecrModel, folder: Path) -> None:
-    """Save a model whole or not at all."""
+def save_trained(student: Any, recipe: Recipe) -> None:
+    """Save what a run trained: its model, or its adapter and, if the recipe says so, the model with the adapter merged in."""
+    if recipe.lora is None:
+        save_model(student, recipe.model_folder)
+        return
+    save_model(student, recipe.adapter_folder)
+    if recipe.lora.merge:
+        save_model(student.merge_and_unload(), recipe.model_folder)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Save a model, or the adapters of one, whole or not at all."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished)
