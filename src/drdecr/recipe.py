@@ -37,10 +37,14 @@ ADAPTERS_OFF = "adapters_off"
 class DataSettings:
     """Where a stage's rows come from. Entries are `{format: ..., arguments of the reader}` (`drdecr.data.sources`).
 
+    An entry may also say what is known `about` its source (`about: {license: ..., source: ...}`), for exported data.
+
     Args:
         parallel: parallel text, for `aligned_tokens` and `english_anchor`.
         questions: question sets with known answers, for the contrastive terms and, with `english`, for `relevance_kl`.
         unlabelled: parallel questions without a known answer, for `relevance_kl`: the teacher finds their candidates.
+        annotated: questions with candidates and the teacher's scores, as `drdecr export-data` writes them: they need no
+            teacher.
         pool: question sets whose passages are searched for those candidates.
         held_out: sets whose questions must not be trained on; beside the other formats, `{format: texts, path, column}` for
             a column of JSON Lines.
@@ -51,7 +55,9 @@ class DataSettings:
         cache_teacher: compute the teacher's tokens of questions once (default True).
         cache_passages: use the teacher's passage tokens instead of encoding passages (default False). Only the query side
             is then trained, and the student searches the teacher's index.
-        weights: how often each of `parallel`, `questions` and `unlabelled` is drawn; default: by size.
+        query_tokens: the teacher's tokens of the English texts, `{format: hub_tokens, ...}`; default: the teacher reads them.
+        passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`.
+        weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
             fifth).
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
@@ -60,6 +66,7 @@ class DataSettings:
     parallel: list[dict[str, Any]] = field(default_factory=list)
     questions: list[dict[str, Any]] = field(default_factory=list)
     unlabelled: list[dict[str, Any]] = field(default_factory=list)
+    annotated: list[dict[str, Any]] = field(default_factory=list)
     pool: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[dict[str, Any]] = field(default_factory=list)
     num_candidates: int = 16
@@ -67,6 +74,8 @@ class DataSettings:
     english_share: float = 0.0
     cache_teacher: bool = True
     cache_passages: bool = False
+    query_tokens: dict[str, Any] | None = None
+    passage_tokens: dict[str, Any] | None = None
     weights: dict[str, float] | None = None
     dev_texts: int = 16
     limits: dict[str, int] = field(default_factory=dict)
@@ -165,10 +174,7 @@ class Recipe:
 
     def as_yaml(self) -> str:
         """Return the resolved recipe."""
-        content = asdict(self)
-        if self.lora is None:  # so that runs from before there were adapters still match their recipe
-            del content["lora"]
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -81,7 +81,7 @@ def run_stage(recipe: Recipe) -> Path:
     if trainer.is_world_process_zero():
         save_trained(trainer.accelerator.unwrap_model(trainer.model), recipe)
         facts = {
-            "rows": counts,
+            **counts,
             "steps": trainer.state.global_step,
             "batch_rows": trainer.args.train_batch_size
             * trainer.args.gradient_accumulation_steps
@@ -96,8 +96,8 @@ def run_stage(recipe: Recipe) -> Path:
     return recipe.model_folder
 
 
-def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
-    """Build a stage's trainer, and count its rows."""
+def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
+    """Build a stage's trainer, and count its rows: those of each set, and how many went in cleaning."""
     student: Any = load_start(recipe)
     if recipe.lora is not None:
         student = add_adapter(student, recipe.lora, recipe.revision)
@@ -118,7 +118,7 @@ def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
         eval_dataset=data.dev if args.eval_strategy != "no" else None,
         data_collator=data.collator,
     )
-    return trainer, data.counts
+    return trainer, {"rows": data.counts, "cleaning": data.cleaning}
 
 
 def build_arguments(recipe: Recipe) -> DistillationArguments:
