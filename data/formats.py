@@ -13,7 +13,17 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
-from .schema import PARALLEL_COLUMNS, QUESTION_COLUMNS, QuestionSet, check_rows, parallel_set, qualified
+from .schema import (
+    CANDIDATE_COLUMNS,
+    PARALLEL_COLUMNS,
+    QUESTION_COLUMNS,
+    CandidateSet,
+    QuestionSet,
+    check_rows,
+    parallel_set,
+    qualified,
+)
+from .token_cache import TokenCache
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +250,49 @@ def read_hub_questions(
     documents = load_dataset(source, passages, split=passages_split, revision=revision)
     check_rows(documents, ("document_id", "text"), f"{name}, {passages}")
     return QuestionSet(name, rows, _collection(enumerate(documents, start=1), f"{name}, {passages}"))
+
+
+def read_hub_candidates(
+    name: str,
+    config: str = "unlabelled_candidates",
+    passages: str = "passages",
+    split: str = "train",
+    passages_split: str = "train",
+    revision: str | None = None,
+) -> CandidateSet:
+    """Read questions with candidates and teacher scores, as `drdecr export-data` writes them.
+
+    Args:
+        name: the dataset's Hub name or folder.
+        config: the configuration of the rows (default `unlabelled_candidates`).
+        passages: the configuration of the passages: `document_id`, `text`.
+        split: of the rows (default train).
+        passages_split: of the passages (default train).
+        revision: branch, tag or commit; name one for a run that can be repeated.
+    """
+    source = _hub_source(name)
+    rows = load_dataset(source, config, split=split, revision=revision)
+    documents = load_dataset(source, passages, split=passages_split, revision=revision)
+    check_rows(documents, ("document_id", "text"), f"{name}, {passages}")
+    found = CandidateSet(f"{name}, {config}", rows, _collection(enumerate(documents, start=1), f"{name}, {passages}"))
+    found.rows = rows.select_columns(list(CANDIDATE_COLUMNS))
+    return found
+
+
+def read_hub_tokens(
+    name: str, config: str = "teacher_queries", split: str = "train", revision: str | None = None
+) -> TokenCache:
+    """Read the teacher's token embeddings, as `drdecr export-data --tokens` writes them.
+
+    Args:
+        name: the dataset's Hub name or folder.
+        config: `teacher_queries` (default) or `teacher_passages`.
+        split: default train.
+        revision: branch, tag or commit; name one for a run that can be repeated.
+    """
+    rows = load_dataset(_hub_source(name), config, split=split, revision=revision)
+    check_rows(rows, ("text", "embeddings", "text_flags"), f"{name}, {config}")
+    return TokenCache.from_dataset(rows)
 
 
 def read_texts(path: str, column: str) -> list[str]:

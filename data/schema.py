@@ -9,6 +9,9 @@ from datasets import Dataset
 PARALLEL_COLUMNS = ("query", "english", "language")
 """A text in another language (or a question), the same in English, and the language's code."""
 
+CANDIDATE_COLUMNS = ("query", "english", "language", "document_ids", "teacher_scores", "teacher_query_tokens")
+"""A question, its candidates, what the teacher thinks of each, and how many query tokens its scores sum over."""
+
 QUESTION_COLUMNS = ("query_id", "query", "language", "document_ids")
 """A question and the ids of the passages that answer it; `english` and `answer` may stand beside them."""
 
@@ -69,6 +72,42 @@ class QuestionSet:
     def languages(self) -> dict[str, str]:
         """The language of each question, by its id."""
         return dict(zip(self.questions["query_id"], self.questions["language"], strict=True))
+
+
+@dataclass
+class CandidateSet:
+    """Questions with candidates and the teacher's scores (n-way), and the passages that the candidates are.
+
+    Args:
+        name: of the set.
+        rows: columns `CANDIDATE_COLUMNS`.
+        passages: `{document_id: text}`.
+
+    Raises:
+        ValueError: naming set, row and column, for a missing column, an empty text, candidates without a score each, or a
+            candidate that is not among the passages.
+    """
+
+    name: str
+    rows: Dataset
+    passages: Mapping[str, str] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the rows."""
+        check_rows(self.rows, CANDIDATE_COLUMNS, self.name)
+        pairs = zip(self.rows["document_ids"], self.rows["teacher_scores"], strict=True)
+        for number, (document_ids, scores) in enumerate(pairs, start=1):
+            if len(document_ids) != len(scores):
+                raise ValueError(
+                    f"{self.name}, row {number}: expected a score for each of {len(document_ids)} candidates, got "
+                    f"{len(scores)}. Annotate it again."
+                )
+            unknown = next((name for name in document_ids if name not in self.passages), None)
+            if unknown is not None:
+                raise ValueError(
+                    f"{self.name}, row {number}: candidate {unknown!r} is not among the {len(self.passages)} passages. "
+                    "Give the passages that the candidates were taken from."
+                )
 
 
 def parallel_set(rows: Iterable[Mapping[str, str]], name: str) -> Dataset:

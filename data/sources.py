@@ -8,7 +8,8 @@ from datasets import Dataset, concatenate_datasets
 
 from . import formats
 from .sample_data import read_sample_questions, read_sample_sentences
-from .schema import PARALLEL_COLUMNS, QuestionSet
+from .schema import PARALLEL_COLUMNS, CandidateSet, QuestionSet
+from .token_cache import TokenCache
 
 PARALLEL_READERS: dict[str, Callable[..., Dataset]] = {
     "tsv": formats.read_tsv,
@@ -27,6 +28,10 @@ QUESTION_READERS: dict[str, Callable[..., QuestionSet]] = {
     "hub_questions": formats.read_hub_questions,
     "sample_questions": read_sample_questions,
 }
+
+CANDIDATE_READERS: dict[str, Callable[..., CandidateSet]] = {"hub_candidates": formats.read_hub_candidates}
+
+TOKEN_READERS: dict[str, Callable[..., TokenCache]] = {"hub_tokens": formats.read_hub_tokens}
 
 Entry = Mapping[str, Any]
 
@@ -86,11 +91,22 @@ def read_questions(entry: Entry) -> QuestionSet:
     return _read(entry, QUESTION_READERS, "questions")
 
 
+def read_candidates(entry: Entry) -> CandidateSet:
+    """Read one set of questions with candidates and teacher scores; entry and errors as in `read_questions`."""
+    return _read(entry, CANDIDATE_READERS, "candidates")
+
+
+def read_tokens(entry: Entry) -> TokenCache:
+    """Read the teacher's token embeddings; entry and errors as in `read_questions`."""
+    return _read(entry, TOKEN_READERS, "teacher tokens")
+
+
 def _read(entry: Entry, readers: Mapping[str, Callable[..., Any]], kind: str) -> Any:
     if not isinstance(entry, Mapping):
         raise ValueError(f"{kind}: expected a list of entries like `- {{format: ...}}`, got {entry!r} in it.")
     arguments = dict(entry)
     name = arguments.pop("format", None)
+    arguments.pop("about", None)  # what is known of the source (`license`, `source`): for the card of exported data
     if name not in readers:
         raise ValueError(f"format of {kind}: expected one of {', '.join(readers)}, got {name!r} in {dict(entry)}.")
     try:

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
+from datasets import Dataset, Features, List, Value
 from torch import Tensor
 
 from drdecr.modeling_drdecr import DrDecrModel, PackedEmbeddings, pack_embeddings, pad_embeddings
@@ -51,6 +54,33 @@ class TokenCache:
         texts = list(passages.values())
         embeddings = model.encode_documents(texts, **kwargs)
         return cls(list(passages), embeddings, _text_flags(model.processor.process_documents, texts, embeddings))
+
+    def to_dataset(self) -> Dataset:
+        """Return the cache as rows of `text` (its key), `embeddings` (float16, `(tokens, dim)`) and `text_flags`."""
+        dim = self.packed.embeddings.shape[1]
+        offsets = pa.array(self.packed.offsets.numpy().astype(np.int32))
+        values = pa.array(self.packed.embeddings.to(torch.float16).numpy().ravel())
+        table = {
+            "text": pa.array(list(self.rows)),
+            "embeddings": pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(values, dim)),
+            "text_flags": pa.ListArray.from_arrays(offsets, pa.array(self.text_flags.numpy())),
+        }
+        tokens = List(List(Value("float16"), length=dim))
+        features = Features({"text": Value("string"), "embeddings": tokens, "text_flags": List(Value("bool"))})
+        return Dataset(pa.table(table, schema=features.arrow_schema))
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset) -> "TokenCache":
+        """Make a cache of such rows."""
+        columns = dataset.with_format("arrow")[:]
+        embeddings, flags = (columns[name].combine_chunks() for name in ("embeddings", "text_flags"))
+        dim = dataset.features["embeddings"].feature.length
+        values = np.array(embeddings.flatten().flatten()).reshape(-1, dim)
+        lengths = embeddings.value_lengths().to_pylist()
+        flat = torch.from_numpy(np.array(flags.flatten()))
+        return cls(
+            columns["text"].to_pylist(), list(torch.from_numpy(values).split(lengths)), list(flat.split(lengths))
+        )
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -63,6 +63,11 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         model = output[0] if isinstance(output, tuple) else output  # a tuple with `output_loading_info=True`
         if pretrained_model_name_or_path is not None:
             model.processor = DrDecrProcessor.load_if_there(pretrained_model_name_or_path, **source)
+            if model.processor is None and getattr(model, "_hf_peft_config_loaded", False):
+                # The folder of an adapter holds no processor: it is that of the model below.
+                below = next(iter(model.peft_config.values()))
+                source["revision"] = below.revision or "main"
+                model.processor = DrDecrProcessor.load_if_there(below.base_model_name_or_path, **source)
         return output
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]

@@ -1,5 +1,6 @@
 """Alignment, losses and the trainers of the stages."""
 
+from .adapters import AdaptersOffTeacher, LoraSettings, add_adapter, load_merged, push_adapter, use_adapter
 from .alignment import align_tokens
 from .arguments import (
     ContrastiveArguments,
@@ -18,18 +19,24 @@ from .losses import (
 from .stages import ContrastiveTrainer, RelevanceDistillationTrainer, RepresentationDistillationTrainer
 
 __all__ = [
+    "AdaptersOffTeacher",
     "ContrastiveArguments",
     "ContrastiveTrainer",
     "DistillationArguments",
     "DistillationTrainer",
+    "LoraSettings",
     "RelevanceDistillationArguments",
     "RelevanceDistillationTrainer",
     "RepresentationDistillationArguments",
     "RepresentationDistillationTrainer",
+    "add_adapter",
     "align_tokens",
     "aligned_token_mse",
     "candidate_cross_entropy",
     "english_anchor_mse",
     "in_batch_cross_entropy",
+    "load_merged",
+    "push_adapter",
     "relevance_kl",
+    "use_adapter",
 ]

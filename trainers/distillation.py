@@ -14,6 +14,7 @@ from drdecr.data.hub_errors import explain, explained
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
 
 from . import diagnostics
+from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
 from .losses import (
@@ -39,10 +40,11 @@ class DistillationTrainer(Trainer):
     student, are logged by name.
 
     Args:
-        model: the student.
+        model: the student, or the `PeftModel` around one (`trainers.adapters.add_adapter`).
         args: settings; the weights choose the terms. Default: the stage's own.
         teacher: the frozen teacher; None where the batches carry its scores and token embeddings. It stays out of
-            `self.model`, so that it is neither saved, nor optimised, nor wrapped.
+            `self.model`, so that it is neither saved, nor optimised, nor wrapped. `AdaptersOffTeacher` is the student's
+            own backbone.
         validate: called with the student at every evaluation; the figures it returns are logged as `eval_<name>`, and
             one of them may choose the best checkpoint.
         **kwargs: passed to `transformers.Trainer`.
@@ -60,7 +62,7 @@ class DistillationTrainer(Trainer):
         self,
         model: DrDecrModel,
         args: DistillationArguments | None = None,
-        teacher: DrDecrTeacher | None = None,
+        teacher: DrDecrTeacher | AdaptersOffTeacher | None = None,
         validate: Callable[[DrDecrModel], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -74,8 +76,8 @@ class DistillationTrainer(Trainer):
         self.label_names: list[str] = []
         self.can_return_loss = True
         self.validate = validate
-        self.teacher = teacher
-        if teacher is not None:
+        self.teacher: Any = teacher
+        if isinstance(teacher, nn.Module):
             self.teacher = self.accelerator.prepare_model(teacher.eval().requires_grad_(False), evaluation_mode=True)
         self._records = diagnostics.Records()
 
@@ -212,7 +214,7 @@ class DistillationTrainer(Trainer):
             )
         return scores * (self.args.score_scale / num_query_tokens.clamp(min=1))[:, None]
 
-    def _needs_teacher(self, term: str) -> nn.Module:
+    def _needs_teacher(self, term: str) -> Any:
         if self.teacher is None:
             raise ValueError(
                 f"{term}: the batch does not carry what the teacher says, and there is no teacher. Pass one."
@@ -225,7 +227,14 @@ class DistillationTrainer(Trainer):
         rate = self.args.projection_learning_rate
         if rate is None or any(group.get("name") == "projection" for group in optimizer.param_groups):
             return optimizer
-        projection = [p for name, p in self.model.named_parameters() if name.split(".")[-2:] == ["linear", "weight"]]
+        # Not by name: under an adapter the projection that is trained is a copy with another one.
+        student = self.accelerator.unwrap_model(self.model)
+        projection = [parameter for parameter in student.linear.parameters() if parameter.requires_grad]
+        if not projection:
+            raise ValueError(
+                "projection_learning_rate: the projection is frozen. Leave the setting out, or train the projection too "
+                "(`modules_to_save=['linear']` of an adapter)."
+            )
         chosen = {id(parameter) for parameter in projection}
         decay = 0.0
         for group in optimizer.param_groups:
@@ -311,7 +320,7 @@ def _first_places(keys: Tensor) -> Tensor:
     return (~is_repeated).nonzero()[:, 0]
 
 
-def _documents(model: nn.Module, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
+def _documents(model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
     """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""
     if "document_embeddings" in inputs:
         dtype = next(model.parameters()).dtype
@@ -322,7 +331,7 @@ def _documents(model: nn.Module, inputs: Batch, key: str = "document") -> tuple[
     return embeddings, inputs[key]["scoring_mask"]
 
 
-def _check_dimensions(model: DrDecrModel, teacher: DrDecrTeacher | None) -> None:
+def _check_dimensions(model: DrDecrModel, teacher: DrDecrTeacher | AdaptersOffTeacher | None) -> None:
     if teacher is not None and teacher.config.embedding_dim != model.config.embedding_dim:
         raise ValueError(
             f"Student and teacher must share one space, got embedding_dim {model.config.embedding_dim} and "

@@ -20,15 +20,21 @@ _HOMES = {
     "drdecr.retrieval": ("ExactIndex",),
     "drdecr.data.collators": ("DistillationCollator",),
     "drdecr.trainers": (
+        "AdaptersOffTeacher",
         "ContrastiveArguments",
         "ContrastiveTrainer",
         "DistillationArguments",
         "DistillationTrainer",
+        "LoraSettings",
         "RelevanceDistillationArguments",
         "RelevanceDistillationTrainer",
         "RepresentationDistillationArguments",
         "RepresentationDistillationTrainer",
+        "add_adapter",
         "align_tokens",
+        "load_merged",
+        "push_adapter",
+        "use_adapter",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | search | push | backbone`."""
+"""The command line: `drdecr demo | distil | train | evaluate | search | export-data | push | backbone`."""
 
 import logging
 from pathlib import Path
@@ -122,6 +122,32 @@ def search(
         for document_id, score in zip(ids, scores, strict=True):
             table.add_row(f"{score:.2f}", document_id, collection[document_id][:160])
         Console(markup=False).print(table)  # a passage may hold [brackets]
+
+
+@app.command("export-data", context_settings=EXTRA)
+def export_data(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe of one stage.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the dataset; left alone if it holds this recipe's export.")],
+    push: Annotated[str | None, typer.Option(help="Hub name of a dataset that it is pushed to, in one commit.")] = None,
+    private: Annotated[bool, typer.Option(help="Make a new dataset private.")] = False,
+    tokens: Annotated[
+        str, typer.Option(help="The teacher's tokens too: none, queries or all (passages too).")
+    ] = "none",
+    license: Annotated[str | None, typer.Option(help="Licence of the whole, for the card.")] = None,
+) -> None:
+    """Write a recipe's cleaned and annotated sets as parquet files with a data card, for `load_dataset` and other recipes.
+
+    `--key value` overrides the recipe as in `drdecr train`.
+    """
+    from drdecr.data.export import push_dataset
+
+    from .export import export_data
+    from .recipe import load_recipe
+
+    typer.echo(f"dataset: {export_data(load_recipe(recipe, context.args), folder, tokens, license)}")
+    if push:
+        typer.echo(f"pushed: {push}, revision {push_dataset(folder, push, private)}")
 
 
 @app.command()

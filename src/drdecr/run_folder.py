@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .recipe import Recipe
+from .recipe import Recipe, load_recipe
 
 PACKAGES = (
     "drdecr",
@@ -53,11 +53,19 @@ def is_done(recipe: Recipe) -> bool:
         if recipe.model_folder.exists():
             raise ValueError(f"{recipe.model_folder} exists and is no run of this recipe. Choose another `--output`.")
         return False
-    if written.read_text(encoding="utf-8") != recipe.as_yaml():
+    if not same_recipe(written, recipe):
         raise ValueError(
             f"{recipe.folder} holds a run of another recipe (see {written}). Choose another `--output`, or delete the folder."
         )
     return (recipe.folder / "run.json").exists()
+
+
+def same_recipe(written: Path, recipe: Recipe) -> bool:
+    """Tell whether a written recipe says the same, whatever settings there were when it was written."""
+    try:
+        return load_recipe(written) == recipe
+    except ValueError:
+        return False
 
 
 def start_run(recipe: Recipe) -> None:

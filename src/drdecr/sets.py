@@ -16,7 +16,7 @@ from drdecr.data.collators import DistillationCollator
 from drdecr.data.formats import read_texts
 from drdecr.data.mixture import MixedSet
 from drdecr.data.schema import QuestionSet
-from drdecr.data.sources import QUESTION_READERS, read_parallel, read_questions
+from drdecr.data.sources import QUESTION_READERS, read_candidates, read_parallel, read_questions, read_tokens
 from drdecr.data.token_cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel
 
@@ -34,12 +34,31 @@ class TrainingData:
         dev: rows cut off for the evaluation of the loss terms, by set; None without.
         collator: makes batches of them.
         counts: rows of each set, for the record.
+        cleaning: rows read, and dropped for which reason, of each set.
     """
 
     train: Any
     dev: dict[str, Dataset] | None
     collator: DistillationCollator
     counts: dict[str, int]
+    cleaning: dict[str, dict[str, int]]
+
+
+@dataclass
+class PreparedSets:
+    """A stage's rows before they are split and mixed.
+
+    Args:
+        rows: of each set, by its name in the recipe.
+        passages: `{document_id: text}` of all collections.
+        passage_cache: the reader's tokens of them, where they were needed.
+        cleaning: for each set how many rows were read, and how many went for which reason.
+    """
+
+    rows: dict[str, Dataset]
+    passages: dict[str, str]
+    passage_cache: TokenCache | None
+    cleaning: dict[str, dict[str, int]]
 
 
 def build_training_data(
@@ -56,34 +75,60 @@ def build_training_data(
         seed: of sampling and mixing.
     """
     settings = recipe.data
-    held_out = _held_out_texts([*settings.held_out, *recipe.validation])
-    questions = [read_questions(entry) for entry in settings.questions]
-    pools = [*questions, *(read_questions(entry) for entry in settings.pool)]
-    passages = {document_id: text for found in pools for document_id, text in found.passages.items()}
-    reader = teacher or student
-    passage_cache = _passage_cache(recipe, reader, passages)
-    sets: dict[str, Dataset] = {}
-    if settings.parallel:
-        rows = _cleaned(read_parallel(settings.parallel), held_out, "parallel")
-        sets["parallel"] = _with_english(
-            _limited(rows, settings.limits.get("parallel"), seed), settings.english_share, seed
-        )
-    if questions and passage_cache is not None:
-        rows = concatenate_datasets([_question_rows(found) for found in questions])
-        rows = _limited(_cleaned(rows, held_out, "questions"), settings.limits.get("questions"), seed)
-        sets["questions"] = add_negatives(rows, reader, passage_cache, settings.num_candidates, seed=seed)
-    if settings.unlabelled:
-        rows = _cleaned(read_parallel(settings.unlabelled), held_out, "unlabelled")
-        rows = _limited(rows, settings.limits.get("unlabelled"), seed)
-        rows = _with_english(rows, settings.english_share, seed)
-        sets["unlabelled"] = _candidates(recipe, rows, reader, passage_cache)
-    if not sets:
-        raise ValueError("data: expected at least one of `parallel`, `questions` and `unlabelled`, got none.")
-    collator = _collator(recipe, student, teacher, passages, passage_cache, sets)
-    parts = {name: cut_dev(rows, settings.dev_texts, seed) for name, rows in sets.items()}
+    prepared = prepare_sets(recipe, teacher or student, seed)
+    collator = _collator(recipe, student, teacher, prepared)
+    parts = {name: cut_dev(rows, settings.dev_texts, seed) for name, rows in prepared.rows.items()}
     dev = {name: part for name, (_, part) in parts.items() if len(part)} or None
     train = _mixed({name: part for name, (part, _) in parts.items()}, settings, num_batches, batch_size, seed)
-    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()})
+    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()}, prepared.cleaning)
+
+
+def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> PreparedSets:
+    """Read and clean every set of a recipe, and let the reader find and score candidates.
+
+    Args:
+        recipe: of the stage.
+        reader: the teacher, or the student where there is none; None where nothing asks for candidates.
+        seed: of sampling.
+    """
+    settings = recipe.data
+    held_out = _held_out_texts([*settings.held_out, *recipe.validation])
+    questions = [read_questions(entry) for entry in settings.questions]
+    annotated = [read_candidates(entry) for entry in settings.annotated]
+    pools = [*questions, *(read_questions(entry) for entry in settings.pool), *annotated]
+    passages = {document_id: text for found in pools for document_id, text in found.passages.items()}
+    passage_cache = _passage_cache(recipe, reader, passages)
+    sets: dict[str, Dataset] = {}
+    cleaning: dict[str, dict[str, int]] = {}
+
+    def cleaned(rows: Dataset, name: str) -> Dataset:
+        kept, cleaning[name] = _cleaned(rows, held_out, name)
+        return _limited(kept, settings.limits.get(name), seed)
+
+    if settings.parallel:
+        rows = cleaned(read_parallel(settings.parallel), "parallel")
+        sets["parallel"] = _with_english(rows, settings.english_share, seed)
+    if questions and passage_cache is not None and reader is not None:
+        rows = cleaned(concatenate_datasets([_question_rows(found) for found in questions]), "questions")
+        sets["questions"] = add_negatives(rows, reader, passage_cache, settings.num_candidates, seed=seed)
+    if settings.unlabelled:
+        rows = cleaned(read_parallel(settings.unlabelled), "unlabelled")
+        rows = _with_english(rows, settings.english_share, seed)
+        sets["unlabelled"] = _candidates(recipe, rows, reader, passage_cache)
+    if annotated:
+        sets["annotated"] = cleaned(concatenate_datasets([found.rows for found in annotated]), "annotated")
+    if not sets:
+        raise ValueError(
+            "data: expected at least one of `parallel`, `questions`, `unlabelled` and `annotated`, got none."
+        )
+    return PreparedSets(sets, passages, passage_cache, cleaning)
+
+
+def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset]) -> TokenCache:
+    """Let the teacher read every English text of the sets, each once."""
+    english = [text for rows in sets.values() for text in rows.unique("english")]
+    logger.info("Reading %d English questions and sentences with the teacher.", len(set(english)))
+    return TokenCache.of_queries(teacher, english)
 
 
 def cut_dev(rows: Dataset, num_texts: int, seed: int) -> tuple[Dataset, Dataset]:
@@ -116,11 +161,13 @@ def _question_rows(found: QuestionSet) -> Dataset:
     return rows.select_columns(["query_id", "query", "english", "language", "document_ids"])
 
 
-def _cleaned(rows: Dataset, held_out: list[str], name: str) -> Dataset:
-    kept = drop_leaks(drop_repeated(rows, name), held_out, name)
+def _cleaned(rows: Dataset, held_out: list[str], name: str) -> tuple[Dataset, dict[str, int]]:
+    once = drop_repeated(rows, name)
+    kept = drop_leaks(once, held_out, name)
     if not len(kept):
         raise ValueError(f"data.{name}: all {len(rows)} rows stand in a held-out set. Give others to learn from.")
-    return kept
+    counts = {"read": len(rows), "repeated": len(rows) - len(once), "held_out": len(once) - len(kept)}
+    return kept, {**counts, "kept": len(kept)}
 
 
 def _limited(rows: Dataset, limit: int | None, seed: int) -> Dataset:
@@ -135,17 +182,18 @@ def _with_english(rows: Dataset, share: float, seed: int) -> Dataset:
     return concatenate_datasets([rows, english])
 
 
-def _passage_cache(recipe: Recipe, reader: DrDecrModel, passages: Mapping[str, str]) -> TokenCache | None:
+def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str]) -> TokenCache | None:
     settings = recipe.data
-    if not passages or not (settings.questions or settings.unlabelled):
+    used = settings.questions or settings.unlabelled or (settings.cache_passages and not settings.passage_tokens)
+    if not passages or not used or reader is None:
         return None
     logger.info("Encoding %d passages with the %s.", len(passages), "teacher" if recipe.teacher else "student")
     return TokenCache.of_documents(reader, dict(passages))
 
 
-def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel, passages: TokenCache | None) -> Dataset:
+def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel | None, passages: TokenCache | None) -> Dataset:
     """Find candidates once a run: they are kept in its folder, so that a resumed run reads them."""
-    if passages is None:
+    if passages is None or teacher is None:
         raise ValueError("data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one.")
     folder = recipe.folder / "candidates"
     settings = recipe.data
@@ -176,24 +224,20 @@ def _mixed(sets: dict[str, Dataset], settings: DataSettings, num_batches: int, b
 
 
 def _collator(
-    recipe: Recipe,
-    student: DrDecrModel,
-    teacher: DrDecrModel | None,
-    passages: dict[str, str],
-    passage_cache: TokenCache | None,
-    sets: dict[str, Dataset],
+    recipe: Recipe, student: DrDecrModel, teacher: DrDecrModel | None, prepared: PreparedSets
 ) -> DistillationCollator:
     settings = recipe.data
-    query_cache = None
-    if teacher is not None and settings.cache_teacher:
-        english = [text for rows in sets.values() for text in rows.unique("english")]
-        logger.info("Reading %d English questions and sentences with the teacher.", len(set(english)))
-        query_cache = TokenCache.of_queries(teacher, english)
+    query_cache = read_tokens(settings.query_tokens) if settings.query_tokens else None
+    if query_cache is None and teacher is not None and settings.cache_teacher:
+        query_cache = read_english(teacher, prepared.rows)
+    document_cache = prepared.passage_cache if settings.cache_passages else None
+    if settings.passage_tokens:
+        document_cache = read_tokens(settings.passage_tokens)
     return DistillationCollator(
         student.processor,
-        passages=passages,
+        passages=prepared.passages,
         teacher_processor=teacher.processor if teacher is not None else None,
         query_cache=query_cache,
-        document_cache=passage_cache if settings.cache_passages else None,
+        document_cache=document_cache,
         anchor=bool(recipe.training.get("anchor_weight", 0.5 if recipe.stage == "representation" else 0.0)),
     )

@@ -15,6 +15,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from drdecr.data.hub_errors import HubError, explained
 from drdecr.data.offline_backbone import prepare_offline_backbone
@@ -24,17 +25,20 @@ from drdecr.evaluation.metrics import per_query_scores
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher
 from drdecr.retrieval import ExactIndex
 from drdecr.trainers import (
+    AdaptersOffTeacher,
     ContrastiveTrainer,
     DistillationArguments,
     DistillationTrainer,
     RelevanceDistillationTrainer,
     RepresentationDistillationTrainer,
+    add_adapter,
+    load_merged,
 )
 from drdecr.trainers.projection import initialise_projection
 
 from .hub import push_folder
 from .model_card import write_run_card
-from .recipe import ARGUMENTS, OFFLINE, Recipe
+from .recipe import ADAPTERS_OFF, ARGUMENTS, OFFLINE, Recipe
 from .run_folder import finish_run, is_done, start_run
 from .sets import build_training_data
 
@@ -82,10 +86,10 @@ def run_stage(recipe: Recipe) -> Path:
         logger.warning("Resuming from %s.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
-        save_model(trainer.accelerator.unwrap_model(trainer.model), recipe.model_folder)
+        save_trained(trainer.accelerator.unwrap_model(trainer.model), recipe)
         facts = {
             **start,
-            "rows": counts,
+            **counts,
             "steps": trainer.state.global_step,
             "batch_rows": trainer.args.train_batch_size
             * trainer.args.gradient_accumulation_steps
@@ -126,10 +130,16 @@ def push_run(recipe: Recipe, trainer: DistillationTrainer) -> None:
     logger.warning("Pushed to %s.", url)
 
 
-def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
-    """Build a stage's trainer, and count its rows."""
-    student = load_start(recipe)
-    teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype) if recipe.teacher else None
+def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
+    """Build a stage's trainer, and count its rows: those of each set, and how many went in cleaning."""
+    student: Any = load_start(recipe)
+    if recipe.lora is not None:
+        student = add_adapter(student, recipe.lora, recipe.revision)
+    teacher: Any = None
+    if recipe.teacher == ADAPTERS_OFF:
+        teacher = AdaptersOffTeacher(student)
+    elif recipe.teacher:
+        teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
     args = build_arguments(recipe)
     batches = max(args.max_steps, 0) * args.gradient_accumulation_steps * args.world_size
     data = build_training_data(recipe, student, teacher, batches, args.train_batch_size, args.seed)
@@ -142,7 +152,7 @@ def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
         eval_dataset=data.dev if args.eval_strategy != "no" else None,
         data_collator=data.collator,
     )
-    return trainer, data.counts
+    return trainer, {"rows": data.counts, "cleaning": data.cleaning}
 
 
 def build_arguments(recipe: Recipe) -> DistillationArguments:
@@ -164,14 +174,32 @@ def build_arguments(recipe: Recipe) -> DistillationArguments:
 
 
 def load_start(recipe: Recipe) -> DrDecrModel:
-    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe."""
+    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe.
+
+    An adapter is merged into its base.
+
+    Raises:
+        ValueError: with `lora`, for a start that is no checkpoint: an adapter needs a base that can be loaded again.
+    """
     source = recipe.resolve(recipe.start)
     if source == OFFLINE:
         source = str(prepare_offline_backbone())
     with explained(source):
         commit = commit_of(source, recipe.revision)
         hub: dict[str, Any] = {"revision": commit} if commit else {}
-        if "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]:
+        is_adapter = find_adapter_config_file(source, **hub) is not None
+        is_checkpoint = not is_adapter and "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]
+        if recipe.lora is not None and not is_checkpoint:
+            kind = "an adapter" if is_adapter else "an encoder without its projection"
+            cure = (
+                "Start from the merged `model` of its run"
+                if is_adapter
+                else "Run a stage `initialise` and start from it"
+            )
+            raise ValueError(f"lora: expected `start` to be a whole checkpoint, got {kind}, {source}. {cure}.")
+        if is_adapter:
+            return load_merged(source, **hub)
+        if is_checkpoint:
             return DrDecrModel.from_pretrained(source, **hub)
         config = DrDecrConfig.from_pretrained(source, embedding_dim=recipe.embedding_dim, **hub)
         model = DrDecrModel.from_pretrained(source, config=config, **hub)
@@ -191,7 +219,9 @@ def commit_of(source: str, revision: str | None = None) -> str | None:
     """Return the commit that a Hub name stands for now, so that all its files are of one state; None for a folder."""
     if os.path.isdir(source):
         return None
-    return extract_commit_hash(cached_file(source, "config.json", revision=revision), None)
+    missing: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    found = cached_file(source, "config.json", **missing) or cached_file(source, "adapter_config.json", **missing)
+    return extract_commit_hash(found, None)
 
 
 def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
@@ -200,8 +230,18 @@ def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
         return DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype))
 
 
-def save_model(model: DrDecrModel, folder: Path) -> None:
-    """Save a model whole or not at all."""
+def save_trained(student: Any, recipe: Recipe) -> None:
+    """Save what a run trained: its model, or its adapter and, if the recipe says so, the model with the adapter merged in."""
+    if recipe.lora is None:
+        save_model(student, recipe.model_folder)
+        return
+    save_model(student, recipe.adapter_folder)
+    if recipe.lora.merge:
+        save_model(student.merge_and_unload(), recipe.model_folder)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Save a model, or the adapters of one, whole or not at all."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:

@@ -50,7 +50,8 @@ def test_every_push_loads(strategy, hub, build, tiny_model, teacher, candidate_r
     during = assert_every_commit_loads(hub)
     assert bool(during) == (strategy != "end")
     trainer.push_to_hub()
-    assert assert_every_commit_loads(hub)[0] == "End of training"
+    # Where the last checkpoint was pushed in time, the end has nothing to add and makes no empty commit.
+    assert assert_every_commit_loads(hub)[0] in ("End of training", "Training in progress, step 4")
     assert torch.equal(DrDecrModel.from_pretrained(NAME).linear.weight, trainer.model.linear.weight)
     files = hub.files(NAME)
     folder = {"checkpoint": "last-checkpoint", "all_checkpoints": "checkpoint-2"}.get(strategy)

@@ -1,0 +1,150 @@
+"""Export a recipe's sets as a dataset: parallel text, n-way rows with teacher scores, evaluation sets, teacher tokens."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+
+from drdecr.data.export import write_dataset
+from drdecr.data.formats import locate
+from drdecr.data.schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QuestionSet
+from drdecr.data.sources import read_questions
+from drdecr.data.token_cache import TokenCache
+
+from .data_card import data_card
+from .recipe import ADAPTERS_OFF, Recipe
+from .run_folder import environment, is_done, same_recipe, start_run
+from .sets import cut_dev, prepare_sets, read_english
+
+logger = logging.getLogger(__name__)
+
+TOKENS = ("none", "queries", "all")
+SOURCES = ("parallel", "questions", "unlabelled", "annotated", "pool", "held_out")
+
+
+def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str | None = None) -> Path:
+    """Write a recipe's processed sets into a folder that `load_dataset` opens; leave it alone if it is there.
+
+    The configurations: `parallel`; `questions_candidates`, `unlabelled_candidates` and `annotated_candidates` with their
+    `passages`; for each validation set `evaluation_NAME` and `evaluation_NAME_passages`; `teacher_queries` and
+    `teacher_passages`. Rows for training have the splits `train` and `dev`, cut as a run of the recipe cuts them.
+
+    Args:
+        recipe: of a stage; its teacher finds and scores the candidates. Those of `unlabelled` are kept in the run's folder,
+            so that an interrupted export, or a training afterwards, does not search again.
+        folder: of the dataset.
+        tokens: also the teacher's token embeddings: of English texts (`queries`), of passages too (`all`); default `none`.
+            At 128 dimensions a question takes some 5 kB, a passage 40 kB.
+        license: of the whole, for the card; default: what the entries say `about` themselves, if they agree.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for an unknown kind of tokens, `initialise`, or a folder that holds something else.
+    """
+    if tokens not in TOKENS:
+        raise ValueError(f"tokens: expected one of {', '.join(TOKENS)}, got {tokens!r}.")
+    if recipe.stage == "initialise":
+        raise ValueError(
+            "stage: expected one that learns from data, got 'initialise'. Export the recipe of another stage."
+        )
+    if folder.exists():
+        if (folder / "recipe.yaml").exists() and same_recipe(folder / "recipe.yaml", recipe):
+            logger.warning("%s is exported already.", folder)
+            return folder
+        raise ValueError(f"{folder} exists and is no export of this recipe. Choose another folder, or delete it.")
+    seed = recipe.training.get("seed", 12345)
+    settings = recipe.data
+    scores = bool(settings.questions or settings.unlabelled)
+    if settings.unlabelled:
+        is_done(recipe)  # refuses the folder of another recipe's run: its candidates are not ours
+        start_run(recipe)
+    reader = _reader(recipe) if scores or tokens != "none" else None
+    prepared = prepare_sets(recipe, reader, seed)
+    configs: dict[str, dict[str, Dataset]] = {}
+    for name, rows in prepared.rows.items():
+        columns = PARALLEL_COLUMNS if name == "parallel" else CANDIDATE_COLUMNS
+        train, dev = cut_dev(rows, settings.dev_texts, seed)
+        parts = {"train": train, "dev": dev}
+        configs[name if name == "parallel" else f"{name}_candidates"] = {
+            split: part.select_columns(list(columns)) for split, part in parts.items()
+        }
+    if prepared.passages and set(prepared.rows) - {"parallel"}:
+        configs["passages"] = {"train": _passage_rows(prepared.passages)}
+    for entry in recipe.validation:
+        configs.update(_evaluation(read_questions(entry), set(configs)))
+    if reader is not None and tokens != "none":
+        configs["teacher_queries"] = {"train": read_english(reader, prepared.rows).to_dataset()}
+    if reader is not None and tokens == "all" and prepared.passages:
+        passage_cache = prepared.passage_cache or TokenCache.of_documents(reader, prepared.passages)
+        configs["teacher_passages"] = {"train": passage_cache.to_dataset()}
+    sources = {name: [_described(entry) for entry in getattr(settings, name)] for name in SOURCES}
+    sources["validation"] = [_described(entry) for entry in recipe.validation]
+    body, metadata = data_card(recipe, configs, sources, prepared.cleaning, environment(), seed, license)
+    write_dataset(folder, configs, body, metadata, recipe.as_yaml())
+    return folder
+
+
+def _reader(recipe: Recipe) -> Any:
+    """Load the teacher; without one, or where it is the start's backbone, the start."""
+    from .stage import load_start, load_teacher
+
+    if recipe.teacher and recipe.teacher != ADAPTERS_OFF:
+        return load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
+    return load_start(recipe)
+
+
+def _passage_rows(passages: Any) -> Dataset:
+    return Dataset.from_dict({"document_id": list(passages), "text": list(passages.values())})
+
+
+def _evaluation(found: QuestionSet, taken: set[str]) -> dict[str, dict[str, Dataset]]:
+    slug = "".join(letter if letter.isalnum() else "_" for letter in found.name.lower())
+    name = f"evaluation_{slug}".replace("__", "_")
+    if name in taken:
+        raise ValueError(f"validation: two sets are named {found.name!r}. Give each a `name` of its own.")
+    return {name: {"test": found.questions}, f"{name}_passages": {"test": _passage_rows(found.passages)}}
+
+
+def _described(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of an entry's source: its arguments, what it says about itself, and its revision."""
+    arguments = {key: value for key, value in entry.items() if key not in ("about", "format")}
+    facts: dict[str, Any] = {"format": entry["format"], "arguments": arguments, **(entry.get("about") or {})}
+    revision = _hub_revision(entry) if str(entry["format"]).startswith("hub") else _digest(entry)
+    return {**facts, "revision": revision} if revision else facts
+
+
+def _hub_revision(entry: dict[str, Any]) -> str | None:
+    if "$" in entry["name"] or Path(entry["name"]).exists():
+        return None
+    try:
+        return HfApi().dataset_info(entry["name"], revision=entry.get("revision")).sha
+    except (OSError, HTTPError):  # read from the cache, without the network: what the recipe says is all that is known
+        return entry.get("revision")
+
+
+def _digest(entry: dict[str, Any]) -> str | None:
+    """Return a digest of all files that an entry names, read in order."""
+    digest, count = hashlib.sha256(), 0
+    for path in _files(entry):
+        digest.update(path.read_bytes())
+        count += 1
+    return f"sha256 {digest.hexdigest()[:16]} of {count} file{'s' * (count > 1)}" if count else None
+
+
+def _files(entry: dict[str, Any]) -> Iterator[Path]:
+    languages = entry.get("languages") or []
+    names = list(languages.values()) if isinstance(languages, dict) else languages
+    for key in ("path", "english", "questions", "passages"):
+        if not isinstance(entry.get(key), str):
+            continue
+        paths = (
+            [entry[key].replace("{language}", name) for name in names] if "{language}" in entry[key] else [entry[key]]
+        )
+        yield from (locate(path) for path in paths)

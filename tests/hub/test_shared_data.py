@@ -1,0 +1,78 @@
+"""Data, the metric and adapters, pushed: read back by name, replaced whole, and refused where nobody could open them."""
+
+import evaluate
+import pytest
+import torch
+from datasets import Dataset, load_dataset
+from huggingface_hub import DatasetCard
+from peft import AutoPeftModelForFeatureExtraction, PeftModel
+from torch import nn
+from transformers import AutoModel
+
+from drdecr.data.export import push_dataset, write_dataset
+from drdecr.data.sources import read_parallel
+from drdecr.evaluation.metric_space import push_metric
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.trainers import LoraSettings, add_adapter, load_merged, push_adapter
+
+ROWS = [{"query": f"z {n}", "english": f"text {n}", "language": "xx"} for n in range(8)]
+TEXTS = ["what is the capital", "the sea"]
+
+
+def test_pushed_sets_are_read_by_name_streamed_and_by_column(hub, tmp_path):
+    parts = {"parallel": {"train": Dataset.from_list(ROWS[:6]), "dev": Dataset.from_list(ROWS[6:])}}
+    write_dataset(tmp_path / "set", parts, "# Text", {"license": "cc0-1.0"}, "stage: mixed\n")
+    revision = push_dataset(tmp_path / "set", "alice/set", private=True)
+    files = {"README.md", "recipe.yaml", *(f"parallel/{split}-00000-of-00001.parquet" for split in ("train", "dev"))}
+    assert hub.files("alice/set", kind="dataset") - {".gitattributes"} == files
+    assert load_dataset("alice/set", "parallel", split="dev").to_list() == ROWS[6:]
+    assert list(load_dataset("alice/set", "parallel", split="train", streaming=True)) == ROWS[:6]
+    some = load_dataset("alice/set", "parallel", split="train", columns=["english"])
+    assert some.to_list() == [{"english": row["english"]} for row in ROWS[:6]]
+    entry = {"format": "hub", "name": "alice/set", "config": "parallel", "revision": revision}
+    assert read_parallel([entry]).to_list() == ROWS[:6]
+    assert DatasetCard.load("alice/set").data.license == "cc0-1.0"
+    # A second push replaces the first: what is no longer there goes, in the same commit.
+    write_dataset(tmp_path / "other", {"parallel": {"train": Dataset.from_list(ROWS)}}, "# Text")
+    assert push_dataset(tmp_path / "other", "alice/set") != revision
+    assert hub.files("alice/set", kind="dataset") - {".gitattributes"} == files - {
+        "parallel/dev-00000-of-00001.parquet"
+    }
+    assert len(hub.api().list_repo_commits("alice/set", repo_type="dataset")) == 3  # made, pushed, pushed again
+    assert len(read_parallel([{**entry, "revision": None}])) == 8
+    assert len(read_parallel([entry])) == 6
+
+
+def test_the_metric_opens_from_its_space(hub, tmp_path, monkeypatch):
+    push_metric("alice/recall_at_k_tokens")
+    monkeypatch.setattr(evaluate.config, "HF_ENDPOINT", hub.address)
+    monkeypatch.setattr(evaluate.config, "HUB_EVALUATE_URL", hub.address + "/spaces/{path}/resolve/{revision}/{name}")
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", False)
+    metric = evaluate.load("alice/recall_at_k_tokens", cache_dir=str(tmp_path))
+    found = metric.compute(predictions=[["a king"], ["a sea"]], references=[["king"], ["river"]], tokenize=str.split)
+    assert found == {"R@2kt": 0.5, "R@5kt": 0.5, "num_questions": 2, "num_skipped": 0, "tokenizer": "split"}
+
+
+def test_a_pushed_adapter_opens_with_the_base_it_names(hub, tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "base")
+    DrDecrModel.from_pretrained(tmp_path / "base").push_to_hub("alice/base", private=True)
+    model = add_adapter(DrDecrModel.from_pretrained(tmp_path / "base"), LoraSettings(rank=2, dropout=0.0)).eval()
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.3)
+    with pytest.raises(ValueError, match="expected the Hub name"):
+        push_adapter(model, "alice/adapter")
+    push_adapter(model, "alice/adapter", base="alice/base", private=True)
+    assert "adapter_model.safetensors" in hub.files("alice/adapter")
+    assert not {"model.safetensors", "tokenizer.json"} & hub.files("alice/adapter")
+    opened = [
+        DrDecrModel.from_pretrained("alice/adapter"),
+        AutoModel.from_pretrained("alice/adapter", trust_remote_code=True),
+        AutoPeftModelForFeatureExtraction.from_pretrained("alice/adapter", trust_remote_code=True),
+        PeftModel.from_pretrained(DrDecrModel.from_pretrained("alice/base"), "alice/adapter"),
+        load_merged("alice/adapter"),
+    ]
+    expected = torch.cat(model.encode_queries(TEXTS))
+    for found in opened:
+        assert torch.allclose(torch.cat(found.encode_queries(TEXTS)), expected, atol=1e-5)

@@ -1,0 +1,230 @@
+"""LoRA adapters on a student: small weights beside a backbone that stays as it is, and that can be its own teacher.
+
+A `PeftModel` forwards every name that it does not know to the student inside it, so `encode_queries`,
+`encode_documents`, `score` and `processor` are there, and read with whatever adapter is on.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import Tensor, nn
+
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrOutput
+
+PROJECTION = "linear"
+TARGETS: dict[str, Any] = {
+    **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    "camembert": ["query", "value"],
+    "distilbert": ["q_lin", "v_lin"],
+    "modernbert": ["Wqkv"],
+    "mpnet": ["q", "v"],
+    "xlm": ["q_lin", "v_lin"],
+    "xlm-roberta-xl": ["query", "value"],
+}
+"""Layers that get an adapter, by the encoder's `model_type`: queries and values of attention, as in the LoRA paper."""
+
+
+@dataclass
+class LoraSettings:
+    """The `lora` block of a recipe.
+
+    Args:
+        rank: of each update (default 16; the paper's RoBERTa runs use 8).
+        alpha: the update is scaled by `alpha / rank` (default 32, twice the rank).
+        dropout: before each update, in training (default 0.05).
+        target_modules: names of the layers that get an adapter; default: chosen by the encoder's type (`TARGETS`).
+        merge: whether a run writes the merged model beside its adapter (default True).
+
+    Raises:
+        ValueError: for a rank or alpha that is not positive, or a dropout outside [0, 1).
+    """
+
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0.05
+    target_modules: list[str] | None = None
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1 or not self.alpha > 0:
+            raise ValueError(
+                f"lora: expected a positive whole rank and a positive alpha, got {self.rank!r}, {self.alpha!r}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora: expected a dropout from 0 to below 1, got {self.dropout!r}.")
+
+
+def add_adapter(model: DrDecrModel, settings: LoraSettings | None = None, revision: str | None = None) -> PeftModel:
+    """Freeze a student and lay a fresh adapter over it; the projection is trained with it, as a copy of its own.
+
+    Args:
+        model: the student; it is changed in place. Untrained, the adapter changes no output.
+        settings: default: those of `LoraSettings`.
+        revision: of the model, if it came from the Hub: the adapter only fits the weights that it was trained on.
+
+    Returns:
+        The student inside a `PeftModel`.
+
+    Raises:
+        ValueError: for an encoder whose layers are not known, without `target_modules`.
+    """
+    settings = settings or LoraSettings()
+    config = LoraConfig(
+        task_type="FEATURE_EXTRACTION",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules or _default_targets(model),
+        modules_to_save=[PROJECTION],
+    )
+    base = model.name_or_path
+    adapted = get_peft_model(model, config)
+    if os.path.isdir(base):  # a relative path would only be found from the folder that the training was started in
+        base, revision = os.path.abspath(base), None
+    name_base(adapted, base, revision)
+    return adapted
+
+
+class AdaptersOffTeacher:
+    """The student's own backbone as teacher: adapters and the projection's copy are off, so it never changes.
+
+    Takes the place of a `DrDecrTeacher`, for the memory of one model. It is no module: nothing of it is saved,
+    optimised, moved or wrapped a second time.
+
+    Args:
+        model: the student under training, inside its `PeftModel`.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        self.model = model
+        self.config, self.processor = model.config, model.processor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the backbone."""
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.model.device
+
+    def __call__(self, **inputs: Any) -> DrDecrOutput:
+        """Encode as a `DrDecrTeacher` does."""
+        with self._off():
+            return self.model(**inputs)
+
+    def encode_queries(self, texts: list[str], **kwargs: Any) -> list[Tensor]:
+        """Encode questions; as in `DrDecrModel`."""
+        with self._off():
+            return self.model.encode_queries(texts, **kwargs)
+
+    def encode_documents(self, texts: list[str], **kwargs: Any) -> list[Tensor]:
+        """Encode passages; as in `DrDecrModel`."""
+        with self._off():
+            return self.model.encode_documents(texts, **kwargs)
+
+    @contextmanager
+    def _off(self) -> Iterator[None]:
+        was_training = self.model.training
+        self.model.eval()  # a teacher with dropout teaches noise
+        try:
+            with torch.no_grad(), use_adapter(self.model, None):
+                yield
+        finally:
+            self.model.train(was_training)
+
+
+@contextmanager
+def use_adapter(model: PeftModel, name: str | None) -> Iterator[PeftModel]:
+    """Read with one of a model's adapters, then go back to the one before: an adapter a request.
+
+    The switch belongs to the model, not to the thread: serve one request at a time, or name the adapter of each row in
+    the forward call (`model(**batch, adapter_names=["fi", "__base__"])`).
+
+    Args:
+        model: with its adapters loaded (`PeftModel.from_pretrained(base, folder, adapter_name="fi")`, `load_adapter`).
+        name: the adapter's; None for the backbone alone.
+
+    Raises:
+        ValueError: for an adapter that is not loaded.
+    """
+    if name is not None and name not in model.peft_config:
+        raise ValueError(
+            f"adapter: expected one of {', '.join(model.peft_config)}, got {name!r}. Load it with `model.load_adapter`."
+        )
+    before, trainable = model.active_adapter, {id(weight) for weight in model.parameters() if weight.requires_grad}
+    try:
+        if name is None:
+            with model.disable_adapter():
+                yield model
+        else:
+            model.set_adapter(name)
+            yield model
+    finally:
+        if name is not None:
+            model.set_adapter(before)
+        for weight in model.parameters():  # peft makes an adapter trainable that is switched on
+            weight.requires_grad_(id(weight) in trainable)
+
+
+def load_merged(source: str, revision: str | None = None) -> DrDecrModel:
+    """Load an adapter's folder or repository and its base, as one ordinary model.
+
+    Args:
+        source: folder or Hub name of the adapter.
+        revision: of the adapter; that of the base is written in the adapter.
+    """
+    config = PeftConfig.from_pretrained(source, revision=revision)
+    model = DrDecrModel.from_pretrained(config.base_model_name_or_path, revision=config.revision or "main")
+    return PeftModel.from_pretrained(model, source, revision=revision).merge_and_unload()
+
+
+def name_base(model: PeftModel, base: str, revision: str | None = None) -> None:
+    """Say where the adapters' base is found, for whoever loads them: a Hub name and its revision, or a folder."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path, config.revision = base, revision
+
+
+def push_adapter(model: PeftModel, repo_id: str, base: str | None = None, **kwargs: Any) -> Any:
+    """Push a model's adapters to the Hub.
+
+    Args:
+        model: with its adapters; one that is named `default` stands at the root, others in folders of their names.
+        repo_id: where they go.
+        base: Hub name of the base, pushed before; default: where it was loaded from.
+        **kwargs: passed to `PeftModel.push_to_hub` (`private`, `token`, `commit_message`, `revision` ...).
+
+    Returns:
+        The commit.
+
+    Raises:
+        ValueError: if the base is a folder: nobody else could open the adapter.
+    """
+    if base is not None:
+        name_base(model, base)
+    named = next(iter(model.peft_config.values())).base_model_name_or_path
+    if not named or os.path.isabs(named) or os.path.isdir(named):
+        raise ValueError(
+            f"base: expected the Hub name of the model below the adapter, got {named!r}. Push that model first, then "
+            "name it: `push_adapter(model, repo_id, base='user/name')`."
+        )
+    return model.push_to_hub(repo_id, **kwargs)
+
+
+def _default_targets(model: DrDecrModel) -> Any:
+    kind = model.config.encoder_config.model_type
+    if kind in TARGETS:
+        return TARGETS[kind]
+    layers = {name.split(".")[-1] for name, layer in model.encoder.named_modules() if isinstance(layer, nn.Linear)}
+    raise ValueError(
+        f"lora: which layers of a {kind!r} encoder get an adapter is not known. Give `target_modules`; its linear layers "
+        f"are {', '.join(sorted(layers))}."
+    )
