@@ -53,9 +53,9 @@ def write_loader_files(folder: Any, processor: Any, projection: Tensor) -> None:
     folder, facts = Path(folder), _facts(processor)
     write_projection(folder / "1_Dense", projection)
     _write_json(folder / "modules.json", MODULES)
-    _write_json(folder / "config_sentence_transformers.json", _pylate_settings(processor, facts))
+    _write_json(folder / "config_sentence_transformers.json", pylate_settings(processor, facts))
     if _has_markers(processor):
-        _write_for_stanford(folder, _stanford_settings(processor, len(projection)))
+        _write_for_stanford(folder, stanford_settings(processor, len(projection)))
     else:
         (folder / "artifact.metadata").unlink(missing_ok=True)
         (folder / OUR_CONFIG).unlink(missing_ok=True)
@@ -170,8 +170,9 @@ def _stanford_limits(processor: Any, facts: _Facts) -> list[str]:
     return limits
 
 
-def _pylate_settings(processor: Any, facts: _Facts) -> dict[str, Any]:
+def pylate_settings(processor: Any, facts: _Facts | None = None) -> dict[str, Any]:
     """Return `config_sentence_transformers.json` of PyLate 1.6; `query_expansion` is read by sentence-transformers."""
+    facts = facts or _facts(processor)
     expands = processor.query_expansion == "mask" or processor.legacy_primeqa
     expansion = {
         "strategy": "fixed",
@@ -199,7 +200,7 @@ def _pylate_settings(processor: Any, facts: _Facts) -> dict[str, Any]:
     }
 
 
-def _stanford_settings(processor: Any, embedding_dim: int) -> dict[str, Any]:
+def stanford_settings(processor: Any, embedding_dim: int) -> dict[str, Any]:
     """Return `artifact.metadata`; its `..._token_id` are tokens, not ids."""
     return {
         "query_token_id": _token(processor, processor.query_marker),

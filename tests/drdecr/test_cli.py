@@ -12,7 +12,7 @@ from drdecr.cli import app, main
 from drdecr.demo import ask_fresh_process
 from drdecr.stage import run_stage
 
-COMMANDS = ("demo", "distil", "train", "evaluate", "search", "backbone")
+COMMANDS = ("demo", "distil", "train", "evaluate", "search", "convert", "backbone")
 
 
 @pytest.fixture
