@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_drdecr import DrDecrConfig
 from .encoding_drdecr import encode_texts, pad_embeddings
+from .loaders_drdecr import write_loader_files
 from .processing_drdecr import DrDecrProcessor
 from .scoring_drdecr import maxsim
 
@@ -71,12 +72,18 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         return output
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Save weights, configuration, modelling code and the processor, if there is one: a folder that loads alone."""
+        """Save weights, configuration, modelling code and the processor, if there is one: a folder that loads alone.
+
+        With a processor, sentence-transformers, PyLate and Stanford ColBERT open the folder as well; a warning names
+        the settings that they cannot express (`loader_limits`).
+        """
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None and kwargs.get("is_main_process", True):
             # The parent has pushed before these files exist, so they are pushed in their turn.
             hub = {key: kwargs[key] for key in ("push_to_hub", "repo_id", "token", "commit_message") if key in kwargs}
             self.processor.save_pretrained(os.fspath(save_directory), **hub)
+            weights = kwargs.get("state_dict") or self.state_dict()
+            write_loader_files(os.fspath(save_directory), self.processor, weights["linear.weight"])
 
 
 class DrDecrModel(DrDecrPreTrainedModel):

@@ -135,6 +135,24 @@ class DrDecrProcessor(ProcessorMixin):
         return None
 
     @property
+    def special_ids(self) -> tuple[list[int], list[int]]:
+        """Ids that the tokenizer puts before and after a text."""
+        return self._before, self._after
+
+    def is_punctuation_token(self, token_id: int) -> bool | None:
+        """Tell whether a token is punctuation whatever the text; None where it is a part of a character's bytes."""
+        self._is_punctuation(token_id, "")
+        return self._punctuation[token_id]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as they are saved.
+
+        They name the tokenizer as the class for those who may not run our code (sentence-transformers without
+        `trust_remote_code`): AutoProcessor refuses to open a folder whose only class is in it.
+        """
+        return {**super().to_dict(), "processor_class": "AutoTokenizer"}
+
+    @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors that the model takes."""
         return ["input_ids", "attention_mask", "scoring_mask", "text_mask"]

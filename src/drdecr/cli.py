@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | search | export-data | push | backbone`."""
+"""The command line: `drdecr demo | distil | train | evaluate | search | convert | export-data | push | backbone`."""
 
 import logging
 from pathlib import Path
@@ -162,6 +162,26 @@ def push(
     from .hub import push_folder
 
     typer.echo(push_folder(folder, repository, private, revision, tag))
+
+
+@app.command(name="convert")
+def convert_checkpoint(
+    source: Annotated[Path, typer.Argument(help="A .dnn file or a checkpoint folder; its format is found out.")],
+    destination: Annotated[Path, typer.Argument(help="Folder to write.")],
+    to: Annotated[str, typer.Option(help="drdecr, stanford, pylate or sentence-transformers.")] = "drdecr",
+    base: Annotated[str | None, typer.Option(help="Encoder of a .dnn: a folder or Hub name.")] = None,
+    embedding_dim: Annotated[int, typer.Option(help="Width of a bare encoder's new projection.", min=1)] = 128,
+    overwrite: Annotated[bool, typer.Option(help="Replace the destination.")] = False,
+) -> None:
+    """Convert a checkpoint from PrimeQA, Stanford ColBERT, PyLate, sentence-transformers or a bare encoder, or back.
+
+    Nothing of the source is executed: a pickle that holds more than tensors and plain values is refused.
+    """
+    from .convert import convert
+
+    for note in convert(source, destination, to, base, embedding_dim, overwrite):
+        typer.echo(f"note: {note}")
+    typer.echo(f"{to}: {destination}")
 
 
 @app.command()

@@ -12,7 +12,21 @@ from drdecr.cli import app, main
 from drdecr.demo import ask_fresh_process
 from drdecr.stage import run_stage
 
-COMMANDS = ("demo", "distil", "train", "evaluate", "search", "push", "backbone")
+COMMANDS = ("demo", "distil", "train", "evaluate", "search", "convert", "export-data", "push", "backbone")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`call(*words)` runs the command line as the console script does: exit code, output, errors."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["drdecr", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return (stopped.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture
