@@ -7,10 +7,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
-from drdecr.modeling_drdecr import DrDecrModel, maxsim, pad_embeddings
-from drdecr.retrieval import ExactIndex, Hits
+from drdecr.modeling_drdecr import DrDecrModel, maxsim_candidates, pad_embeddings
+from drdecr.retrieval import ExactIndex
 
 from .token_cache import TokenCache
+
+RANKINGS = ("maxsim", "mean")
+"""How the pool is ranked for candidates."""
 
 
 def retrieve_candidates(
@@ -20,7 +23,8 @@ def retrieve_candidates(
     num_candidates: int = 16,
     depth: int | None = None,
     batch_size: int = 64,
-    prefilter: int | None = None,
+    ranked_by: str = "maxsim",
+    query_tokens: TokenCache | None = None,
 ) -> Dataset:
     """Let the teacher find candidates for each question and say how relevant they are.
 
@@ -35,16 +39,16 @@ def retrieve_candidates(
         num_candidates: candidates a question (default 16).
         depth: how far down the ranking candidates are taken from; default: no further than needed.
         batch_size: queries a search step.
-        prefilter: score only this many passages a question, those with the nearest mean token; default: all of them. With
-            100 of 5,000 it takes a small part of the time, and what it misses are other negatives, not wrong ones: the
-            scores are exact.
+        ranked_by: `maxsim` (default) scores every passage; `mean` ranks by the cosine of mean tokens, in a small part of
+            the time, and scores only what it chooses: other candidates, no wrong scores.
+        query_tokens: the teacher's tokens of the English questions, if they are known already.
 
     Returns:
         The questions with the columns `document_ids`, `teacher_scores` (sums over query tokens) and
         `teacher_query_tokens`.
 
     Raises:
-        ValueError: for fewer than two candidates, or a pool or a prefilter smaller than `depth`.
+        ValueError: for fewer than two candidates, a pool smaller than `depth`, or an unknown ranking.
     """
     depth = max(depth or num_candidates, num_candidates)
     if num_candidates < 2 or depth > len(passages):
@@ -52,41 +56,54 @@ def retrieve_candidates(
             f"num_candidates: expected at least 2 and a depth of at most the pool's {len(passages)} passages, got "
             f"{num_candidates} and {depth}."
         )
-    if prefilter is not None and prefilter < depth:
-        raise ValueError(
-            f"candidate_prefilter: expected at least the depth of {depth} passages, got {prefilter}. Raise it, or leave "
-            "it out to score all passages."
-        )
+    if ranked_by not in RANKINGS:
+        raise ValueError(f"candidates_by: expected one of {', '.join(RANKINGS)}, got {ranked_by!r}.")
     english = list(dict.fromkeys(questions["english"]))
-    tokens = teacher.encode_queries(english, batch_size=batch_size)
-    if prefilter is None or prefilter >= len(passages):
-        hits = _index(passages, teacher).search(tokens, top_k=depth, batch_size=batch_size)
+    if query_tokens is None:
+        tokens = teacher.encode_queries(english, batch_size=batch_size)
     else:
-        hits = _search_nearest_means(tokens, passages, depth, prefilter)
+        tokens = [query_tokens.tokens(text) for text in english]
     ranks = candidate_ranks(num_candidates, depth)
-    found = {
-        text: ([names[rank] for rank in ranks], [scores[rank] for rank in ranks], len(query))
-        for text, names, scores, query in zip(english, hits.document_ids, hits.scores, tokens, strict=True)
-    }
+    if ranked_by == "mean":
+        names = [[row[rank] for rank in ranks] for row in _nearest_means(tokens, passages, depth)]
+        rows = _scored(tokens, names, passages, batch_size)
+    else:
+        hits = _index(passages, teacher).search(tokens, top_k=depth, batch_size=batch_size)
+        rows = [
+            ([names[rank] for rank in ranks], [scores[rank] for rank in ranks], len(query))
+            for names, scores, query in zip(hits.document_ids, hits.scores, tokens, strict=True)
+        ]
+    found = dict(zip(english, rows, strict=True))
     return _with_columns(questions, [found[text] for text in questions["english"]])
 
 
-@torch.no_grad()
-def _search_nearest_means(queries: list[Tensor], passages: TokenCache, depth: int, prefilter: int) -> Hits:
-    """Rank the `prefilter` passages whose mean token is nearest to the query's by their exact MaxSim."""
+def _nearest_means(queries: list[Tensor], passages: TokenCache, depth: int) -> list[list[str]]:
+    """Rank passages by the cosine of their mean token with the query's, the first `depth` of them."""
     names = list(passages.rows)
-    means = normalize(torch.stack([passages.tokens(name).float().mean(dim=0) for name in names]), dim=-1)
-    query_means = normalize(torch.stack([tokens.float().mean(dim=0) for tokens in queries]), dim=-1)
-    hits = Hits([], [])
-    for tokens, mean in zip(tqdm(queries, desc="finding candidates", disable=None), query_means, strict=True):
-        nearest = (means @ mean).topk(prefilter).indices.tolist()
-        documents, mask = pad_embeddings([passages.tokens(names[place]) for place in nearest])
-        own = torch.ones(1, len(tokens), dtype=torch.bool)
-        scores = maxsim(tokens[None].to(documents.dtype), documents, own, mask)[0]
-        best, order = scores.sort(descending=True, stable=True)
-        hits.document_ids.append([names[nearest[place]] for place in order[:depth].tolist()])
-        hits.scores.append(best[:depth].tolist())
-    return hits
+    means = torch.stack([normalize(passages.tokens(name).float().mean(dim=0), dim=0) for name in names])
+    query_means = torch.stack([normalize(tokens.float().mean(dim=0), dim=0) for tokens in queries])
+    nearest = [(part @ means.T).topk(depth, dim=1).indices.tolist() for part in query_means.split(1024)]
+    return [[names[place] for place in row] for rows in nearest for row in rows]
+
+
+@torch.no_grad()
+def _scored(
+    queries: list[Tensor], chosen: list[list[str]], passages: TokenCache, batch_size: int
+) -> list[tuple[list[str], list[float], int]]:
+    """Score each query's chosen passages exactly, best first, with the number of query tokens."""
+    rows: list[tuple[list[str], list[float], int]] = []
+    for start in tqdm(range(0, len(queries), batch_size), desc="scoring candidates", unit="batch", disable=None):
+        names = chosen[start : start + batch_size]
+        query, query_mask = pad_embeddings([tokens.float() for tokens in queries[start : start + batch_size]])
+        documents, mask, _ = passages.padded([name for row in names for name in row])
+        shape = (len(names), len(names[0]))
+        documents, mask = documents.float().unflatten(0, shape), mask.unflatten(0, shape)
+        best, order = maxsim_candidates(query, documents, query_mask, mask).sort(dim=1, descending=True, stable=True)
+        for row, scores, places, tokens in zip(
+            names, best.tolist(), order.tolist(), query_mask.sum(dim=1), strict=True
+        ):
+            rows.append(([row[place] for place in places], scores, int(tokens)))
+    return rows
 
 
 def candidate_ranks(num_candidates: int, depth: int) -> list[int]:

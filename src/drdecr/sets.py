@@ -52,12 +52,14 @@ class PreparedSets:
         rows: of each set, by its name in the recipe.
         passages: `{document_id: text}` of all collections.
         passage_cache: the reader's tokens of them, where they were needed.
+        query_cache: the teacher's tokens of English texts, where they were needed to find candidates.
         cleaning: for each set how many rows were read, and how many went for which reason.
     """
 
     rows: dict[str, Dataset]
     passages: dict[str, str]
     passage_cache: TokenCache | None
+    query_cache: TokenCache | None
     cleaning: dict[str, dict[str, int]]
 
 
@@ -100,6 +102,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
     cleaning: dict[str, dict[str, int]] = {}
+    query_cache: TokenCache | None = None
 
     def cleaned(rows: Dataset, name: str) -> Dataset:
         kept, cleaning[name] = _cleaned(rows, held_out, name)
@@ -114,14 +117,16 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     if settings.unlabelled:
         rows = cleaned(read_parallel(settings.unlabelled), "unlabelled")
         rows = _with_english(rows, settings.english_share, seed)
-        sets["unlabelled"] = _candidates(recipe, rows, reader, passage_cache)
+        if reader is not None and settings.cache_teacher and recipe.teacher:
+            query_cache = read_english(reader, {**sets, "unlabelled": rows})
+        sets["unlabelled"] = _candidates(recipe, rows, reader, passage_cache, query_cache)
     if annotated:
         sets["annotated"] = cleaned(concatenate_datasets([found.rows for found in annotated]), "annotated")
     if not sets:
         raise ValueError(
             "data: expected at least one of `parallel`, `questions`, `unlabelled` and `annotated`, got none."
         )
-    return PreparedSets(sets, passages, passage_cache, cleaning)
+    return PreparedSets(sets, passages, passage_cache, query_cache, cleaning)
 
 
 def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset]) -> TokenCache:
@@ -191,7 +196,13 @@ def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping
     return TokenCache.of_documents(reader, dict(passages))
 
 
-def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel | None, passages: TokenCache | None) -> Dataset:
+def _candidates(
+    recipe: Recipe,
+    rows: Dataset,
+    teacher: DrDecrModel | None,
+    passages: TokenCache | None,
+    query_tokens: TokenCache | None,
+) -> Dataset:
     """Find candidates once a run: they are kept in its folder, so that a resumed run reads them."""
     if passages is None or teacher is None:
         raise ValueError("data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one.")
@@ -206,7 +217,8 @@ def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel | None, pass
                 passages,
                 settings.num_candidates,
                 settings.candidate_depth,
-                prefilter=settings.candidate_prefilter,
+                ranked_by=settings.candidates_by,
+                query_tokens=query_tokens,
             )
             unfinished = folder.with_name(".candidates.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -216,7 +228,7 @@ def _candidates(recipe: Recipe, rows: Dataset, teacher: DrDecrModel | None, pass
 
 
 def _mixed(sets: dict[str, Dataset], settings: DataSettings, num_batches: int, batch_size: int, seed: int) -> Any:
-    if len(sets) == 1:
+    if len(sets) == 1 and not num_batches:  # epochs, which the Trainer shuffles
         return next(iter(sets.values()))
     one_pass = -(-sum(len(rows) for rows in sets.values()) // batch_size)
     lengths = {name: [len(text) for text in rows["query"]] for name, rows in sets.items()}
@@ -229,7 +241,10 @@ def _collator(
     settings = recipe.data
     query_cache = read_tokens(settings.query_tokens) if settings.query_tokens else None
     if query_cache is None and teacher is not None and settings.cache_teacher:
-        query_cache = read_english(teacher, prepared.rows)
+        query_cache = prepared.query_cache
+        english = {text for rows in prepared.rows.values() for text in rows.unique("english")}
+        if query_cache is None or not all(text in query_cache for text in english):
+            query_cache = read_english(teacher, prepared.rows)
     document_cache = prepared.passage_cache if settings.cache_passages else None
     if settings.passage_tokens:
         document_cache = read_tokens(settings.passage_tokens)

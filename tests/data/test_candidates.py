@@ -124,19 +124,28 @@ def test_a_small_collection_gives_what_it_has_and_too_small_a_one_is_refused(tin
             add_negatives(rows, tiny_model, cache, num_candidates)
 
 
-def test_a_prefilter_of_nearest_means_gives_exact_scores_of_what_it_keeps(tiny_model: DrDecrModel, cache: TokenCache):
-    found = retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, num_candidates=3, prefilter=8)
+def test_ranking_by_mean_tokens_gives_exact_scores_of_what_it_chooses(tiny_model: DrDecrModel, cache: TokenCache):
+    found = retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, num_candidates=4, depth=9, ranked_by="mean")
     means = {name: cache.tokens(name).float().mean(dim=0) for name in PASSAGES}
     for row in found:
-        query = tiny_model.encode_queries([row["english"]])[0].mean(dim=0)
-        cosine = {name: float(torch.cosine_similarity(query, mean, dim=0)) for name, mean in means.items()}
-        nearest = sorted(cosine, key=lambda name: -cosine[name])[:8]
+        query = tiny_model.encode_queries([row["english"]])[0]
+        cosine = {name: float(torch.cosine_similarity(query.mean(dim=0), mean, dim=0)) for name, mean in means.items()}
+        ranking = sorted(cosine, key=lambda name: -cosine[name])
         exact = dict(plain_ranking(tiny_model, row["english"]))
-        best = sorted((exact[name] for name in nearest), reverse=True)[:3]
-        assert row["teacher_scores"] == pytest.approx(best, abs=5e-3)
-        assert set(row["document_ids"]) <= set(nearest)
+        assert set(row["document_ids"]) == {ranking[rank] for rank in candidate_ranks(4, 9)}
+        assert row["teacher_scores"] == pytest.approx([exact[name] for name in row["document_ids"]], abs=5e-3)
+        assert row["teacher_scores"] == sorted(row["teacher_scores"], reverse=True)
+        assert row["teacher_query_tokens"] == len(query)
 
 
-def test_a_prefilter_below_the_depth_is_refused(tiny_model: DrDecrModel, cache: TokenCache):
-    with pytest.raises(ValueError, match="candidate_prefilter: expected at least the depth of 10 passages, got 9"):
-        retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, num_candidates=3, depth=10, prefilter=9)
+def test_tokens_that_are_known_are_not_encoded_again(tiny_model: DrDecrModel, cache: TokenCache, monkeypatch):
+    expected = retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, num_candidates=3)
+    known = TokenCache.of_queries(tiny_model, ENGLISH)
+    monkeypatch.setattr(DrDecrModel, "encode_queries", None)
+    found = retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, num_candidates=3, query_tokens=known)
+    assert found["teacher_scores"][:] == [pytest.approx(scores, abs=5e-3) for scores in expected["teacher_scores"]]
+
+
+def test_an_unknown_ranking_is_refused(tiny_model: DrDecrModel, cache: TokenCache):
+    with pytest.raises(ValueError, match="candidates_by: expected one of maxsim, mean, got 'bm25'"):
+        retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, ranked_by="bm25")
