@@ -170,7 +170,7 @@ def test_held_out_and_repeated_rows_are_dropped_and_counted(recipe_of, start, da
     settings = {"parallel": [data["parallel"]], "held_out": [held], "dev_texts": 0}
     recipe = recipe_of("a", stage="representation", start=start, data=settings, validation=[data["dev"]])
     with caplog.at_level(logging.WARNING):
-        built = build_training_data(recipe, load_start(recipe), None, 1, 4, seed=0)
+        built = build_training_data(recipe, load_start(recipe), None, 0, 4, seed=0)
     kept = set(built.train["english"])
     assert kept == {f"the king of {letter}" for letter in "bdefghijklmnopq"}
     assert built.counts == {"parallel": 15}
