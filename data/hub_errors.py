@@ -115,9 +115,9 @@ def _http_message(error: HfHubHTTPError, name: str | None) -> str | None:
     url = str(error.response.url)
     repository = name or _first(_REPOSITORY, url) or "the repository"
     status = error.response.status_code
-    if status == 401 and "authorization" not in error.response.request.headers:
-        return f"Not logged in to the Hub, which {repository} asks for: {LOG_IN}."
     if status == 401 and error.response.headers.get("X-Error-Code") != "RepoNotFound":
+        if "authorization" not in error.response.request.headers:
+            return f"Not logged in to the Hub, which {repository} asks for: {LOG_IN}."
         return f"The Hub does not accept your token. It may have expired or be mistyped: {LOG_IN} anew."
     if isinstance(error, GatedRepoError):
         return f"{repository} is gated. Ask for access on {constants.ENDPOINT}/{repository}, and {LOG_IN}."
