@@ -162,7 +162,7 @@ def _stanford_limits(processor: Any, facts: _Facts) -> list[str]:
         limits.append(f"{name}: score_special_tokens=False is unknown there; special tokens take part in MaxSim.")
     if not processor.skip_punctuation:
         limits.append(f"{name}: skip_punctuation=False makes version 0.2.22 fail on documents.")
-    elif _skipped_by_stanford(processor) != _skipped_ids(processor, facts):
+    elif _skipped_by_stanford(processor) != {token_id for token_id, skip in facts.punctuation.items() if skip}:
         limits.append(
             f"{name}: skip_punctuation=True knows the first token of each ASCII sign only; other signs take part in "
             "MaxSim, in documents."

@@ -3,6 +3,7 @@
 import inspect
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from .processing_drdecr import DrDecrProcessor
 from .scoring_drdecr import maxsim
 
 logger = logging.get_logger(__name__)
+
+HUB_ARGUMENTS = ("push_to_hub", "repo_id", "commit_message", "create_pr", "private", "revision", "token")
+"""Arguments of `save_pretrained` that concern its push."""
 
 
 @dataclass
@@ -77,13 +81,18 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         With a processor, sentence-transformers, PyLate and Stanford ColBERT open the folder as well; a warning names
         the settings that they cannot express (`loader_limits`).
         """
+        hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+        # Taken first: the parent empties the state that it is given.
+        projection = (kwargs.get("state_dict") or self.state_dict()).get("linear.weight")
         super().save_pretrained(save_directory, **kwargs)
-        if self.processor is not None and kwargs.get("is_main_process", True):
-            # The parent has pushed before these files exist, so they are pushed in their turn.
-            hub = {key: kwargs[key] for key in ("push_to_hub", "repo_id", "token", "commit_message") if key in kwargs}
-            self.processor.save_pretrained(os.fspath(save_directory), **hub)
-            weights = kwargs.get("state_dict") or self.state_dict()
-            write_loader_files(os.fspath(save_directory), self.processor, weights["linear.weight"])
+        if not kwargs.get("is_main_process", True):
+            return
+        if self.processor is not None:
+            self.processor.save_pretrained(os.fspath(save_directory))
+            if projection is not None:
+                write_loader_files(os.fspath(save_directory), self.processor, projection)
+        if hub.pop("push_to_hub", False):  # here and not by the parent, which pushes before the folder is whole
+            self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
 
 
 class DrDecrModel(DrDecrPreTrainedModel):

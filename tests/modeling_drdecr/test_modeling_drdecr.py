@@ -34,11 +34,17 @@ ENCODERS = {
 }
 TEXTS = ["what is the capital of france ?", "paris", "the king , in a city", ""]
 FILES = {
+    "1_Dense",
+    "artifact.metadata",
     "config.json",
     "configuration_drdecr.py",
+    "config.5.17.0.json",
+    "config_sentence_transformers.json",
     "encoding_drdecr.py",
+    "loaders_drdecr.py",
     "model.safetensors",
     "modeling_drdecr.py",
+    "modules.json",
     "processing_drdecr.py",
     "processor_config.json",
     "scoring_drdecr.py",
@@ -171,14 +177,14 @@ def test_a_saved_model_is_loaded_as_it_was(saved_as, opened_as, encoder_config, 
 def test_the_folder_holds_exactly_what_it_needs(model, tmp_path):
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == FILES
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["model_type"] == model.config.encoder_config.model_type
-    assert config["architectures"] == ["HF_ColBERT"]
+    plain, config = (json.loads((tmp_path / it).read_text()) for it in ("config.json", "config.5.17.0.json"))
+    assert plain["model_type"] == config["model_type"] == model.config.encoder_config.model_type
+    assert plain["architectures"] == config["architectures"] == ["HF_ColBERT"]
     assert config["auto_map"] == {
         "AutoConfig": "configuration_drdecr.DrDecrConfig",
         "AutoModel": "modeling_drdecr.DrDecrModel",
     }
-    assert config["drdecr"] == {"embedding_dim": 16}
+    assert plain["drdecr"] == config["drdecr"] == {"embedding_dim": 16}
 
 
 def test_keys_are_those_of_stanford_colbert(model):
@@ -214,14 +220,12 @@ def test_the_processor_stays_home_when_another_process_saves(tiny_model, tmp_pat
     assert not (tmp_path / "processor_config.json").exists()
 
 
-def test_a_push_while_saving_takes_the_processor_along(tiny_model, tmp_path, monkeypatch):
+def test_a_push_while_saving_takes_the_whole_folder(tiny_model, tmp_path, monkeypatch):
     calls = {}
-    monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda self, folder, **kwargs: None)
-    monkeypatch.setattr(
-        DrDecrProcessor, "save_pretrained", lambda self, folder, **kwargs: calls.update(kwargs, folder=folder)
-    )
-    tiny_model.save_pretrained(tmp_path, push_to_hub=True, repo_id="someone/student", max_shard_size="1GB")
-    assert calls == {"folder": tmp_path, "push_to_hub": True, "repo_id": "someone/student"}
+    monkeypatch.setattr(DrDecrModel, "push_to_hub", lambda self, repo_id, **kwargs: calls.update(kwargs, to=repo_id))
+    tiny_model.save_pretrained(tmp_path, push_to_hub=True, repo_id="someone/student", token="t", max_shard_size="1GB")
+    assert calls == {"to": "someone/student", "token": "t"}
+    assert {path.name for path in tmp_path.iterdir()} == FILES
 
 
 def test_a_folder_without_a_tokenizer_gives_a_model_without_a_processor(tiny_model, tmp_path):
