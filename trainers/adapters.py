@@ -184,7 +184,8 @@ def load_merged(source: str, revision: str | None = None) -> DrDecrModel:
     """
     config = PeftConfig.from_pretrained(source, revision=revision)
     model = DrDecrModel.from_pretrained(config.base_model_name_or_path, revision=config.revision or "main")
-    return PeftModel.from_pretrained(model, source, revision=revision).merge_and_unload()
+    merged = PeftModel.from_pretrained(model, source, revision=revision).merge_and_unload()
+    return merged.requires_grad_(True)  # peft has frozen it, and it is an ordinary model now
 
 
 def name_base(model: PeftModel, base: str, revision: str | None = None) -> None:
