@@ -19,7 +19,8 @@ from drdecr.retrieval import ExactIndex
 from .model_card import write_model_card
 from .recipe import Recipe, load_recipe, read_yaml
 from .run_folder import environment, write_text
-from .stage import MEASURE, build_index, load_teacher, run_stage, score_questions
+from .stage import build_index, load_teacher, run_stage, score_questions
+from .validation import MEASURE
 
 logger = logging.getLogger(__name__)
 

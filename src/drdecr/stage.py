@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from drdecr.data.offline_backbone import prepare_offline_backbone
 from drdecr.data.schema import QuestionSet
-from drdecr.data.sources import read_parallel, read_questions
+from drdecr.data.sources import read_parallel
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher
 from drdecr.retrieval import ExactIndex
@@ -31,6 +30,7 @@ from drdecr.trainers.projection import initialise_projection
 from .recipe import ARGUMENTS, OFFLINE, Recipe
 from .run_folder import finish_run, is_done, start_run
 from .sets import build_training_data
+from .validation import BEST, build_validation
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,6 @@ TRAINERS: dict[str, type[DistillationTrainer]] = {
     "relevance": RelevanceDistillationTrainer,
     "mixed": DistillationTrainer,
 }
-
-MEASURE = "RR@10"
-BEST = "mrr@10_avg"
 
 
 def run_stage(recipe: Recipe) -> Path:
@@ -162,28 +159,6 @@ def save_model(model: DrDecrModel, folder: Path) -> None:
     model.save_pretrained(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
-
-
-def build_validation(recipe: Recipe, teacher: DrDecrTeacher | None) -> Callable[[DrDecrModel], dict[str, float]]:
-    """Return a function that measures a student's MRR@10 on the validation sets, by language and on average.
-
-    A student that learns to search the teacher's index (`data.cache_passages`) is measured on that index.
-    """
-    sets = [read_questions(entry) for entry in recipe.validation]
-    fixed = [build_index(teacher, found) if recipe.data.cache_passages and teacher else None for found in sets]
-
-    def validate(model: DrDecrModel) -> dict[str, float]:
-        by_language: dict[str, list[float]] = {}
-        for found, kept in zip(sets, fixed, strict=True):
-            index = kept or build_index(model, found)
-            scores = score_questions(model, found, index)[MEASURE]
-            for query_id, score in scores.items():
-                by_language.setdefault(found.languages[query_id], []).append(score)
-        means = {code: sum(scores) / len(scores) for code, scores in sorted(by_language.items())}
-        figures = {f"mrr@10_{code}": mean for code, mean in means.items()}
-        return {**figures, BEST: sum(means.values()) / len(means)}
-
-    return validate
 
 
 def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:
