@@ -6,7 +6,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -65,14 +64,21 @@ def start_run(recipe: Recipe) -> None:
     write_text(recipe.folder / "recipe.yaml", recipe.as_yaml())
 
 
-def finish_run(recipe: Recipe, started: float, log: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write the log, the curves and, last, `run.json`: its presence says that the run is complete."""
+def finish_run(recipe: Recipe, seconds: float, log: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Write the log, the curves and, last, `run.json`: its presence says that the run is complete.
+
+    Args:
+        recipe: of the run.
+        seconds: that it took, in all its sessions.
+        log: lines of the trainer's log.
+        facts: what else `run.json` should say.
+    """
     from .curves import draw_curves
 
     write_text(recipe.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     if log:
         draw_curves(log, recipe.folder / "curves.png", title=recipe.folder.name)
-    content = {"stage": recipe.stage, **environment(), "seconds": round(time.time() - started, 1), **facts}
+    content = {"stage": recipe.stage, **environment(), "seconds": round(seconds, 1), **facts}
     write_text(recipe.folder / "run.json", json.dumps(content, indent=2) + "\n")
 
 

@@ -4,7 +4,6 @@ import logging
 import math
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from drdecr.trainers.projection import initialise_projection
 from .recipe import ARGUMENTS, OFFLINE, Recipe
 from .run_folder import finish_run, is_done, start_run
 from .sets import build_training_data
+from .stopwatch import Stopwatch
 from .validation import BEST, build_validation
 
 logger = logging.getLogger(__name__)
@@ -57,16 +57,17 @@ def run_stage(recipe: Recipe) -> Path:
     if is_done(recipe):
         logger.warning("%s is done already; its model is in %s.", recipe.folder, recipe.model_folder)
         return recipe.model_folder
-    started = time.time()
     start_run(recipe)
+    checkpoints = recipe.folder / "checkpoints"
+    stopwatch = Stopwatch(checkpoints / "seconds.json")
     set_seed(recipe.training.get("seed", 12345))
     if recipe.stage == "initialise":
         model = load_start(recipe)
         save_model(model, recipe.model_folder)
-        finish_run(recipe, started, [], {})
+        finish_run(recipe, stopwatch.seconds, [], {})
         return recipe.model_folder
     trainer, counts = build_trainer(recipe)
-    checkpoints = recipe.folder / "checkpoints"
+    trainer.add_callback(stopwatch)
     checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if checkpoint is not None:
         logger.warning("Resuming from %s.", checkpoint)
@@ -83,7 +84,7 @@ def run_stage(recipe: Recipe) -> Path:
             "seed": trainer.args.seed,
             "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
         }
-        finish_run(recipe, started, trainer.state.log_history, facts)
+        finish_run(recipe, stopwatch.seconds, trainer.state.log_history, facts)
         shutil.rmtree(checkpoints, ignore_errors=True)  # the best one is in `model` now
     trainer.accelerator.wait_for_everyone()
     return recipe.model_folder

@@ -133,6 +133,30 @@ def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, rec
     assert not (recipe.folder / "checkpoints").exists()
 
 
+def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, data, monkeypatch):
+    monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
+    clock = [0.0]
+    monkeypatch.setattr("drdecr.stopwatch.monotonic", lambda: clock[0])
+    recipe = recipe_of(
+        "killed", stage="contrastive", start=start, data=candidates(data), training={"max_steps": 4, "save_steps": 2}
+    )
+    step, dies_at = Trainer.training_step, [3]
+
+    def slow(*args, **kwargs):
+        dies_at[0] -= 1
+        if dies_at[0] == 0:
+            raise Killed
+        clock[0] += 100.0
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", slow)
+    with pytest.raises(Killed):
+        run_stage(recipe)
+    clock[0] = 5000.0  # what passes between the sessions is not the run's
+    run_stage(recipe)
+    assert json.loads((recipe.folder / "run.json").read_text())["seconds"] == 400.0
+
+
 def test_an_interrupted_save_leaves_the_old_model(tiny_model, tmp_path, monkeypatch):
     save_model(tiny_model, tmp_path / "model")
     before = weights(tmp_path / "model")
