@@ -26,6 +26,7 @@ from drdecr.trainers import (
 )
 from drdecr.trainers.projection import initialise_projection
 
+from .processes import check_processes, is_main_process
 from .recipe import ARGUMENTS, OFFLINE, Recipe
 from .run_folder import finish_run, is_done, start_run
 from .sets import build_training_data
@@ -57,16 +58,19 @@ def run_stage(recipe: Recipe) -> Path:
     if is_done(recipe):
         logger.warning("%s is done already; its model is in %s.", recipe.folder, recipe.model_folder)
         return recipe.model_folder
-    start_run(recipe)
+    args = build_arguments(recipe) if recipe.stage != "initialise" else None  # sets the process group up
+    check_processes(args.world_size if args else None)
+    if is_main_process():
+        start_run(recipe)
     checkpoints = recipe.folder / "checkpoints"
     stopwatch = Stopwatch(checkpoints / "seconds.json")
     set_seed(recipe.training.get("seed", 12345))
-    if recipe.stage == "initialise":
-        model = load_start(recipe)
-        save_model(model, recipe.model_folder)
-        finish_run(recipe, stopwatch.seconds, [], {})
+    if args is None:
+        if is_main_process():
+            save_model(load_start(recipe), recipe.model_folder)
+            finish_run(recipe, stopwatch.seconds, [], {})
         return recipe.model_folder
-    trainer, counts = build_trainer(recipe)
+    trainer, counts = build_trainer(recipe, args)
     trainer.add_callback(stopwatch)
     checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if checkpoint is not None:
@@ -77,11 +81,9 @@ def run_stage(recipe: Recipe) -> Path:
         facts = {
             "rows": counts,
             "steps": trainer.state.global_step,
-            "batch_rows": trainer.args.train_batch_size
-            * trainer.args.gradient_accumulation_steps
-            * trainer.args.world_size,
-            "processes": trainer.args.world_size,
-            "seed": trainer.args.seed,
+            "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "processes": args.world_size,
+            "seed": args.seed,
             "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
         }
         finish_run(recipe, stopwatch.seconds, trainer.state.log_history, facts)
@@ -90,11 +92,10 @@ def run_stage(recipe: Recipe) -> Path:
     return recipe.model_folder
 
 
-def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, int]]:
+def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[DistillationTrainer, dict[str, int]]:
     """Build a stage's trainer, and count its rows."""
     student = load_start(recipe)
     teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype) if recipe.teacher else None
-    args = build_arguments(recipe)
     batches = max(args.max_steps, 0) * args.gradient_accumulation_steps * args.world_size
     data = build_training_data(recipe, student, teacher, batches, args.train_batch_size, args.seed)
     trainer = TRAINERS[recipe.stage](
