@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .errors import SHOWN, in_one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -153,8 +154,8 @@ def main() -> None:
 
     try:
         app()
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except SHOWN as error:
         if "--verbose" in sys.argv:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, style="red")
+        Console(stderr=True, soft_wrap=True).print(in_one_line(error), markup=False, style="red")
         sys.exit(1)

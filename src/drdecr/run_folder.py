@@ -1,6 +1,7 @@
 """What a run leaves behind beside its model: the resolved recipe, where it ran, its log and its curves."""
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 
-from .recipe import Recipe
+from .recipe import Recipe, load_recipe
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = (
     "drdecr",
@@ -52,11 +55,36 @@ def is_done(recipe: Recipe) -> bool:
         if recipe.model_folder.exists():
             raise ValueError(f"{recipe.model_folder} exists and is no run of this recipe. Choose another `--output`.")
         return False
-    if written.read_text(encoding="utf-8") != recipe.as_yaml():
+    try:
+        others = recipe.differences(load_recipe(written))  # not by its text: it may be older than a setting
+    except ValueError as error:
+        others = [str(error)]  # a setting that this version does not know
+    if others and _holds_work(recipe.folder):
         raise ValueError(
-            f"{recipe.folder} holds a run of another recipe (see {written}). Choose another `--output`, or delete the folder."
+            f"{recipe.folder} holds a run of another recipe (see {written}; what differs: {', '.join(others[:5])}). "
+            "Choose another `--output`, or delete the folder."
         )
     return (recipe.folder / "run.json").exists()
+
+
+def _holds_work(folder: Path) -> bool:
+    """Tell whether anything would be lost or mixed up: a run that stopped at a mistake in its recipe leaves nothing."""
+    return any(
+        next(folder.glob(name), None) for name in ("run.json", "model", "candidates", "checkpoints/checkpoint-*")
+    )
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the newest whole checkpoint: `trainer_state.json` is written last, so one without it was interrupted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            logger.warning("%s was not written to its end and is left out.", path)
+        else:
+            return str(path)
+    return None
 
 
 def start_run(recipe: Recipe) -> None:

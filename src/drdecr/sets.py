@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets, load_from_disk
 
 from drdecr.data.candidates import add_negatives, retrieve_candidates
-from drdecr.data.cleaning import drop_leaks, drop_repeated
+from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.formats import read_texts
 from drdecr.data.mixture import MixedSet
@@ -34,12 +34,14 @@ class TrainingData:
         dev: rows cut off for the evaluation of the loss terms, by set; None without.
         collator: makes batches of them.
         counts: rows of each set, for the record.
+        dropped: rows of each set that stood in a held-out set, for the record.
     """
 
     train: Any
     dev: dict[str, Dataset] | None
     collator: DistillationCollator
     counts: dict[str, int]
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 def build_training_data(
@@ -56,47 +58,72 @@ def build_training_data(
         seed: of sampling and mixing.
     """
     settings = recipe.data
-    held_out = _held_out_texts([*settings.held_out, *recipe.validation])
+    held_out = held_out_texts(recipe)
     questions = [read_questions(entry) for entry in settings.questions]
     pools = [*questions, *(read_questions(entry) for entry in settings.pool)]
     passages = {document_id: text for found in pools for document_id, text in found.passages.items()}
     reader = teacher or student
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
+    dropped: dict[str, int] = {}
     if settings.parallel:
-        rows = _cleaned(read_parallel(settings.parallel), held_out, "parallel")
+        rows = _cleaned(read_parallel(settings.parallel), held_out, "parallel", dropped)
         sets["parallel"] = _with_english(
             _limited(rows, settings.limits.get("parallel"), seed), settings.english_share, seed
         )
     if questions and passage_cache is not None:
         rows = concatenate_datasets([_question_rows(found) for found in questions])
-        rows = _limited(_cleaned(rows, held_out, "questions"), settings.limits.get("questions"), seed)
+        rows = _limited(_cleaned(rows, held_out, "questions", dropped), settings.limits.get("questions"), seed)
         sets["questions"] = add_negatives(rows, reader, passage_cache, settings.num_candidates, seed=seed)
     if settings.unlabelled:
-        rows = _cleaned(read_parallel(settings.unlabelled), held_out, "unlabelled")
+        rows = _cleaned(read_parallel(settings.unlabelled), held_out, "unlabelled", dropped)
         rows = _limited(rows, settings.limits.get("unlabelled"), seed)
         rows = _with_english(rows, settings.english_share, seed)
         sets["unlabelled"] = _candidates(recipe, rows, reader, passage_cache)
     if not sets:
         raise ValueError("data: expected at least one of `parallel`, `questions` and `unlabelled`, got none.")
     collator = _collator(recipe, student, teacher, passages, passage_cache, sets)
-    parts = {name: cut_dev(rows, settings.dev_texts, seed) for name, rows in sets.items()}
+    parts = cut_dev(sets, settings.dev_texts, seed)
     dev = {name: part for name, (_, part) in parts.items() if len(part)} or None
     train = _mixed({name: part for name, (part, _) in parts.items()}, settings, num_batches, batch_size, seed)
-    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()})
+    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()}, dropped)
 
 
-def cut_dev(rows: Dataset, num_texts: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Cut rows off for evaluation, by their English text, so that no translation of a dev row is trained on."""
-    texts = sorted(rows.unique("english"))
-    num_texts = min(num_texts, len(texts) // 5)
-    chosen = set(np.random.default_rng(seed).permutation(np.array(texts, dtype=object))[:num_texts].tolist())
-    is_dev = [text in chosen for text in rows["english"]]
-    train = [index for index, held in enumerate(is_dev) if not held]
-    return rows.select(train), rows.select([index for index, held in enumerate(is_dev) if held])
+def cut_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str, tuple[Dataset, Dataset]]:
+    """Cut rows off for evaluation by their English text: a text is of dev in every set and translation, or in none.
+
+    Args:
+        sets: rows with `english`, by name.
+        num_texts: how many texts a set gives at most; never more than a fifth of its own.
+        seed: of the choice.
+
+    Returns:
+        Training and dev rows of each set.
+    """
+    keys = {name: [normalised(text) for text in rows["english"]] for name, rows in sets.items()}
+    room = {name: min(num_texts, len(set(found)) // 5) for name, found in keys.items()}
+    homes: dict[str, list[str]] = {}
+    for name, found in keys.items():
+        for key in set(found):
+            homes.setdefault(key, []).append(name)
+    chosen: set[str] = set()
+    texts = sorted({text for rows in sets.values() for text in rows.unique("english")})
+    for text in np.random.default_rng(seed).permutation(np.array(texts, dtype=object)).tolist():
+        key = normalised(text)
+        if key not in chosen and all(room[name] for name in homes[key]):
+            chosen.add(key)
+            for name in homes[key]:
+                room[name] -= 1
+    parts = {}
+    for name, rows in sets.items():
+        is_dev = np.array([key in chosen for key in keys[name]], dtype=bool)
+        parts[name] = (rows.select(np.flatnonzero(~is_dev)), rows.select(np.flatnonzero(is_dev)))
+    return parts
 
 
-def _held_out_texts(entries: list[dict[str, Any]]) -> list[str]:
+def held_out_texts(recipe: Recipe) -> list[str]:
+    """Return the questions, and their English, of what a recipe is measured on or told to hold out."""
+    entries = [*recipe.data.held_out, *recipe.validation]
     texts: list[str] = []
     for entry in entries:
         if entry.get("format") == "texts":
@@ -115,8 +142,11 @@ def _question_rows(found: QuestionSet) -> Dataset:
     return rows.select_columns(["query_id", "query", "english", "language", "document_ids"])
 
 
-def _cleaned(rows: Dataset, held_out: list[str], name: str) -> Dataset:
-    kept = drop_leaks(drop_repeated(rows, name), held_out, name)
+def _cleaned(rows: Dataset, held_out: list[str], name: str, dropped: dict[str, int]) -> Dataset:
+    """Drop repeated and held-out rows; how many were held out is noted in `dropped`."""
+    once = drop_repeated(rows, name)
+    kept = drop_leaks(once, held_out, name)
+    dropped[name] = len(once) - len(kept)
     if not len(kept):
         raise ValueError(f"data.{name}: all {len(rows)} rows stand in a held-out set. Give others to learn from.")
     return kept

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
+from drdecr.data.cleaning import drop_leaks
 from drdecr.data.offline_backbone import prepare_offline_backbone
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_parallel
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher
+from drdecr.modeling_drdecr.configuration_drdecr import encoder_settings
 from drdecr.retrieval import ExactIndex
 from drdecr.trainers import (
     ContrastiveTrainer,
@@ -27,9 +28,10 @@ from drdecr.trainers import (
 from drdecr.trainers.projection import initialise_projection
 
 from .processes import check_processes, is_main_process
-from .recipe import ARGUMENTS, OFFLINE, Recipe
-from .run_folder import finish_run, is_done, start_run
-from .sets import build_training_data
+from .recipe import ARGUMENTS, EMBEDDING_DIM, OFFLINE, PROJECTION, Recipe
+from .run_folder import finish_run, is_done, last_checkpoint, start_run
+from .sets import TrainingData, build_training_data, held_out_texts
+from .settings import known_keys
 from .stopwatch import Stopwatch
 from .validation import BEST, build_validation
 
@@ -70,16 +72,17 @@ def run_stage(recipe: Recipe) -> Path:
             save_model(load_start(recipe), recipe.model_folder)
             finish_run(recipe, stopwatch.seconds, [], {})
         return recipe.model_folder
-    trainer, counts = build_trainer(recipe, args)
+    trainer, data = build_trainer(recipe, args)
     trainer.add_callback(stopwatch)
-    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    checkpoint = last_checkpoint(checkpoints)
     if checkpoint is not None:
         logger.warning("Resuming from %s.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         save_model(trainer.accelerator.unwrap_model(trainer.model), recipe.model_folder)
         facts = {
-            "rows": counts,
+            "rows": data.counts,
+            "rows_held_out": data.dropped,
             "steps": trainer.state.global_step,
             "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             "processes": args.world_size,
@@ -92,8 +95,11 @@ def run_stage(recipe: Recipe) -> Path:
     return recipe.model_folder
 
 
-def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[DistillationTrainer, dict[str, int]]:
-    """Build a stage's trainer, and count its rows."""
+def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[DistillationTrainer, TrainingData]:
+    """Build a stage's trainer and its rows."""
+    taught = sorted({"relevance_kl", "aligned_tokens", "english_anchor"} & set(args.term_weights))
+    if taught and not recipe.teacher:
+        raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
     student = load_start(recipe)
     teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype) if recipe.teacher else None
     batches = max(args.max_steps, 0) * args.gradient_accumulation_steps * args.world_size
@@ -107,7 +113,7 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
         eval_dataset=data.dev if args.eval_strategy != "no" else None,
         data_collator=data.collator,
     )
-    return trainer, data.counts
+    return trainer, data
 
 
 def build_arguments(recipe: Recipe) -> DistillationArguments:
@@ -133,20 +139,50 @@ def load_start(recipe: Recipe) -> DrDecrModel:
     if source == OFFLINE:
         source = str(prepare_offline_backbone())
     hub: dict[str, Any] = {"revision": recipe.revision} if recipe.revision and not os.path.isdir(source) else {}
-    if "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]:
-        return DrDecrModel.from_pretrained(source, **hub)
-    config = DrDecrConfig.from_pretrained(source, embedding_dim=recipe.embedding_dim, **hub)
+    found = DrDecrConfig.get_config_dict(source, **hub)[0]
+    kind = (found.get("encoder_config") or {}).get("model_type", "xlm-roberta")
+    known_keys(recipe.encoder, sorted(encoder_settings(kind)), "encoder")
+    if "embedding_dim" in found:
+        model = DrDecrModel.from_pretrained(source, **hub, **recipe.encoder)
+        check_checkpoint(recipe, model)
+        return model
+    width = EMBEDDING_DIM if recipe.embedding_dim is None else recipe.embedding_dim
+    config = DrDecrConfig.from_pretrained(source, embedding_dim=width, **hub, **recipe.encoder)
     model = DrDecrModel.from_pretrained(source, config=config, **hub)
     model.processor = DrDecrProcessor(model.processor.tokenizer, **recipe.processor)
     texts: dict[str, list[str]] = {}
     if recipe.projection_text:
-        rows = read_parallel(recipe.projection_text)
+        rows = drop_leaks(read_parallel(recipe.projection_text), held_out_texts(recipe), "projection_text")
         for code, text in zip(rows["language"], rows["query"], strict=True):
             texts.setdefault(code, []).append(text)
         texts["en"] = list(rows.unique("english"))
         texts = {code: found[: recipe.projection_texts] for code, found in texts.items()}
-    initialise_projection(model, model.processor, texts, recipe.projection)
+    initialise_projection(model, model.processor, texts, recipe.projection or PROJECTION)
     return model
+
+
+def check_checkpoint(recipe: Recipe, model: DrDecrModel) -> None:
+    """Check that a recipe does not ask for another processor or projection than the checkpoint that it starts from has.
+
+    Raises:
+        ValueError: naming the setting: it would have no effect.
+    """
+    for key in ("projection", "projection_text"):
+        if getattr(recipe, key):
+            raise ValueError(
+                f"{key}: expected none for the start {recipe.start!r}, which is a checkpoint with a projection of its own. "
+                "Leave it out, or start from a bare encoder."
+            )
+    has = {"embedding_dim": model.config.embedding_dim}
+    wants = {"embedding_dim": recipe.embedding_dim} if recipe.embedding_dim is not None else {}
+    for key, value in recipe.processor.items():
+        wants[f"processor.{key}"], has[f"processor.{key}"] = value, getattr(model.processor, key, None)
+    for key, value in wants.items():
+        if value != has[key]:
+            raise ValueError(
+                f"{key}: expected {has[key]!r}, what the start {recipe.start!r} was made with, got {value!r}. Leave it out, "
+                "or start from a bare encoder."
+            )
 
 
 def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:

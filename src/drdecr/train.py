@@ -3,12 +3,10 @@
 import logging
 import sys
 
+from .errors import SHOWN, in_one_line
 from .processes import is_main_process, shut_down
 from .recipe import load_recipe
 from .stage import run_stage
-
-ERRORS = (ValueError, OSError, ImportError, RuntimeError)
-"""What names its cure and is shown as one line; anything else is a mistake of this package, with its traceback."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,8 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         run_stage(load_recipe(arguments[0], arguments[1:]))
-    except ERRORS as error:
-        sys.stderr.write(f"error: {error}\n")
+    except SHOWN as error:
+        sys.stderr.write(in_one_line(error) + "\n")
         sys.exit(1)
     finally:
         shut_down()
