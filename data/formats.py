@@ -8,8 +8,9 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from datasets import Dataset, load_dataset
 
@@ -177,8 +178,13 @@ def read_qed(path: str, name: str = "qed") -> QuestionSet:
 
 def read_clapnq(path: str, name: str = "clapnq") -> QuestionSet:
     """Read CLAP NQ: questions of Natural Questions with their Wikipedia passage, English."""
-    records = [_has(record, ("input", "passages"), path, number) for number, record in _records(locate(path))]
-    pairs = [(record["input"], record["passages"][0]["title"], record["passages"][0]["text"]) for record in records]
+    pairs = []
+    for number, record in _records(locate(path)):
+        found = _has(record, ("input", "passages"), path, number)["passages"]
+        if not isinstance(found, list) or not found:
+            raise ValueError(f"{path}, line {number}: expected a list of passages, got {found!r}. Drop the line.")
+        first = _has(found[0], ("title", "text"), path, number)
+        pairs.append((record["input"], first["title"], first["text"]))
     return _english_pairs(pairs, name)
 
 
@@ -190,7 +196,14 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
         passages: JSON Lines with `document_id`, `text` and perhaps `title`.
         name: of the set.
     """
-    rows = [_has(record, QUESTION_COLUMNS, questions, number) for number, record in _records(locate(questions))]
+    rows = []
+    for number, record in _records(locate(questions)):
+        ids = _has(record, QUESTION_COLUMNS, questions, number)["document_ids"]
+        if not isinstance(ids, list):
+            raise ValueError(
+                f"{questions}, line {number}: expected a list of `document_ids`, got {ids!r}. Put it in [brackets]."
+            )
+        rows.append({**record, "query_id": str(record["query_id"]), "document_ids": [str(one) for one in ids]})
     return QuestionSet(name, Dataset.from_list(rows), read_passages(passages))
 
 
@@ -341,14 +354,24 @@ def _hub_source(name: str) -> str:
     return str(locate(name)) if "$" in name else name
 
 
+@contextmanager
+def _readable(file: Path) -> Iterator[TextIO]:
+    """Open a text file; one that is not UTF-8 is called by its name."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected text in UTF-8 ({error.reason}). Convert the file.") from error
+
+
 def _all_lines(file: Path) -> list[str]:
     """Return all lines, blank ones too: leaving them out of each file by itself would shift the pairs."""
-    with file.open(encoding="utf-8") as stream:
+    with _readable(file) as stream:
         return [line.strip() for line in stream]
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    with file.open(encoding="utf-8") as stream:
+    with _readable(file) as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 yield number, line.rstrip("\n")
@@ -365,11 +388,16 @@ def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def _has(record: dict[str, Any], fields: tuple[str, ...], file: str | Path, number: int) -> dict[str, Any]:
+def _has(
+    record: dict[str, Any], fields: tuple[str, ...], file: str | Path, number: int | str, kind: str = "line"
+) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise ValueError(f"{file}, {kind} {number}: expected an object with {', '.join(fields)}, got {record!r}.")
     missing = [name for name in fields if record.get(name) is None]
     if missing:
         raise ValueError(
-            f"{file}, line {number}: expected the fields {', '.join(fields)}, missing {', '.join(missing)}."
+            f"{file}, {kind} {number}: expected the fields {', '.join(fields)}, got {', '.join(map(str, record))}; missing "
+            f"{', '.join(missing)}. Rename or fill them."
         )
     return record
 
@@ -378,9 +406,16 @@ def _collection(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> d
     collection: dict[str, str] = {}
     for number, record in records:
         _has(record, ("document_id", "text"), source, number)
-        if record["document_id"] in collection:
-            raise ValueError(f"{source}, line {number}: document_id {record['document_id']!r} stands twice.")
-        collection[record["document_id"]] = _titled(record.get("title"), record["text"])
+        document_id, text = str(record["document_id"]), record["text"]
+        if document_id in collection:
+            raise ValueError(
+                f"{source}, line {number}: document_id {document_id!r} stands twice. Give each passage an id of its own."
+            )
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{source}, line {number}: expected a text, got {text!r}. Put it in quotes, or drop the line."
+            )
+        collection[document_id] = _titled(record.get("title"), text)
     return collection
 
 
@@ -391,7 +426,13 @@ def _squad_paragraphs(path: str, titles: bool) -> Iterator[tuple[str, str, list[
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected SQuAD-style JSON with a 'data' list ({error}).") from error
     for article_number, article in enumerate(articles):
-        for number, paragraph in enumerate(article["paragraphs"]):
+        for number, paragraph in enumerate(
+            _has(article, ("paragraphs",), file, article_number + 1, "article")["paragraphs"]
+        ):
+            place = f"{article_number + 1}, paragraph {number + 1}"
+            _has(paragraph, ("context", "qas"), file, place, "article")
+            for question in paragraph["qas"]:
+                _has(question, ("id", "question"), file, place, "a question of article")
             text = _titled(article.get("title") if titles else None, paragraph["context"])
             yield f"{article_number}-{number}", text, paragraph["qas"]
 

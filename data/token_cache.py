@@ -38,6 +38,14 @@ class TokenCache:
             )
         if [len(tokens) for tokens in embeddings] != [len(flags) for flags in text_flags]:
             raise ValueError("text_flags: expected one flag for each token of each text. Make both with one processor.")
+        broken = next(
+            (key for key, tokens in zip(keys, embeddings, strict=True) if not torch.isfinite(tokens).all()), None
+        )
+        if broken is not None:
+            raise ValueError(
+                f"The model's tokens of {broken[:80]!r} hold NaN or infinity: its training diverged, or its weights are broken. "
+                "Choose another checkpoint."
+            )
         self.packed: PackedEmbeddings = pack_embeddings([tokens.to(dtype) for tokens in embeddings])
         self.text_flags = torch.cat(text_flags)
 

@@ -6,14 +6,24 @@ sentence-transformers) then find an ordinary encoder; this class folds the file 
 our fields. How texts become tokens is the processor's business and kept in `processor_config.json`.
 """
 
+from dataclasses import fields
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 ON_DISK_KEY = "drdecr"
 FORMAT_VERSION = 1
 """Raised when a checkpoint of this version would give other embeddings, or none, under the code of the one before."""
+
+
+def encoder_settings(model_type: str) -> set[str]:
+    """Return the names of the fields that a kind of encoder has beyond those of every configuration."""
+    if model_type not in CONFIG_MAPPING:
+        return set()
+    kind = CONFIG_MAPPING[model_type]
+    common = {field.name for field in fields(PreTrainedConfig)}
+    return ({field.name for field in fields(kind)} | set(kind.attribute_map)) - common
 
 
 class DrDecrConfig(PreTrainedConfig):
@@ -61,8 +71,15 @@ class DrDecrConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a configuration from the flat or the nested form."""
-        return super().from_dict(cls._fold(config_dict), **kwargs)
+        """Build a configuration from the flat or the nested form; `kwargs` may set ours and the encoder's fields."""
+        folded = cls._fold(config_dict)
+        encoder = folded.get("encoder_config") or {}
+        encoder = encoder.to_dict() if isinstance(encoder, PreTrainedConfig) else encoder
+        settings = encoder_settings(encoder.get("model_type", "xlm-roberta"))
+        theirs = {key: kwargs.pop(key) for key in list(kwargs) if key in settings}
+        if theirs:  # else they would be set on this configuration, where no encoder looks
+            folded["encoder_config"] = {"model_type": "xlm-roberta", **encoder, **theirs}
+        return super().from_dict(folded, **kwargs)
 
     @classmethod
     def _fold(cls, config_dict: dict[str, Any]) -> dict[str, Any]:

@@ -116,9 +116,9 @@ def _sum_of_best(similarities: Tensor, query_mask: Tensor, document_mask: Tensor
     """Reduce `(..., query_tokens, document_tokens)` to scores; the masks broadcast against it."""
     if similarities.shape[-1] == 0:
         best = similarities.new_full(similarities.shape[:-1], EMPTY_DOCUMENT_SIMILARITY)
-    elif (
-        document_mask.all()
-    ):  # filling costs as much as the products do, so it is left out where it would change nothing
+    elif document_mask.device.type == "cpu" and document_mask.all():
+        # On a CPU filling costs as much as the products do, so it is left out where it would change nothing. An accelerator
+        # fills faster than it could answer: to look at the mask is to wait for all that it has still to do.
         best = similarities.amax(dim=-1)
     else:
         # The lowest number, not zero: a padded token at 0 would beat a real match at -0.2.

@@ -17,6 +17,7 @@ from . import diagnostics
 from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
+from .compatibility import check_dimensions, check_tokens
 from .losses import (
     aligned_token_mse,
     candidate_cross_entropy,
@@ -50,7 +51,8 @@ class DistillationTrainer(Trainer):
         **kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        ValueError: if the teacher's embedding dimension is not the student's.
+        ValueError: if the teacher's embedding dimension is not the student's; or if `english_anchor` has a weight and the two
+            do not read English text as the same tokens.
     """
 
     args: DistillationArguments  # type: ignore[assignment]
@@ -67,7 +69,9 @@ class DistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = self.arguments_class() if args is None else args
-        _check_dimensions(model, teacher)
+        check_dimensions(model, teacher)
+        if "english_anchor" in args.term_weights:
+            check_tokens(model, teacher)
         if args.freeze_word_embeddings:
             model.get_input_embeddings().requires_grad_(False)
         if validate is not None and kwargs.get("eval_dataset") is None:
@@ -329,11 +333,3 @@ def _documents(model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor
     flat = {name: tensor.flatten(0, 1) for name, tensor in inputs[key].items()}
     embeddings = model(**flat).embeddings.view(batch, candidates, tokens, -1)
     return embeddings, inputs[key]["scoring_mask"]
-
-
-def _check_dimensions(model: DrDecrModel, teacher: DrDecrTeacher | AdaptersOffTeacher | None) -> None:
-    if teacher is not None and teacher.config.embedding_dim != model.config.embedding_dim:
-        raise ValueError(
-            f"Student and teacher must share one space, got embedding_dim {model.config.embedding_dim} and "
-            f"{teacher.config.embedding_dim}. Start the student from the teacher's checkpoint, or give both one width."
-        )

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .errors import SHOWN, in_one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,7 +79,8 @@ def evaluate(
     from drdecr.evaluation.results import summarize
 
     from .recipe import read_yaml
-    from .stage import build_index, load_teacher, score_questions
+    from .stage import build_index, score_questions
+    from .start import load_teacher
 
     content = read_yaml(data)
     if not content.get("test"):
@@ -111,7 +113,7 @@ def search(
     from drdecr.data.sample_data import read_sample_questions
     from drdecr.retrieval import ExactIndex
 
-    from .stage import load_teacher
+    from .start import load_teacher
 
     collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
     loaded = load_teacher(model)
@@ -215,9 +217,10 @@ def main() -> None:
 
     try:
         app()
-    except (ValueError, OSError, ImportError, RuntimeError, *TRANSPORT_ERRORS) as error:
+    except (*SHOWN, *TRANSPORT_ERRORS) as error:
         if "--verbose" in sys.argv:
             raise
-        message = explain(error) or without_tokens(str(error))
-        Console(stderr=True, soft_wrap=True).print(f"error: {message}", markup=False, style="red")
+        message = explain(error)
+        line = f"error: {message}" if message else without_tokens(in_one_line(error))
+        Console(stderr=True, soft_wrap=True).print(line, markup=False, style="red")
         sys.exit(1)

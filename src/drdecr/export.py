@@ -93,7 +93,7 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
 
 def _reader(recipe: Recipe) -> Any:
     """Load the teacher; without one, or where it is the start's backbone, the start."""
-    from .stage import load_start, load_teacher
+    from .start import load_start, load_teacher
 
     if recipe.teacher and recipe.teacher != ADAPTERS_OFF:
         return load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)

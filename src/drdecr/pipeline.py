@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from dataclasses import asdict, dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from drdecr.retrieval import ExactIndex
 from .model_card import write_model_card
 from .recipe import Recipe, load_recipe, read_yaml
 from .run_folder import environment, write_text
-from .stage import MEASURE, build_index, load_teacher, run_stage, score_questions
+from .stage import build_index, run_stage, score_questions
+from .start import load_teacher
+from .validation import MEASURE
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,10 @@ class Pipeline:
         unknown = next((stage for stage in named if stage not in self.stages), None)
         if unknown is not None:
             raise ValueError(f"systems, student: expected one of the stages {', '.join(self.stages)}, got {unknown!r}.")
+        labels = [row.label for row in self.systems]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ValueError(f"systems: expected labels that differ, got {twice!r} twice. Name each row otherwise.")
         if not any(row.stage == self.student and row.reads == "query" for row in self.systems):
             raise ValueError(f"systems: expected a row for the student {self.student!r}. Add one that reads `query`.")
 
@@ -122,11 +129,15 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
 
 
 def stage_recipe(pipeline: Pipeline, name: str, overrides: list[str]) -> Recipe:
-    """Return a stage's recipe, its output inside the pipeline's."""
+    """Return a stage's recipe, its output inside the pipeline's, the pipeline's test sets held out of what it reads."""
     trained = read_yaml(pipeline.folder / f"{name}.yaml").get("stage") != "initialise"
-    return load_recipe(
+    recipe = load_recipe(
         pipeline.folder / f"{name}.yaml", [*(overrides if trained else []), "--output", f"{pipeline.output}/{name}"]
     )
+    if trained or recipe.projection_text:
+        held_out = recipe.data.held_out
+        recipe.data.held_out = [*held_out, *(entry for entry in pipeline.test if entry not in held_out)]
+    return recipe
 
 
 def measure(
@@ -173,7 +184,7 @@ def _score_system(
     index_stage = system.index or system.stage
     runs = [(recipes[name].folder / "run.json").read_text(encoding="utf-8") for name in (system.stage, index_stage)]
     key = hashlib.sha256(json.dumps([asdict(system), runs, pipeline.test]).encode()).hexdigest()
-    file = Path(pipeline.output) / "results" / f"{_slug(system.label)}.scores.json"
+    file = Path(pipeline.output) / "results" / f"{file_names(pipeline.systems)[system.label]}.scores.json"
     if file.exists() and (found := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
         return found["scores"]
     logger.info("Measuring: %s.", system.label)
@@ -205,11 +216,25 @@ def write_tables(pipeline: Pipeline, results: dict[str, EvaluationResult], compa
         parts += [f"## {name.replace('RR', 'MRR')}", markdown_table(results, name)]
     parts += [f"## {best} against {first}, paired", markdown_differences(comparison, MEASURE)]
     write_text(output / "results.md", "\n\n".join(parts) + "\n")
+    names = file_names(pipeline.systems)
     for label, result in results.items():
-        result.to_json(output / "results" / f"{_slug(label)}.json")
+        result.to_json(output / "results" / f"{names[label]}.json")
     comparison.to_json(output / "results" / "comparison.json")
     bar_chart(results, MEASURE, output / "results.png", title=pipeline.collection)
 
 
-def _slug(label: str) -> str:
-    return "".join(character if character.isalnum() else "-" for character in label.lower()).strip("-")
+def file_names(systems: list[System]) -> dict[str, str]:
+    """Return a file name for each system's label: its letters and digits, numbered where two would be the same.
+
+    >>> file_names([System("a + b", "x"), System("a - b", "y")])
+    {'a + b': 'a---b', 'a - b': 'a---b-2'}
+    """
+    names: dict[str, str] = {}
+    taken = {"comparison"}  # a file of its own in the same folder
+    for system in systems:
+        signs = "".join(character if character.isalnum() else "-" for character in system.label.lower())
+        first = signs.strip("-") or "system"
+        name = next(name for name in chain([first], (f"{first}-{number}" for number in count(2))) if name not in taken)
+        taken.add(name)
+        names[system.label] = name
+    return names

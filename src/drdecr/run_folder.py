@@ -1,12 +1,12 @@
 """What a run leaves behind beside its model: the resolved recipe, where it ran, its log and its curves."""
 
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from .recipe import Recipe, load_recipe
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = (
     "drdecr",
@@ -53,9 +55,14 @@ def is_done(recipe: Recipe) -> bool:
         if recipe.model_folder.exists():
             raise ValueError(f"{recipe.model_folder} exists and is no run of this recipe. Choose another `--output`.")
         return False
-    if not same_recipe(written, recipe):
+    try:
+        others = recipe.differences(load_recipe(written))  # not by its text: it may be older than a setting
+    except ValueError as error:
+        others = [str(error)]  # a setting that this version does not know
+    if others and _holds_work(recipe.folder):
         raise ValueError(
-            f"{recipe.folder} holds a run of another recipe (see {written}). Choose another `--output`, or delete the folder."
+            f"{recipe.folder} holds a run of another recipe (see {written}; what differs: {', '.join(others[:5])}). "
+            "Choose another `--output`, or delete the folder."
         )
     return (recipe.folder / "run.json").exists()
 
@@ -63,9 +70,29 @@ def is_done(recipe: Recipe) -> bool:
 def same_recipe(written: Path, recipe: Recipe) -> bool:
     """Tell whether a written recipe says the same, whatever settings there were when it was written."""
     try:
-        return load_recipe(written) == recipe
+        return not recipe.differences(load_recipe(written))
     except ValueError:
         return False
+
+
+def _holds_work(folder: Path) -> bool:
+    """Tell whether anything would be lost or mixed up: a run that stopped at a mistake in its recipe leaves nothing."""
+    return any(
+        next(folder.glob(name), None) for name in ("run.json", "model", "candidates", "checkpoints/checkpoint-*")
+    )
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the newest whole checkpoint: `trainer_state.json` is written last, so one without it was interrupted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            logger.warning("%s was not written to its end and is left out.", path)
+        else:
+            return str(path)
+    return None
 
 
 def start_run(recipe: Recipe) -> None:
@@ -73,14 +100,21 @@ def start_run(recipe: Recipe) -> None:
     write_text(recipe.folder / "recipe.yaml", recipe.as_yaml())
 
 
-def finish_run(recipe: Recipe, started: float, log: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write the log, the curves and, last, `run.json`: its presence says that the run is complete."""
+def finish_run(recipe: Recipe, seconds: float, log: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Write the log, the curves and, last, `run.json`: its presence says that the run is complete.
+
+    Args:
+        recipe: of the run.
+        seconds: that it took, in all its sessions.
+        log: lines of the trainer's log.
+        facts: what else `run.json` should say.
+    """
     from .curves import draw_curves
 
     write_text(recipe.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     if log:
         draw_curves(log, recipe.folder / "curves.png", title=recipe.folder.name)
-    content = {"stage": recipe.stage, **environment(), "seconds": round(time.time() - started, 1), **facts}
+    content = {"stage": recipe.stage, **environment(), "seconds": round(seconds, 1), **facts}
     write_text(recipe.folder / "run.json", json.dumps(content, indent=2) + "\n")
 
 

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets, load_from_disk
 
 from drdecr.data.candidates import add_negatives, retrieve_candidates
-from drdecr.data.cleaning import drop_leaks, drop_repeated
+from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.formats import read_texts
 from drdecr.data.mixture import MixedSet
@@ -79,7 +79,7 @@ def build_training_data(
     settings = recipe.data
     prepared = prepare_sets(recipe, teacher or student, seed)
     collator = _collator(recipe, student, teacher, prepared)
-    parts = {name: cut_dev(rows, settings.dev_texts, seed) for name, rows in prepared.rows.items()}
+    parts = cut_dev(prepared.rows, settings.dev_texts, seed)
     dev = {name: part for name, (_, part) in parts.items() if len(part)} or None
     train = _mixed({name: part for name, (part, _) in parts.items()}, settings, num_batches, batch_size, seed)
     return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()}, prepared.cleaning)
@@ -94,7 +94,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
         seed: of sampling.
     """
     settings = recipe.data
-    held_out = _held_out_texts([*settings.held_out, *recipe.validation])
+    held_out = held_out_texts(recipe)
     questions = [read_questions(entry) for entry in settings.questions]
     annotated = [read_candidates(entry) for entry in settings.annotated]
     pools = [*questions, *(read_questions(entry) for entry in settings.pool), *annotated]
@@ -136,17 +136,41 @@ def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset]) -> TokenCach
     return TokenCache.of_queries(teacher, english)
 
 
-def cut_dev(rows: Dataset, num_texts: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Cut rows off for evaluation, by their English text, so that no translation of a dev row is trained on."""
-    texts = sorted(rows.unique("english"))
-    num_texts = min(num_texts, len(texts) // 5)
-    chosen = set(np.random.default_rng(seed).permutation(np.array(texts, dtype=object))[:num_texts].tolist())
-    is_dev = [text in chosen for text in rows["english"]]
-    train = [index for index, held in enumerate(is_dev) if not held]
-    return rows.select(train), rows.select([index for index, held in enumerate(is_dev) if held])
+def cut_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str, tuple[Dataset, Dataset]]:
+    """Cut rows off for evaluation by their English text: a text is of dev in every set and translation, or in none.
+
+    Args:
+        sets: rows with `english`, by name.
+        num_texts: how many texts a set gives at most; never more than a fifth of its own.
+        seed: of the choice.
+
+    Returns:
+        Training and dev rows of each set.
+    """
+    keys = {name: [normalised(text) for text in rows["english"]] for name, rows in sets.items()}
+    room = {name: min(num_texts, len(set(found)) // 5) for name, found in keys.items()}
+    homes: dict[str, list[str]] = {}
+    for name, found in keys.items():
+        for key in set(found):
+            homes.setdefault(key, []).append(name)
+    chosen: set[str] = set()
+    texts = sorted({text for rows in sets.values() for text in rows.unique("english")})
+    for text in np.random.default_rng(seed).permutation(np.array(texts, dtype=object)).tolist():
+        key = normalised(text)
+        if key not in chosen and all(room[name] for name in homes[key]):
+            chosen.add(key)
+            for name in homes[key]:
+                room[name] -= 1
+    parts = {}
+    for name, rows in sets.items():
+        is_dev = np.array([key in chosen for key in keys[name]], dtype=bool)
+        parts[name] = (rows.select(np.flatnonzero(~is_dev)), rows.select(np.flatnonzero(is_dev)))
+    return parts
 
 
-def _held_out_texts(entries: list[dict[str, Any]]) -> list[str]:
+def held_out_texts(recipe: Recipe) -> list[str]:
+    """Return the questions, and their English, of what a recipe is measured on or told to hold out."""
+    entries = [*recipe.data.held_out, *recipe.validation]
     texts: list[str] = []
     for entry in entries:
         entry = {name: value for name, value in entry.items() if name != "distractors"}

@@ -2,27 +2,17 @@
 
 import logging
 import math
-import os
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
-from transformers.utils.peft_utils import find_adapter_config_file
 
-from drdecr.data.hub_errors import HubError, explained
-from drdecr.data.offline_backbone import prepare_offline_backbone
+from drdecr.data.hub_errors import HubError
 from drdecr.data.schema import QuestionSet
-from drdecr.data.sources import read_parallel, read_questions
 from drdecr.evaluation.metrics import per_query_scores
-from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher
+from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import ExactIndex
 from drdecr.trainers import (
     AdaptersOffTeacher,
@@ -32,15 +22,17 @@ from drdecr.trainers import (
     RelevanceDistillationTrainer,
     RepresentationDistillationTrainer,
     add_adapter,
-    load_merged,
 )
-from drdecr.trainers.projection import initialise_projection
 
 from .hub import push_folder
 from .model_card import write_run_card
-from .recipe import ADAPTERS_OFF, ARGUMENTS, OFFLINE, Recipe
-from .run_folder import finish_run, is_done, start_run
-from .sets import build_training_data
+from .processes import check_processes, is_main_process
+from .recipe import ADAPTERS_OFF, ARGUMENTS, Recipe
+from .run_folder import finish_run, is_done, last_checkpoint, start_run
+from .sets import TrainingData, build_training_data
+from .start import load_start, load_teacher, start_facts
+from .stopwatch import Stopwatch
+from .validation import BEST, build_validation
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +42,6 @@ TRAINERS: dict[str, type[DistillationTrainer]] = {
     "relevance": RelevanceDistillationTrainer,
     "mixed": DistillationTrainer,
 }
-
-MEASURE = "RR@10"
-BEST = "mrr@10_avg"
 
 
 def run_stage(recipe: Recipe) -> Path:
@@ -70,35 +59,38 @@ def run_stage(recipe: Recipe) -> Path:
     if is_done(recipe):
         logger.warning("%s is done already; its model is in %s.", recipe.folder, recipe.model_folder)
         return recipe.model_folder
-    started = time.time()
-    start_run(recipe)
-    set_seed(recipe.training.get("seed", 12345))
-    start = start_facts(recipe)
-    if recipe.stage == "initialise":
-        model = load_start(recipe)
-        save_model(model, recipe.model_folder)
-        finish_run(recipe, started, [], start)
-        return recipe.model_folder
-    trainer, counts = build_trainer(recipe)
+    args = build_arguments(recipe) if recipe.stage != "initialise" else None  # sets the process group up
+    check_processes(args.world_size if args else None)
+    if is_main_process():
+        start_run(recipe)
     checkpoints = recipe.folder / "checkpoints"
-    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    stopwatch = Stopwatch(checkpoints / "seconds.json")
+    set_seed(recipe.training.get("seed", 12345))
+    facts = start_facts(recipe)
+    if args is None:
+        if is_main_process():
+            save_model(load_start(recipe), recipe.model_folder)
+            finish_run(recipe, stopwatch.seconds, [], facts)
+        return recipe.model_folder
+    trainer, data = build_trainer(recipe, args)
+    trainer.add_callback(stopwatch)
+    checkpoint = last_checkpoint(checkpoints)
     if checkpoint is not None:
         logger.warning("Resuming from %s.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
         save_trained(trainer.accelerator.unwrap_model(trainer.model), recipe)
         facts = {
-            **start,
-            **counts,
+            **facts,
+            "rows": data.counts,
+            "cleaning": data.cleaning,
             "steps": trainer.state.global_step,
-            "batch_rows": trainer.args.train_batch_size
-            * trainer.args.gradient_accumulation_steps
-            * trainer.args.world_size,
-            "processes": trainer.args.world_size,
-            "seed": trainer.args.seed,
+            "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "processes": args.world_size,
+            "seed": args.seed,
             "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
         }
-        finish_run(recipe, started, trainer.state.log_history, facts)
+        finish_run(recipe, stopwatch.seconds, trainer.state.log_history, facts)
         shutil.rmtree(checkpoints, ignore_errors=True)  # the best one is in `model` now
         if trainer.args.push_to_hub:
             push_run(recipe, trainer)
@@ -106,12 +98,48 @@ def run_stage(recipe: Recipe) -> Path:
     return recipe.model_folder
 
 
-def start_facts(recipe: Recipe) -> dict[str, Any]:
-    """Return the commit of a start on the Hub, which a branch or a tag no longer names when it has moved."""
-    source = recipe.resolve(recipe.start)
-    with explained(source):
-        commit = None if source == OFFLINE else commit_of(source, recipe.revision)
-    return {"start_commit": commit} if commit else {}
+def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[DistillationTrainer, TrainingData]:
+    """Build a stage's trainer and its rows."""
+    taught = sorted({"relevance_kl", "aligned_tokens", "english_anchor"} & set(args.term_weights))
+    if taught and not (recipe.teacher or recipe.data.annotated or recipe.data.query_tokens):
+        raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
+    student: Any = load_start(recipe)
+    if recipe.lora is not None:
+        student = add_adapter(student, recipe.lora, recipe.revision)
+    teacher: Any = None
+    if recipe.teacher == ADAPTERS_OFF:
+        teacher = AdaptersOffTeacher(student)
+    elif recipe.teacher:
+        teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
+    batches = max(args.max_steps, 0) * args.gradient_accumulation_steps * args.world_size
+    data = build_training_data(recipe, student, teacher, batches, args.train_batch_size, args.seed)
+    trainer = TRAINERS[recipe.stage](
+        student,
+        args,
+        teacher=teacher,
+        validate=build_validation(recipe, teacher) if recipe.validation else None,
+        train_dataset=data.train,
+        eval_dataset=data.dev if args.eval_strategy != "no" else None,
+        data_collator=data.collator,
+    )
+    return trainer, data
+
+
+def build_arguments(recipe: Recipe) -> DistillationArguments:
+    """Return the stage's settings, with evaluation and the best checkpoint where there is a validation set."""
+    settings: dict[str, Any] = {
+        "output_dir": str(recipe.folder / "checkpoints"),
+        "report_to": "none",
+        "save_total_limit": 2,
+        "use_cpu": not torch.accelerator.is_available(),  # the Trainer refuses bf16 on a CPU that it has to find itself
+        **recipe.training,
+    }
+    if recipe.validation and "eval_strategy" not in settings:
+        steps = settings.get("eval_steps") or max(1, math.ceil(settings.get("max_steps", 1000) / 5))
+        chosen = {"eval_strategy": "steps", "eval_steps": steps, "save_strategy": "steps", "save_steps": steps}
+        best = {"load_best_model_at_end": True, "metric_for_best_model": BEST, "greater_is_better": True}
+        settings = {**chosen, **best, **settings}
+    return ARGUMENTS[recipe.stage](**settings)
 
 
 def push_run(recipe: Recipe, trainer: DistillationTrainer) -> None:
@@ -128,106 +156,6 @@ def push_run(recipe: Recipe, trainer: DistillationTrainer) -> None:
             f"push it with `drdecr push {recipe.folder} {repository}{branch}`."
         ) from error
     logger.warning("Pushed to %s.", url)
-
-
-def build_trainer(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
-    """Build a stage's trainer, and count its rows: those of each set, and how many went in cleaning."""
-    student: Any = load_start(recipe)
-    if recipe.lora is not None:
-        student = add_adapter(student, recipe.lora, recipe.revision)
-    teacher: Any = None
-    if recipe.teacher == ADAPTERS_OFF:
-        teacher = AdaptersOffTeacher(student)
-    elif recipe.teacher:
-        teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
-    args = build_arguments(recipe)
-    batches = max(args.max_steps, 0) * args.gradient_accumulation_steps * args.world_size
-    data = build_training_data(recipe, student, teacher, batches, args.train_batch_size, args.seed)
-    trainer = TRAINERS[recipe.stage](
-        student,
-        args,
-        teacher=teacher,
-        validate=build_validation(recipe, teacher) if recipe.validation else None,
-        train_dataset=data.train,
-        eval_dataset=data.dev if args.eval_strategy != "no" else None,
-        data_collator=data.collator,
-    )
-    return trainer, {"rows": data.counts, "cleaning": data.cleaning}
-
-
-def build_arguments(recipe: Recipe) -> DistillationArguments:
-    """Return the stage's settings, with evaluation and the best checkpoint where there is a validation set."""
-    settings: dict[str, Any] = {
-        "output_dir": str(recipe.folder / "checkpoints"),
-        "report_to": "none",
-        "save_total_limit": 2,
-        "use_cpu": not torch.accelerator.is_available(),  # the Trainer refuses bf16 on a CPU that it has to find itself
-        "hub_model_id": recipe.folder.name,  # the Trainer's own default is the name of the folder of checkpoints
-        **recipe.training,
-    }
-    if recipe.validation and "eval_strategy" not in settings:
-        steps = settings.get("eval_steps") or max(1, math.ceil(settings.get("max_steps", 1000) / 5))
-        chosen = {"eval_strategy": "steps", "eval_steps": steps, "save_strategy": "steps", "save_steps": steps}
-        best = {"load_best_model_at_end": True, "metric_for_best_model": BEST, "greater_is_better": True}
-        settings = {**chosen, **best, **settings}
-    return ARGUMENTS[recipe.stage](**settings)
-
-
-def load_start(recipe: Recipe) -> DrDecrModel:
-    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe.
-
-    An adapter is merged into its base.
-
-    Raises:
-        ValueError: with `lora`, for a start that is no checkpoint: an adapter needs a base that can be loaded again.
-    """
-    source = recipe.resolve(recipe.start)
-    if source == OFFLINE:
-        source = str(prepare_offline_backbone())
-    with explained(source):
-        commit = commit_of(source, recipe.revision)
-        hub: dict[str, Any] = {"revision": commit} if commit else {}
-        is_adapter = find_adapter_config_file(source, **hub) is not None
-        is_checkpoint = not is_adapter and "embedding_dim" in DrDecrConfig.get_config_dict(source, **hub)[0]
-        if recipe.lora is not None and not is_checkpoint:
-            kind = "an adapter" if is_adapter else "an encoder without its projection"
-            cure = (
-                "Start from the merged `model` of its run"
-                if is_adapter
-                else "Run a stage `initialise` and start from it"
-            )
-            raise ValueError(f"lora: expected `start` to be a whole checkpoint, got {kind}, {source}. {cure}.")
-        if is_adapter:
-            return load_merged(source, **hub)
-        if is_checkpoint:
-            return DrDecrModel.from_pretrained(source, **hub)
-        config = DrDecrConfig.from_pretrained(source, embedding_dim=recipe.embedding_dim, **hub)
-        model = DrDecrModel.from_pretrained(source, config=config, **hub)
-    model.processor = DrDecrProcessor(model.processor.tokenizer, **recipe.processor)
-    texts: dict[str, list[str]] = {}
-    if recipe.projection_text:
-        rows = read_parallel(recipe.projection_text)
-        for code, text in zip(rows["language"], rows["query"], strict=True):
-            texts.setdefault(code, []).append(text)
-        texts["en"] = list(rows.unique("english"))
-        texts = {code: found[: recipe.projection_texts] for code, found in texts.items()}
-    initialise_projection(model, model.processor, texts, recipe.projection)
-    return model
-
-
-def commit_of(source: str, revision: str | None = None) -> str | None:
-    """Return the commit that a Hub name stands for now, so that all its files are of one state; None for a folder."""
-    if os.path.isdir(source):
-        return None
-    missing: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
-    found = cached_file(source, "config.json", **missing) or cached_file(source, "adapter_config.json", **missing)
-    return extract_commit_hash(found, None)
-
-
-def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
-    """Load a frozen teacher."""
-    with explained(source):
-        return DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype))
 
 
 def save_trained(student: Any, recipe: Recipe) -> None:
@@ -251,37 +179,6 @@ def save_model(model: Any, folder: Path) -> None:
         raise
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
-
-
-def build_validation(recipe: Recipe, teacher: DrDecrTeacher | None) -> Callable[[DrDecrModel], dict[str, float]]:
-    """Return a function that measures a student's MRR@10 on the validation sets, by language and on average.
-
-    A student that learns to search the teacher's index (`data.cache_passages`) is measured on that index.
-    """
-    sets = [read_validation(entry) for entry in recipe.validation]
-    fixed = [build_index(teacher, found) if recipe.data.cache_passages and teacher else None for found in sets]
-
-    def validate(model: DrDecrModel) -> dict[str, float]:
-        by_language: dict[str, list[float]] = {}
-        for found, kept in zip(sets, fixed, strict=True):
-            index = kept or build_index(model, found)
-            scores = score_questions(model, found, index)[MEASURE]
-            for query_id, score in scores.items():
-                by_language.setdefault(found.languages[query_id], []).append(score)
-        means = {code: sum(scores) / len(scores) for code, scores in sorted(by_language.items())}
-        figures = {f"mrr@10_{code}": mean for code, mean in means.items()}
-        return {**figures, BEST: sum(means.values()) / len(means)}
-
-    return validate
-
-
-def read_validation(entry: dict[str, Any]) -> QuestionSet:
-    """Read a validation set; passages of the question sets under `distractors` make its collection larger and harder."""
-    found = read_questions({name: value for name, value in entry.items() if name != "distractors"})
-    passages = dict(found.passages)
-    for other in entry.get("distractors") or []:
-        passages = {**read_questions(other).passages, **passages}
-    return replace(found, passages=passages)
 
 
 def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:

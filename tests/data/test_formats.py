@@ -230,7 +230,7 @@ def test_own_data_that_is_wrong_is_named_by_file_and_line(tmp_path: Path):
     with pytest.raises(ValueError, match=r"passages.jsonl, line 2: document_id 'd' stands twice"):
         read_passages(write_json_lines(tmp_path / "passages.jsonl", passage, passage))
     with pytest.raises(
-        ValueError, match=r"passages.jsonl, line 2: expected the fields document_id, text, missing text"
+        ValueError, match=r"passages.jsonl, line 2: expected the fields document_id, text, got .*; missing text"
     ):
         read_passages(write_json_lines(tmp_path / "passages.jsonl", passage, {"document_id": "e", "text": None}))
     with pytest.raises(ValueError, match=r"passages.jsonl, line 2: expected one JSON object a line \(Expecting"):
@@ -282,7 +282,9 @@ def test_a_hub_question_set_is_read_from_a_local_folder_of_two_configurations(
     Dataset.from_list([passage, {**passage, "text": None}]).to_parquet(folder / "bad.parquet")
     found = read_hub_questions(str(folder))
     assert (found.passages, found.questions[0]) == ({"d": "A. Paris."}, row)
-    with pytest.raises(ValueError, match=r"set, bad, line 2: expected the fields document_id, text, missing text"):
+    with pytest.raises(
+        ValueError, match=r"set, bad, line 2: expected the fields document_id, text, got .*; missing text"
+    ):
         read_hub_questions(str(folder), passages="bad")
 
 
@@ -359,3 +361,44 @@ def test_every_line_with_a_passage_of_the_real_afriqa_files_becomes_a_question()
     found = read_afriqa("$DRDECR_DATA/afriqa/{language}/train.jsonl", languages)
     assert len(found.questions) == sum('"context": null' not in line for line in lines) == 1_578
     assert all(found.questions["english"])
+
+
+@pytest.mark.parametrize(
+    ("question", "passage", "message"),
+    [
+        ({"document_ids": "p"}, {}, r"line 1: expected a list of `document_ids`, got 'p'. Put it in \[brackets\]"),
+        ({}, {"text": 7}, "line 1: expected a text, got 7"),
+        ({"query": " "}, {}, "row 1: expected a text in 'query', got ' '"),
+        ({}, {"text": " "}, "passage 'p' is empty. Drop it"),
+    ],
+)
+def test_own_data_says_what_is_wrong_with_a_line(question, passage, message, tmp_path):
+    row = {"query_id": 1, "query": "q", "language": "fi", "document_ids": ["p"], **question}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    (tmp_path / "p.jsonl").write_text(json.dumps({"document_id": "p", "text": "t", **passage}))
+    with pytest.raises(ValueError, match=message):
+        read_jsonl(str(tmp_path / "q.jsonl"), str(tmp_path / "p.jsonl"))
+
+
+def test_ids_may_be_numbers(tmp_path):
+    row = {"query_id": 1, "query": "q", "language": "fi", "document_ids": [7]}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    (tmp_path / "p.jsonl").write_text(json.dumps({"document_id": 7, "text": "t"}))
+    assert read_jsonl(str(tmp_path / "q.jsonl"), str(tmp_path / "p.jsonl")).qrels == {"1": {"7": 1}}
+
+
+@pytest.mark.parametrize("missing", ["paragraphs", "context", "qas", "id", "question"])
+def test_squad_without_a_field_says_where(missing, tmp_path):
+    question = {"id": "1", "question": "q", "answers": [{"text": "a"}]}
+    paragraph = {"context": "c", "qas": [{k: v for k, v in question.items() if k != missing}]}
+    article = {"paragraphs": [{k: v for k, v in paragraph.items() if k != missing}]}
+    data = {"data": [{k: v for k, v in article.items() if k != missing}]}
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=rf"x.json, .*article 1.* missing {missing}\. "):
+        read_squad(str(tmp_path / "x.json"), ["en"])
+
+
+def test_a_file_in_another_encoding_is_called_by_its_name(tmp_path):
+    (tmp_path / "fi.tsv").write_bytes("käsi\thand\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"fi.tsv: expected text in UTF-8 .*Convert the file"):
+        read_tsv(str(tmp_path / "fi.tsv"), ["fi"])

@@ -11,7 +11,8 @@ from transformers import Trainer
 
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import load_recipe
-from drdecr.stage import load_start, load_teacher, run_stage
+from drdecr.stage import run_stage
+from drdecr.start import load_start, load_teacher
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 

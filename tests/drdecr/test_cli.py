@@ -4,12 +4,15 @@ import json
 import sys
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from drdecr import __version__
 from drdecr.cli import app, main
 from drdecr.demo import ask_fresh_process
+from drdecr.errors import in_one_line
 from drdecr.stage import run_stage
 
 COMMANDS = ("demo", "distil", "train", "evaluate", "search", "convert", "export-data", "push", "backbone")
@@ -65,6 +68,86 @@ def test_errors_are_one_line(call, write_recipe, data, monkeypatch, tmp_path):
     assert_one_line(call("train", write_recipe("b", stage="contrastive", data=lost)), "DRDECR_NOWHERE is not set")
     assert_one_line(call("search", tmp_path / "nowhere", "what"), "nowhere")
     assert_one_line(call("evaluate", "x", recipe), "expected `test:`")
+
+
+@pytest.fixture
+def spoil(data, start, tmp_path, monkeypatch):
+    """`spoil(what)` puts one mistake into the data, the start or the environment; returns keys and words of the cure."""
+    broken = tmp_path / "broken.jsonl"
+    row = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
+    teacher = tmp_path / "runs" / "start" / "model" / "model.safetensors"
+
+    def questions(text):
+        broken.write_bytes(text)
+        return {"data": {"questions": [{**data["train"], "questions": str(broken)}], "num_candidates": 3}}
+
+    def spoiled(what):
+        good = {"data": {"questions": [data["train"]], "num_candidates": 3}}
+        if what == "missing file":
+            return {"data": {"questions": [{**data["train"], "questions": "no.jsonl"}]}}, ("no.jsonl", "Check the path")
+        if what == "wrong columns":
+            return questions(b'{"query": "q", "language": "fi"}'), (
+                "line 1",
+                "query_id, document_ids",
+                "Rename or fill",
+            )
+        if what == "empty text":
+            return questions(json.dumps({**row, "query": " "}).encode()), ("row 1", "'query'", "Drop or fill the row")
+        if what == "no text":
+            return questions(b""), ("expected rows, got none", "Look at the path")
+        if what == "one candidate":
+            return {"data": {**good["data"], "num_candidates": 1}}, ("num_candidates", "at least 2")
+        if what == "no teacher":
+            return {**good, "stage": "relevance"}, ("teacher: expected one for relevance_kl", "stage:NAME")
+        if what == "wrong value":
+            return {**good, "training": {"max_steps": "many"}}, ("expected int for 'max_steps', got 'many'",)
+        if what == "wrong processor":
+            return {**good, "processor": {"qery_length": 3}}, ("Did you mean 'query_length'",)
+        if what == "unset variable":
+            monkeypatch.delenv("DRDECR_DATA", raising=False)
+            return {"data": {"parallel": [{**data["parallel"], "path": "$DRDECR_DATA/x.tsv"}]}}, (
+                "DRDECR_DATA is not set",
+            )
+        if what == "empty folder":
+            monkeypatch.setenv("DRDECR_DATA", str(tmp_path / "nothing"))
+            return {"data": {"parallel": [{**data["parallel"], "path": "$DRDECR_DATA/x.tsv"}]}}, ("set DRDECR_DATA",)
+        if what == "weights cut off":
+            teacher.write_bytes(teacher.read_bytes()[:-100])
+            return good, ("broken weights",)
+        weights = load_file(teacher)  # what a teacher that diverged has
+        save_file(
+            {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}, teacher, {"format": "pt"}
+        )
+        return {**good, "stage": "relevance", "teacher": start}, ("NaN or infinity", "Choose another checkpoint")
+
+    return spoiled
+
+
+MISTAKES = (
+    *("missing file", "wrong columns", "empty text", "no text", "one candidate", "no teacher", "wrong value"),
+    *("wrong processor", "unset variable", "empty folder", "weights cut off", "NaN teacher"),
+)
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_is_one_line_with_its_cure(what, spoil, start, call, write_recipe):
+    keys, words = spoil(what)
+    keys = {"stage": "representation" if "parallel" in keys["data"] else "contrastive", "start": start, **keys}
+    if "parallel" in keys["data"]:
+        keys["teacher"] = start
+    assert_one_line(call("train", write_recipe("a", **keys)), *words)
+
+
+def test_a_corrected_recipe_runs_in_the_same_folder(call, write_recipe, data, start):
+    lost = {"questions": [{**data["train"], "questions": "no.jsonl"}]}
+    assert_one_line(call("train", write_recipe("a", stage="contrastive", start=start, data=lost)), "no.jsonl")
+    good = {"questions": [data["train"]], "num_candidates": 2}
+    code, output, errors = call("train", write_recipe("a", stage="contrastive", start=start, data=good))
+    assert (code, output.splitlines()[-1].startswith("model: ")) == (0, True), errors
+
+
+def test_an_error_of_many_lines_is_shown_in_one():
+    assert in_one_line(OSError("first\n  second\n")) == "error: first second"
 
 
 def test_verbose_shows_the_traceback(monkeypatch, tmp_path):

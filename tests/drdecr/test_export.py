@@ -12,7 +12,8 @@ from drdecr.cli import app
 from drdecr.data.sources import read_questions
 from drdecr.export import export_data
 from drdecr.sets import build_training_data
-from drdecr.stage import load_start, load_teacher, run_stage
+from drdecr.stage import run_stage
+from drdecr.start import load_start, load_teacher
 
 
 @pytest.fixture

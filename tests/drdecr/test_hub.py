@@ -14,7 +14,8 @@ from drdecr.data.hub_errors import HubError
 from drdecr.hub import model_files, push_folder
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import Recipe
-from drdecr.stage import load_start, load_teacher, run_stage, save_model
+from drdecr.stage import run_stage, save_model
+from drdecr.start import load_start, load_teacher
 
 CODE = {"configuration_drdecr", "encoding_drdecr", "modeling_drdecr", "processing_drdecr", "scoring_drdecr"}
 FILES = {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}

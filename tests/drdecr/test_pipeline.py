@@ -84,6 +84,34 @@ def test_scores_of_another_test_are_not_read_back(write_pipeline, data):
     assert set(before["scores"]["RR@10"]).isdisjoint(after["scores"]["RR@10"])
 
 
+def test_what_is_tested_is_not_trained_on(write_pipeline, data, tmp_path):
+    path = write_pipeline()
+    rows = [json.loads(line) for part in ("train", "test") for line in (tmp_path / f"{part}.jsonl").open()]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))  # the test has leaked
+    run_pipeline(load_pipeline(path))
+    for stage in ("start", "relevance"):
+        run = json.loads((tmp_path / "all" / stage / "run.json").read_text())
+        assert run["rows"] == {"questions": 20}
+        assert {name: counts["held_out"] for name, counts in run["cleaning"].items()} == {"questions": 6}
+        resolved = yaml.safe_load((tmp_path / "all" / stage / "recipe.yaml").read_text())
+        assert resolved["data"]["held_out"] == [data["test"]]  # so the recipe alone gives the same run
+
+
+def test_labels_that_differ_in_signs_have_files_of_their_own(write_pipeline, tmp_path):
+    rows = [
+        {"label": "a+b", "stage": "zero"},
+        {"label": "A-b", "stage": "zero", "reads": "english"},
+        {"label": "comparison", "stage": "zero"},
+        {"label": "??", "stage": "zero"},
+    ]
+    run_pipeline(load_pipeline(write_pipeline(stages=["zero"], student="zero", systems=rows)))
+    kept = {path.name for path in (tmp_path / "all" / "results").iterdir()}
+    names = ("a-b", "a-b-2", "comparison-2", "system")
+    assert kept == {"comparison.json", *(f"{name}.{kind}" for name in names for kind in ("json", "scores.json"))}
+    scores = [json.loads((tmp_path / "all" / "results" / f"{name}.scores.json").read_text()) for name in names[:2]]
+    assert scores[0]["key"] != scores[1]["key"]
+
+
 def test_an_english_test_alone_is_averaged_over_english(write_pipeline, data, tmp_path):
     file = tmp_path / "english.jsonl"
     lines = (tmp_path / "test.jsonl").read_text().splitlines()
@@ -111,6 +139,7 @@ def test_mistakes_are_found_before_the_first_stage(write_pipeline, data, monkeyp
         ({"systems": [{"label": "a", "stage": "nil"}]}, "got 'nil'"),
         ({"systems": [{**SYSTEMS[1], "index": "nil"}]}, "got 'nil'"),
         ({"systems": SYSTEMS[:1]}, "expected a row for the student 'relevance'"),
+        ({"systems": [SYSTEMS[1], SYSTEMS[1]]}, "labels that differ, got 'student' twice"),
         ({"systems": [{"name": "a"}]}, "unexpected keyword argument 'name'"),
         ({"tests": []}, "unexpected keyword argument 'tests'"),
     ],

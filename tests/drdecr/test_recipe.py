@@ -146,3 +146,26 @@ def test_stage_means_the_run_beside(tmp_path):
     (tmp_path / "runs" / "a" / "model").mkdir(parents=True)
     assert recipe.resolve(recipe.start) == str(tmp_path / "runs" / "a" / "model")
     assert recipe.resolve("some/name") == "some/name"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("training: {max_steps: 10.5}", "training: expected int for 'max_steps', got 10.5"),
+        ("training: {learning_rate: fast}", "training: expected float or int for 'learning_rate', got 'fast'"),
+        ("training: {bf16: 1}", "expected bool for 'bf16', got 1"),
+        ("training: {max_steps: true}", "expected int for 'max_steps', got True"),
+        ("data: {dev_texts: few}", "data: expected int for 'dev_texts', got 'few'"),
+        ("data: {parallel: {format: tsv}}", "data: expected list for 'parallel'"),
+        ("embedding_dim: wide", "expected int for 'embedding_dim', got 'wide'"),
+        ("processor: {qery_length: 3}", "processor: unknown key 'qery_length'.*'query_length'"),
+    ],
+)
+def test_a_value_of_another_kind_is_an_error(written, line, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe(written(CONTRASTIVE + line))
+
+
+def test_values_that_mean_the_right_kind_are_taken(written):
+    line = "training: {learning_rate: 1, warmup_steps: 5, eval_steps: 0.5, report_to: [], eval_strategy: steps, seed: null}"
+    assert load_recipe(written(CONTRASTIVE + line)).training["learning_rate"] == 1

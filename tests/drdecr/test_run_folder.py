@@ -2,13 +2,13 @@
 
 import json
 import os
-import time
 
 import numpy as np
 import pytest
+import yaml
 
 from drdecr.recipe import Recipe
-from drdecr.run_folder import environment, finish_run, is_done, start_run, write_text
+from drdecr.run_folder import environment, finish_run, is_done, last_checkpoint, start_run, write_text
 
 
 @pytest.fixture
@@ -41,16 +41,53 @@ def test_a_run_is_done_when_its_last_file_is_there(recipe):
     assert not is_done(recipe)
     start_run(recipe)
     assert not is_done(recipe)
-    finish_run(recipe, time.time(), [{"step": 1, "loss": 2.0}], {"steps": 1})
+    finish_run(recipe, 0.0, [{"step": 1, "loss": 2.0}], {"steps": 1})
     assert is_done(recipe)
 
 
-def test_another_recipe_in_the_same_folder_is_refused(recipe):
+@pytest.mark.parametrize("work", ["checkpoints/checkpoint-2", "model", "candidates"])
+def test_another_recipe_in_the_same_folder_is_refused(recipe, work):
     start_run(recipe)
+    (recipe.folder / work).mkdir(parents=True)
     other = Recipe("contrastive", recipe.output, "offline", training={"max_steps": 1})
     with pytest.raises(ValueError, match=r"holds a run of another recipe .*Choose another `--output`"):
         is_done(other)
     assert not is_done(recipe)
+
+
+def test_a_run_that_stopped_at_its_recipe_is_no_run(recipe):
+    start_run(recipe)  # a wrong path in it, say, so that nothing was made
+    assert not is_done(Recipe("contrastive", recipe.output, "offline", training={"max_steps": 1}))
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_left_out(tmp_path, caplog):
+    assert last_checkpoint(tmp_path) is None
+    for step, state in ((2, "{}"), (10, "{}"), (12, '{"epo'), (100, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert "checkpoint-100 was not written to its end" in caplog.text
+
+
+def test_a_run_older_than_a_setting_is_still_the_same_run(recipe):
+    finish_run(recipe, 0.0, [], {})
+    old = yaml.safe_load(recipe.as_yaml())
+    del old["encoder"], old["data"]["dev_texts"]  # as if they had come later
+    old.update(embedding_dim=128, projection="language_neutral")  # as versions wrote them that had no "nothing said"
+    write_text(recipe.folder / "recipe.yaml", yaml.safe_dump(old))
+    assert is_done(recipe)
+    recipe.data.dev_texts = 3
+    recipe.encoder = {"hidden_dropout_prob": 0.0}
+    with pytest.raises(ValueError, match=r"what differs: encoder, data.dev_texts\)"):
+        is_done(recipe)
+
+
+def test_a_run_with_a_setting_that_is_gone_is_another(recipe):
+    recipe.model_folder.mkdir(parents=True)
+    write_text(recipe.folder / "recipe.yaml", recipe.as_yaml() + "colour: red\n")
+    with pytest.raises(ValueError, match=r"holds a run of another recipe .*unknown key 'colour'"):
+        is_done(recipe)
 
 
 def test_a_model_that_no_recipe_made_is_not_overwritten(recipe):
@@ -62,11 +99,11 @@ def test_a_model_that_no_recipe_made_is_not_overwritten(recipe):
 def test_a_finished_run_says_where_and_how_it_ran(recipe):
     start_run(recipe)
     log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
-    finish_run(recipe, time.time() - 60, log, {"steps": 2})
+    finish_run(recipe, 61.23, log, {"steps": 2})
     run = json.loads((recipe.folder / "run.json").read_text())
     assert run["stage"] == "contrastive"
     assert run["steps"] == 2
-    assert 59 < run["seconds"] < 120
+    assert run["seconds"] == 61.2
     assert run["versions"]["numpy"] == np.__version__
     lines = (recipe.folder / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == log

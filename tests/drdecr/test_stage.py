@@ -13,16 +13,10 @@ from drdecr.data.sources import read_parallel
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import Recipe, load_recipe
 from drdecr.sets import build_training_data, cut_dev
-from drdecr.stage import (
-    build_arguments,
-    build_index,
-    load_start,
-    read_validation,
-    run_stage,
-    save_model,
-    score_questions,
-)
+from drdecr.stage import build_arguments, build_index, run_stage, save_model, score_questions
+from drdecr.start import load_start
 from drdecr.trainers.projection import hidden_tokens
+from drdecr.validation import read_validation
 
 
 def candidates(data, **keys):
@@ -141,6 +135,30 @@ def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, rec
     assert not (recipe.folder / "checkpoints").exists()
 
 
+def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, data, monkeypatch):
+    monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
+    clock = [0.0]
+    monkeypatch.setattr("drdecr.stopwatch.monotonic", lambda: clock[0])
+    recipe = recipe_of(
+        "killed", stage="contrastive", start=start, data=candidates(data), training={"max_steps": 4, "save_steps": 2}
+    )
+    step, dies_at = Trainer.training_step, [3]
+
+    def slow(*args, **kwargs):
+        dies_at[0] -= 1
+        if dies_at[0] == 0:
+            raise Killed
+        clock[0] += 100.0
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", slow)
+    with pytest.raises(Killed):
+        run_stage(recipe)
+    clock[0] = 5000.0  # what passes between the sessions is not the run's
+    run_stage(recipe)
+    assert json.loads((recipe.folder / "run.json").read_text())["seconds"] == 400.0
+
+
 def test_an_interrupted_save_leaves_the_old_model(tiny_model, tmp_path, monkeypatch):
     save_model(tiny_model, tmp_path / "model")
     before = weights(tmp_path / "model")
@@ -160,6 +178,32 @@ def test_the_start_beside_a_run_is_found(recipe_of, start):
     assert largest_difference(load_start(recipe).state_dict(), weights(beside)) == 0
     with pytest.raises(FileNotFoundError, match="stage:nowhere: no model"):
         load_start(recipe_of("d", stage="initialise", start="stage:nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"embedding_dim": 128}, "embedding_dim: expected 8, what the start 'stage:start' was made with, got 128"),
+        ({"processor": {"query_length": 14}}, "processor.query_length: expected 12, .* got 14"),
+        ({"projection": "pca"}, "projection: expected none for the start 'stage:start'"),
+        ({"projection_text": [{"format": "sample_sentences"}]}, "projection_text: expected none"),
+    ],
+)
+def test_a_checkpoint_keeps_its_processor_and_projection(keys, message, recipe_of, start):
+    with pytest.raises(ValueError, match=message):
+        load_start(recipe_of("b", stage="initialise", start=start, **keys))
+    load_start(recipe_of("b", stage="initialise", start=start, embedding_dim=8, processor={"query_length": 12}))
+
+
+@pytest.mark.parametrize("from_checkpoint", [True, False])
+def test_a_recipes_encoder_settings_reach_the_encoder(from_checkpoint, recipe_of, start):
+    keys = {"start": start} if from_checkpoint else {}
+    recipe = recipe_of("b", stage="initialise", encoder={"hidden_dropout_prob": 0.25}, **keys)
+    model = load_start(recipe)
+    found = {module.p for name, module in model.named_modules() if name.endswith("output.dropout")}
+    assert found == {0.25}
+    with pytest.raises(ValueError, match=r"encoder: unknown key 'hiden_dropout_prob'.*'hidden_dropout_prob'"):
+        load_start(recipe_of("b", stage="initialise", encoder={"hiden_dropout_prob": 0.0}, **keys))
 
 
 def test_held_out_and_repeated_rows_are_dropped_and_counted(recipe_of, start, data, tmp_path, caplog):
@@ -208,13 +252,31 @@ def test_dev_keeps_translations_of_one_text_together():
     rows = Dataset.from_list(
         [{"english": text, "query": f"{text} {code}"} for code in ("a", "b", "c") for text in texts]
     )
-    train, dev = cut_dev(rows, 3, seed=0)
+    train, dev = cut_dev({"a": rows}, 3, seed=0)["a"]
     assert len(set(dev["english"])) == 3
     assert len(dev) == 9
     assert not set(dev["english"]) & set(train["english"])
     assert sorted([*train["query"], *dev["query"]]) == sorted(rows["query"])
-    assert cut_dev(rows, 3, seed=0)[1]["query"] == dev["query"]
-    assert len(set(cut_dev(rows, 100, seed=0)[1]["english"])) == 4  # a fifth at most
+    assert cut_dev({"a": rows}, 3, seed=0)["a"][1]["query"] == dev["query"]
+    assert len(set(cut_dev({"a": rows}, 100, seed=0)["a"][1]["english"])) == 4  # a fifth at most
+
+
+def test_a_text_is_dev_in_every_set_or_in_none():
+    def rows(texts, code):
+        return Dataset.from_list([{"english": text, "query": f"{text} {code}"} for text in texts])
+
+    texts = [f"text {number}" for number in range(40)]
+    louder = [f"Text {number}!" for number in range(10, 30)]  # the same texts, written otherwise
+    sets = {"all": rows(texts, "a"), "some": rows(louder, "b"), "few": rows(texts[:3], "c")}
+    for seed in range(5):
+        parts = cut_dev(sets, 6, seed)
+        train, dev = (
+            {text.lower().strip("!") for part in parts.values() for text in part[side]["english"]} for side in (0, 1)
+        )
+        assert not train & dev
+        assert {name: len(part[1]) for name, part in parts.items()}["all"] == 6
+        assert 0 < len(parts["some"][1]) <= 4  # a fifth of its twenty texts
+        assert len(parts["few"][1]) == 0  # of three texts a fifth is none
 
 
 def test_too_few_texts_for_dev_leave_none(recipe_of, start, data):

@@ -73,3 +73,26 @@ def test_the_encoder_may_be_a_dictionary_and_is_the_papers_xlm_r_by_default():
 def test_a_width_that_is_no_positive_integer_is_refused(embedding_dim):
     with pytest.raises(ValueError, match=r"embedding_dim: expected a positive integer, got .*paper's width is 128"):
         DrDecrConfig(encoder_config=BertConfig(), embedding_dim=embedding_dim)
+
+
+@pytest.mark.parametrize("encoder_class", ENCODERS)
+@pytest.mark.parametrize("is_bare", [True, False])
+def test_an_encoders_setting_reaches_the_encoder(encoder_class, is_bare, tmp_path):
+    name = "attention_dropout" if encoder_class is ModernBertConfig else "hidden_dropout_prob"
+    encoder = encoder_class(hidden_size=32, num_hidden_layers=3, **{name: 0.5})
+    (encoder if is_bare else DrDecrConfig(encoder_config=encoder, embedding_dim=16)).save_pretrained(tmp_path)
+    config = DrDecrConfig.from_pretrained(tmp_path, **{name: 0.25}, embedding_dim=8)
+    assert getattr(config.encoder_config, name) == 0.25
+    assert (config.embedding_dim, config.encoder_config.hidden_size) == (8, 32)
+    assert name not in vars(config)
+    config.save_pretrained(tmp_path / "again")
+    assert getattr(DrDecrConfig.from_pretrained(tmp_path / "again").encoder_config, name) == 0.25
+
+
+def test_settings_of_every_model_stay_where_transformers_looks(tmp_path):
+    DrDecrConfig(encoder_config=BertConfig(hidden_size=32)).save_pretrained(tmp_path)
+    config, unused = DrDecrConfig.from_pretrained(
+        tmp_path, attn_implementation="eager", other=1, return_unused_kwargs=True
+    )
+    assert config._attn_implementation == config.encoder_config._attn_implementation == "eager"
+    assert unused == {"other": 1}

@@ -253,3 +253,11 @@ def test_a_teacher_inside_a_student_keeps_its_mode(tiny_model):
     pair.train()
     assert pair["student"].training
     assert not any(module.training for module in pair["teacher"].modules())
+
+
+def test_dropout_can_be_turned_off_when_a_model_is_loaded(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    loaded = DrDecrModel.from_pretrained(tmp_path, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+    ids = torch.tensor([[0, 40, 41, 42, 2]])
+    assert torch.equal(loaded(ids).embeddings, loaded(ids).embeddings)
+    assert not torch.equal(tiny_model.train()(ids).embeddings, tiny_model(ids).embeddings)

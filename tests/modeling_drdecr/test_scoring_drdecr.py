@@ -214,3 +214,20 @@ MASK = torch.ones(2, 3, dtype=torch.bool)
 def test_tensors_that_do_not_belong_together_are_refused(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(*arguments)
+
+
+@pytest.mark.parametrize(("shape", "function"), [("pairs", maxsim), ("candidates", maxsim_candidates)])
+def test_scoring_does_not_wait_for_the_device(shape, function, request):
+    # A tensor on `meta` has no values: to ask for one is an error here, as it is a wait on an accelerator.
+    tensors = [tensor.to("meta") for tensor in request.getfixturevalue(shape)]
+    assert function(*tensors).shape == function(*request.getfixturevalue(shape)).shape
+
+
+@pytest.mark.parametrize(("shape", "function"), [("pairs", maxsim), ("candidates", maxsim_candidates)])
+def test_a_mask_that_is_filled_in_and_one_that_is_left_out_give_the_same(shape, function, request):
+    queries, documents, query_mask, _ = request.getfixturevalue(shape)
+    left_out = function(queries, documents, query_mask, torch.ones(documents.shape[:-1], dtype=torch.bool))
+    padded = torch.cat([documents, documents[..., :1, :]], dim=-2)  # one token that does not count: all are filled in
+    mask = torch.ones(padded.shape[:-1], dtype=torch.bool)
+    mask[..., -1] = False
+    assert torch.equal(function(queries, padded, query_mask, mask), left_out)

@@ -1,6 +1,7 @@
 """The trainer: what moves and what does not, what is logged, and routes that must end in the same weights."""
 
 import copy
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from drdecr.data.collators import DistillationCollator
@@ -388,6 +390,26 @@ def test_a_teacher_of_another_width_is_refused(tiny_model: DrDecrModel, candidat
     other = DrDecrTeacher(DrDecrConfig(encoder_config=tiny_model.config.encoder_config, embedding_dim=8))
     with pytest.raises(ValueError, match="share one space, got embedding_dim 16 and 8"):
         build(RelevanceDistillationTrainer, tiny_model, candidate_rows, None, teacher=other)
+
+
+@pytest.mark.parametrize("other", ["vocabulary", "marker"])
+def test_the_anchor_refuses_a_teacher_that_reads_other_tokens(
+    other: str, tiny_model: DrDecrModel, teacher: DrDecrTeacher, parallel_rows: Rows, collate: Any, build: Build
+):
+    # As many tokens as the student has and the same shapes: only what they stand for is different.
+    processor = copy.deepcopy(teacher.processor)
+    if other == "marker":
+        processor.document_marker = "[Q]"
+    else:
+        backend = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+        vocabulary = backend["model"]["vocab"]
+        vocabulary["city"], vocabulary["river"] = vocabulary["river"], vocabulary["city"]
+        processor.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(backend))
+    teacher.processor = processor
+    message = "vocabularies of" if other == "vocabulary" else "one vocabulary, but"
+    with pytest.raises(ValueError, match=f"english_anchor compares token with token.*{message}.*`anchor_weight` to 0"):
+        build(RepresentationDistillationTrainer, tiny_model, parallel_rows, collate, teacher=teacher)
+    build(RepresentationDistillationTrainer, tiny_model, parallel_rows, collate, teacher=teacher, anchor_weight=0.0)
 
 
 def test_a_checkpoint_opens_by_itself_with_its_processor_and_without_the_teacher(

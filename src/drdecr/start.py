@@ -1,0 +1,110 @@
+"""Where a stage starts from: a checkpoint, an adapter, or a bare encoder under a projection that is set here."""
+
+import os
+from typing import Any
+
+import torch
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from drdecr.data.cleaning import drop_leaks
+from drdecr.data.hub_errors import explained
+from drdecr.data.offline_backbone import prepare_offline_backbone
+from drdecr.data.sources import read_parallel
+from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher
+from drdecr.modeling_drdecr.configuration_drdecr import encoder_settings
+from drdecr.trainers import load_merged
+from drdecr.trainers.projection import initialise_projection
+
+from .recipe import EMBEDDING_DIM, OFFLINE, PROJECTION, Recipe
+from .sets import held_out_texts
+from .settings import known_keys
+
+
+def load_start(recipe: Recipe) -> DrDecrModel:
+    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe."""
+    source = recipe.resolve(recipe.start)
+    if source == OFFLINE:
+        source = str(prepare_offline_backbone())
+    with explained(source):
+        commit = commit_of(source, recipe.revision)
+        hub: dict[str, Any] = {"revision": commit} if commit else {}
+        if find_adapter_config_file(source, **hub) is not None:
+            _check_lora(recipe, source, "an adapter", "Start from the merged `model` of its run")
+            return load_merged(source, **hub)
+        found = DrDecrConfig.get_config_dict(source, **hub)[0]
+        kind = (found.get("encoder_config") or {}).get("model_type", "xlm-roberta")
+        known_keys(recipe.encoder, sorted(encoder_settings(kind)), "encoder")
+        if "embedding_dim" in found:
+            model = DrDecrModel.from_pretrained(source, **hub, **recipe.encoder)
+            _check_checkpoint(recipe, model)
+            return model
+        cure = "Run a stage `initialise` and start from it"
+        _check_lora(recipe, source, "an encoder without its projection", cure)
+        width = EMBEDDING_DIM if recipe.embedding_dim is None else recipe.embedding_dim
+        config = DrDecrConfig.from_pretrained(source, embedding_dim=width, **hub, **recipe.encoder)
+        model = DrDecrModel.from_pretrained(source, config=config, **hub)
+    model.processor = DrDecrProcessor(model.processor.tokenizer, **recipe.processor)
+    initialise_projection(model, model.processor, _projection_texts(recipe), recipe.projection or PROJECTION)
+    return model
+
+
+def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
+    """Load a frozen teacher."""
+    with explained(source):
+        return DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype))
+
+
+def start_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return the commit of a start on the Hub, which a branch or a tag no longer names when it has moved."""
+    source = recipe.resolve(recipe.start)
+    with explained(source):
+        commit = None if source == OFFLINE else commit_of(source, recipe.revision)
+    return {"start_commit": commit} if commit else {}
+
+
+def commit_of(source: str, revision: str | None = None) -> str | None:
+    """Return the commit that a Hub name stands for now, so that all its files are of one state; None for a folder."""
+    if os.path.isdir(source):
+        return None
+    missing: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    found = cached_file(source, "config.json", **missing) or cached_file(source, "adapter_config.json", **missing)
+    return extract_commit_hash(found, None)
+
+
+def _projection_texts(recipe: Recipe) -> dict[str, list[str]]:
+    """Return the texts by language that the projection is set from, without those that are measured on."""
+    if not recipe.projection_text:
+        return {}
+    rows = drop_leaks(read_parallel(recipe.projection_text), held_out_texts(recipe), "projection_text")
+    texts: dict[str, list[str]] = {}
+    for code, text in zip(rows["language"], rows["query"], strict=True):
+        texts.setdefault(code, []).append(text)
+    texts["en"] = list(rows.unique("english"))
+    return {code: found[: recipe.projection_texts] for code, found in texts.items()}
+
+
+def _check_lora(recipe: Recipe, source: str, kind: str, cure: str) -> None:
+    if recipe.lora is not None:
+        raise ValueError(f"lora: expected `start` to be a whole checkpoint, got {kind}, {source}. {cure}.")
+
+
+def _check_checkpoint(recipe: Recipe, model: DrDecrModel) -> None:
+    """Refuse a processor or a projection other than those of the checkpoint: asking for them would have no effect."""
+    for key in ("projection", "projection_text"):
+        if getattr(recipe, key):
+            raise ValueError(
+                f"{key}: expected none for the start {recipe.start!r}, which is a checkpoint with a projection of its own. "
+                "Leave it out, or start from a bare encoder."
+            )
+    has = {"embedding_dim": model.config.embedding_dim}
+    wants = {"embedding_dim": recipe.embedding_dim} if recipe.embedding_dim is not None else {}
+    for key, value in recipe.processor.items():
+        wants[f"processor.{key}"], has[f"processor.{key}"] = value, getattr(model.processor, key, None)
+    for key, value in wants.items():
+        if value != has[key]:
+            raise ValueError(
+                f"{key}: expected {has[key]!r}, what the start {recipe.start!r} was made with, got {value!r}. Leave it out, "
+                "or start from a bare encoder."
+            )

@@ -1,0 +1,39 @@
+"""What test_validation.py starts, in one process and in two: `launched_validation.py RECIPE`; prints one JSON line."""
+
+import json
+import sys
+import time
+
+import torch.distributed
+from accelerate import PartialState
+
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.recipe import load_recipe
+from drdecr.start import load_start
+from drdecr.validation import build_validation
+
+
+def main() -> None:
+    state = PartialState(cpu=True)
+    recipe = load_recipe(sys.argv[1])
+    read: dict[str, int] = {}
+    for name in ("encode_queries", "encode_documents"):
+        whole = getattr(DrDecrModel, name)
+
+        def counted(model, texts, whole=whole, name=name, **kwargs):
+            read[name] = read.get(name, 0) + len(texts)
+            return whole(model, texts, **kwargs)
+
+        setattr(DrDecrModel, name, counted)
+    figures = build_validation(recipe, None)(load_start(recipe))
+    line = {"process": state.process_index, "processes": state.num_processes, "figures": figures, "read": read}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        time.sleep(0.2)  # gloo's threads hang at exit without it (pytorch #190489)
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

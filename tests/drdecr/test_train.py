@@ -1,0 +1,113 @@
+"""`-m drdecr.train` as a launcher starts it: two processes, one run, the losses of one process with twice the batch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.processes import check_processes
+from drdecr.stage import run_stage
+from drdecr.train import main
+
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    "accelerate": ["accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2"],
+}
+
+
+@pytest.fixture
+def settings(start, tmp_path):
+    """Keys of a recipe on the sample data, for a tiny student without dropout."""
+    config = tmp_path / "runs" / "start" / "model" / "config.json"
+    content = {**json.loads(config.read_text()), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config.write_text(json.dumps(content))
+    questions = {"format": "sample_questions", "languages": ["fi", "en"]}
+    return {
+        "stage": "mixed",
+        "start": start,
+        "teacher": start,
+        "data": {"questions": [{**questions, "split": "train"}], "num_candidates": 3, "dev_texts": 4},
+        "validation": [{**questions, "split": "dev"}],
+    }
+
+
+def training(batch):
+    weights = {"relevance_weight": 1.0, "token_weight": 1.0, "contrastive_weight": 1.0}
+    return {**weights, "per_device_train_batch_size": batch, "max_steps": 4, "optim": "sgd", "learning_rate": 0.1}
+
+
+def launch(launcher, *words):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "drdecr.train", *map(str, words)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        timeout=200,
+        check=False,
+    )
+
+
+def lines_of(recipe):
+    return [json.loads(line) for line in (recipe.folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_launched_processes_are_one_run_with_both_their_batches(launcher, recipe_of, write_recipe, settings):
+    one = recipe_of("one", **settings, training=training(8))
+    run_stage(one)
+    two = recipe_of("two", **settings, training=training(4))
+    done = launch(launcher, write_recipe("two", **settings, training=training(4)), "--training.use_cpu", "true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in two.folder.iterdir()} == {path.name for path in one.folder.iterdir()}
+    ran = json.loads((two.folder / "run.json").read_text())
+    assert (ran["processes"], ran["steps"], ran["batch_rows"]) == (2, 4, 8)
+    assert done.stderr.count("Encoding 160 passages with the teacher") == 1  # one process talks
+    expected, found = lines_of(one), lines_of(two)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        names = [name for name in theirs if "loss" in name or "mrr" in name or name == "relevance_kl"]
+        assert names or "train_runtime" in theirs
+        for name in names:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
+    weights = [DrDecrModel.from_pretrained(recipe.model_folder).linear.weight for recipe in (one, two)]
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_find_each_other_are_refused(write_recipe, settings):
+    done = launch("accelerate", write_recipe("a", **settings, training=training(4)), "--training.use_cpu", "false")
+    assert done.returncode == 1
+    assert "error: Expected 2 processes that work together" in done.stderr
+    assert not (write_recipe("a", **settings).parent / "runs" / "a").exists()
+
+
+def test_a_group_smaller_than_the_launcher_started_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_processes(2)
+    check_processes(None)
+    with pytest.raises(ValueError, match=r"Expected 2 processes .* got a group of 1.*use_cpu"):
+        check_processes(1)
+
+
+def test_only_the_main_process_writes_a_start(recipe_of, monkeypatch):
+    recipe = recipe_of("start", stage="initialise")
+    monkeypatch.setenv("RANK", "1")
+    run_stage(recipe)
+    assert not recipe.folder.exists()
+    monkeypatch.setenv("RANK", "0")
+    run_stage(recipe)
+    assert {path.name for path in recipe.folder.iterdir()} == {"recipe.yaml", "run.json", "log.jsonl", "model"}
+
+
+def test_an_error_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path / "no.yaml")])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith("error: ")

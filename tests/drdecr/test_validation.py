@@ -1,0 +1,63 @@
+"""Validation during training: the figures of one process, each process doing its share of the work."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate import PartialState
+
+from drdecr.data.sources import read_questions
+from drdecr.stage import build_index, score_questions
+from drdecr.start import load_start
+from drdecr.validation import build_validation
+
+SCRIPT = Path(__file__).with_name("launched_validation.py")
+
+
+@pytest.fixture
+def recipe(recipe_of, start, data):
+    return recipe_of("a", stage="contrastive", start=start, validation=[data["train"], data["dev"]])
+
+
+def expected(recipe):
+    """The figures by the plain way: one index of a whole set, one search, one mean a language."""
+    model = load_start(recipe)
+    by_language = {}
+    for entry in recipe.validation:
+        found = read_questions(entry)
+        for query_id, score in score_questions(model, found, build_index(model, found))["RR@10"].items():
+            by_language.setdefault(query_id.rpartition("-")[2], []).append(score)
+    means = {f"mrr@10_{code}": sum(scores) / len(scores) for code, scores in by_language.items()}
+    return {**means, "mrr@10_avg": sum(means.values()) / len(means)}
+
+
+def test_one_process_measures_all(recipe):
+    PartialState(cpu=True)
+    assert build_validation(recipe, None)(load_start(recipe)) == pytest.approx(expected(recipe))
+
+
+def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe):
+    path = recipe.folder.with_suffix(".yaml")
+    path.write_text(recipe.as_yaml())
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launcher, str(SCRIPT), str(path)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert {line["process"] for line in lines} == {0, 1}
+    for line in lines:
+        assert line["processes"] == 2
+        assert line["figures"] == pytest.approx(expected(recipe))
+    # 20 and 6 questions, twice 16 passages: each text is read once, by one process.
+    assert [line["read"] for line in lines] == [{"encode_documents": 16, "encode_queries": 13}] * 2
