@@ -94,8 +94,8 @@ def model_files(folder: str | Path) -> dict[str, Path]:
     }
     missing = [] if {"config.json", "adapter_config.json"} & set(files) else ["config.json"]
     missing += [] if any(name.endswith(".safetensors") for name in files) else ["weights (*.safetensors)"]
-    if "config.json" in files:
-        code = json.loads(files["config.json"].read_text(encoding="utf-8")).get("auto_map", {})
+    for name in sorted(name for name in files if fnmatch(name, "config*.json")):  # one of them names the code
+        code = json.loads(files[name].read_text(encoding="utf-8")).get("auto_map", {})
         missing += sorted({f"{target.split('.')[0]}.py" for target in code.values()} - set(files))
     if missing:
         raise ValueError(

@@ -17,9 +17,13 @@ from drdecr.recipe import Recipe
 from drdecr.stage import run_stage, save_model
 from drdecr.start import load_start, load_teacher
 
-CODE = {"configuration_drdecr", "encoding_drdecr", "modeling_drdecr", "processing_drdecr", "scoring_drdecr"}
+CODE = {"configuration_drdecr", "encoding_drdecr", "loaders_drdecr", "modeling_drdecr", "processing_drdecr"}
+CODE |= {"scoring_drdecr"}
 FILES = {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
 FILES |= {"tokenizer_config.json", *(f"{name}.py" for name in CODE)}
+# For the other loaders (docs/loaders.md): sentence-transformers and PyLate, then Stanford ColBERT.
+FILES |= {"modules.json", "config_sentence_transformers.json", "1_Dense/config.json", "1_Dense/model.safetensors"}
+FILES |= {"artifact.metadata", "config.5.17.0.json"}
 
 
 @pytest.fixture
@@ -188,7 +192,7 @@ def test_an_upload_that_was_cut_off_commits_nothing_and_goes_on(hub, call, run):
     hub.heal()
     hub.fail("POST", "/commit/", status=503, times=99)
     assert_one_line(call("push", run, "alice/student"), "failure of its own (503)")
-    assert len(hub.requests("PUT", "/lfs/")) == 1
+    assert len(hub.requests("PUT", "/lfs/")) == 2  # the weights, and the projection alone for sentence-transformers
     hub.heal()
     push_folder(run, "alice/student")
     assert hub.requests("PUT", "/lfs/") == []  # the weights had arrived
@@ -264,8 +268,8 @@ def test_a_recipe_starts_from_a_repository_and_writes_down_its_commit(hub, run, 
 def test_a_recipe_starts_from_a_bare_encoder_on_the_hub(hub, bare_encoder, recipe_of):
     hub.api().create_repo("alice/bert")
     hub.api().upload_folder(repo_id="alice/bert", folder_path=bare_encoder)
-    recipe = recipe_of("start", stage="initialise", start="alice/bert")
-    local = recipe_of("local", stage="initialise", start=bare_encoder)
+    recipe = recipe_of("start", stage="initialise", start="alice/bert", projection="random")
+    local = recipe_of("local", stage="initialise", start=bare_encoder, projection="random")
     run_stage(recipe)
     run_stage(local)
     assert_same_weights(weights(recipe.model_folder), weights(local.model_folder))
