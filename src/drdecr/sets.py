@@ -72,8 +72,8 @@ def build_training_data(
         recipe: of the stage.
         student: its processor tokenises; it mines negatives where there is no teacher.
         teacher: finds candidates and fills the caches.
-        num_batches: batches of the whole run on all processes, for laying out a mixture; 0: as many as one pass has.
-        batch_size: rows of one batch on one device.
+        num_batches: batches of the whole run, for laying out its rows; 0: as many as one pass has.
+        batch_size: rows of one batch on all devices together.
         seed: of sampling and mixing.
     """
     settings = recipe.data

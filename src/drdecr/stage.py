@@ -111,8 +111,9 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
         teacher = AdaptersOffTeacher(student)
     elif recipe.teacher:
         teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
-    batches = max(args.max_steps, 0) * args.gradient_accumulation_steps * args.world_size
-    data = build_training_data(recipe, student, teacher, batches, args.train_batch_size, args.seed)
+    batches = max(args.max_steps, 0) * args.gradient_accumulation_steps
+    rows = args.train_batch_size * args.world_size  # laid out together, so that processes differ from one in nothing
+    data = build_training_data(recipe, student, teacher, batches, rows, args.seed)
     trainer = TRAINERS[recipe.stage](
         student,
         args,

@@ -98,8 +98,8 @@ def _check_checkpoint(recipe: Recipe, model: DrDecrModel) -> None:
                 f"{key}: expected none for the start {recipe.start!r}, which is a checkpoint with a projection of its own. "
                 "Leave it out, or start from a bare encoder."
             )
-    has = {"embedding_dim": model.config.embedding_dim}
-    wants = {"embedding_dim": recipe.embedding_dim} if recipe.embedding_dim is not None else {}
+    has: dict[str, Any] = {"embedding_dim": model.config.embedding_dim}
+    wants: dict[str, Any] = {"embedding_dim": recipe.embedding_dim} if recipe.embedding_dim is not None else {}
     for key, value in recipe.processor.items():
         wants[f"processor.{key}"], has[f"processor.{key}"] = value, getattr(model.processor, key, None)
     for key, value in wants.items():
