@@ -213,14 +213,10 @@ def main() -> None:
     """Run the command line; errors that name their cure are shown as one line, not as a traceback."""
     import sys
 
-    from drdecr.data.hub_errors import TRANSPORT_ERRORS, explain, without_tokens
-
     try:
         app()
-    except (*SHOWN, *TRANSPORT_ERRORS) as error:
+    except SHOWN as error:
         if "--verbose" in sys.argv:
             raise
-        message = explain(error)
-        line = f"error: {message}" if message else without_tokens(in_one_line(error))
-        Console(stderr=True, soft_wrap=True).print(line, markup=False, style="red")
+        Console(stderr=True, soft_wrap=True).print(in_one_line(error), markup=False, style="red")
         sys.exit(1)

@@ -2,11 +2,19 @@
 
 from safetensors import SafetensorError
 
-SHOWN = (ValueError, OSError, ImportError, RuntimeError, SafetensorError)
+from drdecr.data.hub_errors import TRANSPORT_ERRORS, explain, without_tokens
+
+SHOWN = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, *TRANSPORT_ERRORS)
 """What names its cure. Anything else is a mistake of this package and keeps its traceback."""
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return `error: ...` in one line; a broken weight file, which says nothing of itself, is called by its name."""
+    """Return `error: ...` in one line, without tokens.
+
+    A failure of the Hub is told with its cure; a broken weight file, which says nothing of itself, is called by its name.
+    """
+    known = explain(error)
+    if known is not None:
+        return f"error: {known}"
     broken = "broken weights, written or copied in part? " if isinstance(error, SafetensorError) else ""
-    return f"error: {broken}{' '.join(str(error).split())}"
+    return without_tokens(f"error: {broken}{' '.join(str(error).split())}")

@@ -13,13 +13,13 @@ from huggingface_hub.errors import HTTPError
 from drdecr.data.export import write_dataset
 from drdecr.data.formats import locate
 from drdecr.data.schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QuestionSet
-from drdecr.data.sources import read_questions
 from drdecr.data.token_cache import TokenCache
 
 from .data_card import data_card
 from .recipe import ADAPTERS_OFF, Recipe
 from .run_folder import environment, is_done, same_recipe, start_run
 from .sets import cut_dev, prepare_sets, read_english
+from .validation import read_validation
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,8 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     reader = _reader(recipe) if scores or tokens != "none" else None
     prepared = prepare_sets(recipe, reader, seed)
     configs: dict[str, dict[str, Dataset]] = {}
-    for name, rows in prepared.rows.items():
+    for name, (train, dev) in cut_dev(prepared.rows, settings.dev_texts, seed).items():
         columns = PARALLEL_COLUMNS if name == "parallel" else CANDIDATE_COLUMNS
-        train, dev = cut_dev(rows, settings.dev_texts, seed)
         parts = {"train": train, "dev": dev}
         configs[name if name == "parallel" else f"{name}_candidates"] = {
             split: part.select_columns(list(columns)) for split, part in parts.items()
@@ -78,7 +77,7 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     if prepared.passages and set(prepared.rows) - {"parallel"}:
         configs["passages"] = {"train": _passage_rows(prepared.passages)}
     for entry in recipe.validation:
-        configs.update(_evaluation(read_questions(entry), set(configs)))
+        configs.update(_evaluation(read_validation(entry), set(configs)))
     if reader is not None and tokens != "none":
         configs["teacher_queries"] = {"train": read_english(reader, prepared.rows).to_dataset()}
     if reader is not None and tokens == "all" and prepared.passages:

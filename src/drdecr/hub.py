@@ -15,7 +15,18 @@ REPLACED = ("model*.safetensors", "model.safetensors.index.json", "*_drdecr.py",
 """Files that a push of a model takes out of a repository's root where it brings none of that name: what another model, or
 a Trainer, left there would be loaded with ours, or is a pickle."""
 
-NOT_PUSHED = (".*", "_*", "*.pyc", "*.bin", "*.pt", "*.pth", "*.pkl", "trainer_state.json", "seconds.json", "checkpoint-*")
+NOT_PUSHED = (
+    ".*",
+    "_*",
+    "*.pyc",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.pkl",
+    "trainer_state.json",
+    "seconds.json",
+    "checkpoint-*",
+)
 """Pickles, which can do harm to who opens them, and what only serves to resume a training."""
 
 PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"
