@@ -230,9 +230,7 @@ def read_hub_parallel(
         split: its split (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    dataset = load_dataset(_hub_source(name), config, split=split, revision=revision).rename_columns(
-        dict(columns or {})
-    )
+    dataset = _load(_hub_source(name), config, split=split, revision=revision).rename_columns(dict(columns or {}))
     if language is not None:
         dataset = dataset.add_column("language", [language] * len(dataset))
     check_rows(dataset, PARALLEL_COLUMNS, name)
@@ -259,8 +257,8 @@ def read_hub_questions(
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
     source = _hub_source(name)
-    rows = load_dataset(source, questions, split=split, revision=revision)
-    documents = load_dataset(source, passages, split=passages_split, revision=revision)
+    rows = _load(source, questions, split=split, revision=revision)
+    documents = _load(source, passages, split=passages_split, revision=revision)
     check_rows(documents, ("document_id", "text"), f"{name}, {passages}")
     return QuestionSet(name, rows, _collection(enumerate(documents, start=1), f"{name}, {passages}"))
 
@@ -284,8 +282,8 @@ def read_hub_candidates(
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
     source = _hub_source(name)
-    rows = load_dataset(source, config, split=split, revision=revision)
-    documents = load_dataset(source, passages, split=passages_split, revision=revision)
+    rows = _load(source, config, split=split, revision=revision)
+    documents = _load(source, passages, split=passages_split, revision=revision)
     check_rows(documents, ("document_id", "text"), f"{name}, {passages}")
     found = CandidateSet(f"{name}, {config}", rows, _collection(enumerate(documents, start=1), f"{name}, {passages}"))
     found.rows = rows.select_columns(list(CANDIDATE_COLUMNS))
@@ -303,7 +301,7 @@ def read_hub_tokens(
         split: default train.
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    rows = load_dataset(_hub_source(name), config, split=split, revision=revision)
+    rows = _load(_hub_source(name), config, split=split, revision=revision)
     check_rows(rows, ("text", "embeddings", "text_flags"), f"{name}, {config}")
     return TokenCache.from_dataset(rows)
 
@@ -348,6 +346,12 @@ def _named_languages(path: str, languages: Languages) -> dict[str, str]:
     if not languages or isinstance(languages, str):
         raise ValueError(f"{path}: expected a list of at least one language code, got {languages!r}.")
     return languages if isinstance(languages, dict) else {code: code for code in languages}
+
+
+def _load(source: str, config: str | None, split: str, revision: str | None) -> Dataset:
+    # `load_dataset` knows a local folder by its name, not by what is in it: what it kept may be older than the folder.
+    mode = "force_redownload" if Path(source).is_dir() else None
+    return load_dataset(source, config, split=split, revision=revision, download_mode=mode)
 
 
 def _hub_source(name: str) -> str:

@@ -24,7 +24,6 @@ NOT_PUSHED = (
     "*.pth",
     "*.pkl",
     "trainer_state.json",
-    "seconds.json",
     "checkpoint-*",
 )
 """Pickles, which can do harm to who opens them, and what only serves to resume a training."""

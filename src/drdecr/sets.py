@@ -64,7 +64,13 @@ class PreparedSets:
 
 
 def build_training_data(
-    recipe: Recipe, student: DrDecrModel, teacher: DrDecrModel | None, num_batches: int, batch_size: int, seed: int
+    recipe: Recipe,
+    student: DrDecrModel,
+    teacher: DrDecrModel | None,
+    num_steps: int,
+    batch_size: int,
+    seed: int,
+    batches_a_step: int = 1,
 ) -> TrainingData:
     """Read, clean and annotate a stage's rows.
 
@@ -72,16 +78,19 @@ def build_training_data(
         recipe: of the stage.
         student: its processor tokenises; it mines negatives where there is no teacher.
         teacher: finds candidates and fills the caches.
-        num_batches: batches of the whole run, for laying out its rows; 0: as many as one pass has.
-        batch_size: rows of one batch on all devices together.
+        num_steps: of the whole run, for laying out its rows; 0: as many as one pass has.
+        batch_size: rows of one batch on one device.
         seed: of sampling and mixing.
+        batches_a_step: accumulation steps times processes (default 1).
     """
     settings = recipe.data
     prepared = prepare_sets(recipe, teacher or student, seed)
     collator = _collator(recipe, student, teacher, prepared)
     parts = cut_dev(prepared.rows, settings.dev_texts, seed)
     dev = {name: part for name, (_, part) in parts.items() if len(part)} or None
-    train = _mixed({name: part for name, (part, _) in parts.items()}, settings, num_batches, batch_size, seed)
+    train = _mixed(
+        {name: part for name, (part, _) in parts.items()}, settings, num_steps, batch_size, seed, batches_a_step
+    )
     return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()}, prepared.cleaning)
 
 
@@ -251,12 +260,17 @@ def _candidates(
         return load_from_disk(str(folder))
 
 
-def _mixed(sets: dict[str, Dataset], settings: DataSettings, num_batches: int, batch_size: int, seed: int) -> Any:
-    if len(sets) == 1 and not num_batches:  # epochs, which the Trainer shuffles
-        return next(iter(sets.values()))
-    one_pass = -(-sum(len(rows) for rows in sets.values()) // batch_size)
+def _mixed(
+    sets: dict[str, Dataset], settings: DataSettings, num_steps: int, batch_size: int, seed: int, batches_a_step: int
+) -> Any:
     lengths = {name: [len(text) for text in rows["query"]] for name, rows in sets.items()}
-    return MixedSet(sets, batch_size, num_batches or one_pass, settings.weights, seed, lengths)
+    if len(sets) == 1:
+        if not num_steps:  # epochs, which the Trainer shuffles
+            return next(iter(sets.values()))
+        # Laid out by steps, so that accumulation and processes share out the rows that one large batch would have.
+        return MixedSet(sets, batch_size * batches_a_step, num_steps, None, seed, lengths)
+    one_pass = -(-sum(len(rows) for rows in sets.values()) // batch_size)
+    return MixedSet(sets, batch_size, num_steps * batches_a_step or one_pass, settings.weights, seed, lengths)
 
 
 def _collator(

@@ -64,7 +64,7 @@ def run_stage(recipe: Recipe) -> Path:
     if is_main_process():
         start_run(recipe)
     checkpoints = recipe.folder / "checkpoints"
-    stopwatch = Stopwatch(checkpoints / "seconds.json")
+    stopwatch = Stopwatch(recipe.folder / "seconds.json")
     set_seed(recipe.training.get("seed", 12345))
     facts = start_facts(recipe)
     if args is None:
@@ -91,6 +91,7 @@ def run_stage(recipe: Recipe) -> Path:
             "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
         }
         finish_run(recipe, stopwatch.seconds, trainer.state.log_history, facts)
+        stopwatch.file.unlink(missing_ok=True)
         shutil.rmtree(checkpoints, ignore_errors=True)  # the best one is in `model` now
         if trainer.args.push_to_hub:
             push_run(recipe, trainer)
@@ -111,9 +112,9 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
         teacher = AdaptersOffTeacher(student)
     elif recipe.teacher:
         teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
-    batches = max(args.max_steps, 0) * args.gradient_accumulation_steps
-    rows = args.train_batch_size * args.world_size  # laid out together, so that processes differ from one in nothing
-    data = build_training_data(recipe, student, teacher, batches, rows, args.seed)
+    step = args.gradient_accumulation_steps * args.world_size
+    steps = max(args.max_steps, 0)
+    data = build_training_data(recipe, student, teacher, steps, args.train_batch_size, args.seed, batches_a_step=step)
     trainer = TRAINERS[recipe.stage](
         student,
         args,

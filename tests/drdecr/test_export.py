@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from datasets import load_dataset
@@ -35,7 +36,8 @@ def recipe(recipe_of, start, data, tmp_path):
 
 
 def loaded(folder, config, split="train"):
-    return load_dataset(str(folder), config, split=split).to_list()
+    # Its own cache: the library knows a local folder by its name, not by what is in it.
+    return load_dataset(str(folder), config, split=split, cache_dir=str(Path(folder).parent / "cache")).to_list()
 
 
 def test_the_export_is_what_a_run_would_train_on(recipe, tmp_path, data):
@@ -127,7 +129,7 @@ def test_parallel_text_needs_no_model_and_the_command_line_exports_it(write_reci
     path = write_recipe("b", stage="representation", start="nowhere", data={"parallel": [data["parallel"]]})
     done = CliRunner().invoke(app, ["export-data", str(path), str(tmp_path / "set"), "--data.dev_texts", "0"])
     assert done.exit_code == 0, done.output
-    assert done.output.strip() == f"dataset: {tmp_path / 'set'}"
+    assert done.output.strip().endswith(f"dataset: {tmp_path / 'set'}")
     assert len(loaded(tmp_path / "set", "parallel")) == 16
     assert not (tmp_path / "runs" / "b").exists()
 

@@ -268,8 +268,9 @@ def test_a_recipe_starts_from_a_repository_and_writes_down_its_commit(hub, run, 
 def test_a_recipe_starts_from_a_bare_encoder_on_the_hub(hub, bare_encoder, recipe_of):
     hub.api().create_repo("alice/bert")
     hub.api().upload_folder(repo_id="alice/bert", folder_path=bare_encoder)
-    recipe = recipe_of("start", stage="initialise", start="alice/bert", projection="random")
-    local = recipe_of("local", stage="initialise", start=bare_encoder, projection="random")
+    settings = {"stage": "initialise", "projection": "random", "embedding_dim": 8, "processor": {"query_length": 12}}
+    recipe = recipe_of("start", start="alice/bert", **settings)
+    local = recipe_of("local", start=bare_encoder, **settings)
     run_stage(recipe)
     run_stage(local)
     assert_same_weights(weights(recipe.model_folder), weights(local.model_folder))

@@ -22,9 +22,9 @@ LAUNCHERS = {
 @pytest.fixture
 def settings(start, tmp_path):
     """Keys of a recipe on the sample data, for a tiny student without dropout."""
-    config = tmp_path / "runs" / "start" / "model" / "config.json"
-    content = {**json.loads(config.read_text()), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config.write_text(json.dumps(content))
+    for config in (tmp_path / "runs" / "start" / "model").glob("config*.json"):
+        content = {**json.loads(config.read_text()), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        config.write_text(json.dumps(content))
     questions = {"format": "sample_questions", "languages": ["fi", "en"]}
     return {
         "stage": "mixed",
