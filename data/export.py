@@ -80,7 +80,7 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
     api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
     there = api.list_repo_files(repo_id, repo_type="dataset")
     stale = [name for name in there if name.endswith(".parquet") and name not in names]
-    operations = [
+    operations: list[Any] = [
         *(CommitOperationAdd(name, path) for name, path in zip(names, files, strict=True)),
         *(CommitOperationDelete(name) for name in stale),
     ]

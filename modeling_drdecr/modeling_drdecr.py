@@ -70,7 +70,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
             model.processor = DrDecrProcessor.load_if_there(pretrained_model_name_or_path, **source)
             if model.processor is None and getattr(model, "_hf_peft_config_loaded", False):
                 # The folder of an adapter holds no processor: it is that of the model below.
-                below = next(iter(model.peft_config.values()))
+                below: Any = next(iter(model.peft_config.values()))
                 source["revision"] = below.revision or "main"
                 model.processor = DrDecrProcessor.load_if_there(below.base_model_name_or_path, **source)
         return output

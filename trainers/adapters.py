@@ -79,12 +79,12 @@ def add_adapter(model: DrDecrModel, settings: LoraSettings | None = None, revisi
     config = LoraConfig(
         task_type="FEATURE_EXTRACTION",
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=settings.dropout,
         target_modules=settings.target_modules or _default_targets(model),
         modules_to_save=[PROJECTION],
     )
-    base = model.name_or_path
+    base = str(model.name_or_path)
     adapted = get_peft_model(model, config)
     if os.path.isdir(base):  # a relative path would only be found from the folder that the training was started in
         base, revision = os.path.abspath(base), None

@@ -2,11 +2,13 @@
 
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 
+from .adapters import AdaptersOffTeacher
+
 PROBE = "In 1969, Neil Armstrong's step: what was the moon's naïve 'first' word? 月, луна."
 """Read by both processors: digits, signs, letters beyond ASCII, and words that vocabularies cut differently."""
 
 
-def check_dimensions(model: DrDecrModel, teacher: DrDecrTeacher | None) -> None:
+def check_dimensions(model: DrDecrModel, teacher: DrDecrTeacher | AdaptersOffTeacher | None) -> None:
     """Check that both embed into one space.
 
     Raises:
@@ -19,7 +21,7 @@ def check_dimensions(model: DrDecrModel, teacher: DrDecrTeacher | None) -> None:
         )
 
 
-def check_tokens(model: DrDecrModel, teacher: DrDecrTeacher | None) -> None:
+def check_tokens(model: DrDecrModel, teacher: DrDecrTeacher | AdaptersOffTeacher | None) -> None:
     """Check that both read the anchor's tokens alike: its ids come from the student's processor and go to the teacher too.
 
     Raises:

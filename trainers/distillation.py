@@ -287,12 +287,12 @@ class DistillationTrainer(Trainer):
             super().create_model_card(*args, **kwargs)  # peft has a card of its own
         elif self.is_world_process_zero():
             base_model = hub_name(student.config._name_or_path)
-            write_training_card(self.args.output_dir, self.args, base_model, self.state.log_history)
+            write_training_card(str(self.args.output_dir), self.args, base_model, self.state.log_history)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push so that it loads: the Trainer's own push leaves out the code that the configuration names."""
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
-            copy_what_loads(checkpoint_folder, self.args.output_dir)
+            copy_what_loads(checkpoint_folder, str(self.args.output_dir))
             self.create_model_card()
         super()._push_from_checkpoint(checkpoint_folder)
 

@@ -47,7 +47,7 @@ def write_training_card(folder: str | Path, args: Any, base_model: str | None, l
         tags=["drdecr", "ColBERT", "late-interaction"],
         base_model=base_model,
     )
-    last = next((line for line in reversed(log) if "loss" in line), {})
+    last: dict[str, Any] = next((line for line in reversed(log) if "loss" in line), {})
     terms = [f"| {term} | {weight:g} | {last.get(term, '')} |" for term, weight in args.term_weights.items()]
     lines = [
         f"---\n{data.to_yaml()}\n---\n",

@@ -3,6 +3,7 @@
 import json
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -78,7 +79,7 @@ def push_folder(
         parent = api.model_info(repository, revision=revision).sha
         there = api.list_repo_files(repository, revision=parent)
         stale = [name for name in there if "/" not in name and _matches(name, REPLACED) and name not in files]
-        operations = [
+        operations: list[Any] = [
             *(CommitOperationAdd(name, _content(path, repository)) for name, path in files.items()),
             *(CommitOperationDelete(name) for name in stale if "config.json" in files),
         ]

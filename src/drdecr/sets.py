@@ -106,7 +106,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     held_out = held_out_texts(recipe)
     questions = [read_questions(entry) for entry in settings.questions]
     annotated = [read_candidates(entry) for entry in settings.annotated]
-    pools = [*questions, *(read_questions(entry) for entry in settings.pool), *annotated]
+    pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.pool), *annotated]
     passages = {document_id: text for found in pools for document_id, text in found.passages.items()}
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
