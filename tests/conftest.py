@@ -1,5 +1,11 @@
 """Tiny, seeded, offline stand-ins that tests of every package share: a tokenizer of words, a processor, a student."""
 
+import os
+import tempfile
+
+# Before transformers is imported: code of checkpoints is loaded from here, and two test processes must not share it.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="drdecr-modules-")
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors

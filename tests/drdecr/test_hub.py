@@ -177,10 +177,11 @@ def test_another_commit_in_between_is_not_mixed_with_ours(hub, run, monkeypatch)
         hub.api().upload_file(path_or_fileobj=b"x", path_in_repo="theirs.txt", repo_id="alice/student")
         return found
 
-    monkeypatch.setattr(HfApi, "list_repo_files", meanwhile)
-    with pytest.raises(HubError, match="alice/student changed while you were writing to it, so nothing was written"):
-        push_folder(run, "alice/student")
-    monkeypatch.undo()
+    nothing = "alice/student changed while you were writing to it, so nothing was written"
+    with monkeypatch.context() as patched:
+        patched.setattr(HfApi, "list_repo_files", meanwhile)
+        with pytest.raises(HubError, match=nothing):
+            push_folder(run, "alice/student")
     assert len(hub.api().list_repo_commits("alice/student")) == 2
 
 

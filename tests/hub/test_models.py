@@ -25,9 +25,17 @@ FILES = {
     "tokenizer_config.json",
     "configuration_drdecr.py",
     "encoding_drdecr.py",
+    "loaders_drdecr.py",
     "modeling_drdecr.py",
     "processing_drdecr.py",
     "scoring_drdecr.py",
+    # For the other loaders (docs/loaders.md).
+    "1_Dense/config.json",
+    "1_Dense/model.safetensors",
+    "artifact.metadata",
+    "config.5.17.0.json",
+    "config_sentence_transformers.json",
+    "modules.json",
 }
 
 
@@ -176,9 +184,9 @@ def _source():
 
 def test_a_checkpoint_of_a_newer_version_says_what_to_update(hub, tiny_model, tmp_path):
     name = _pushed(hub, tiny_model, "first")
-    config = json.loads(Path(hub.api().hf_hub_download(name, "config.json")).read_text())
+    config = json.loads(Path(hub.api().hf_hub_download(name, "config.5.17.0.json")).read_text())
     config["drdecr"]["format_version"] += 1
     changed = json.dumps(config).encode()
-    hub.api().upload_file(path_or_fileobj=changed, path_in_repo="config.json", repo_id=name)
+    hub.api().upload_file(path_or_fileobj=changed, path_in_repo="config.5.17.0.json", repo_id=name)
     with pytest.raises(ValueError, match=r"of format 2; .* up to 1.*pip install --upgrade drdecr"):
         DrDecrModel.from_pretrained(name)
