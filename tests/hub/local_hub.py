@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import datasets
@@ -102,6 +103,7 @@ def hub(hub_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(hub.home / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])  # the folder of modules is added to it
+    imported = _take_imported_code()
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.address)
     monkeypatch.setattr(
         datasets.config, "HUB_DATASETS_URL", hub.address + "/datasets/{repo_id}/resolve/{revision}/{path}"
@@ -110,4 +112,12 @@ def hub(hub_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", ALICE)
     yield hub
+    _take_imported_code()
+    sys.modules.update(imported)
     hub.heal()
+
+
+def _take_imported_code() -> dict[str, ModuleType]:
+    """Take code of checkpoints out of what is imported: its package knows one folder, which must not outlive a test."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]
+    return {name: sys.modules.pop(name) for name in names}
