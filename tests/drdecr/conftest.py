@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Trainer
 
 from drdecr.cli import main
 from drdecr.recipe import Recipe, load_recipe
@@ -115,3 +115,22 @@ def call(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
         return (stopped.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def kill_in_step(monkeypatch) -> Callable[[int], list[int]]:
+    """`kill_in_step(3)`: from now on the third step raises `RuntimeError("killed")`; returns an entry for each begun."""
+
+    def arm(number: int) -> list[int]:
+        step, begun = Trainer.training_step, []
+
+        def dying(*arguments: Any, **keywords: Any) -> torch.Tensor:
+            begun.append(len(begun) + 1)
+            if len(begun) == number:
+                raise RuntimeError("killed")
+            return step(*arguments, **keywords)
+
+        monkeypatch.setattr(Trainer, "training_step", dying)
+        return begun
+
+    return arm

@@ -7,7 +7,6 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from transformers import Trainer
 
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import load_recipe
@@ -85,31 +84,19 @@ def test_an_adapter_that_is_not_merged_is_the_model_of_its_run(recipe_of, start,
     assert run_stage(following) == following.folder / "model"
 
 
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_adapter_run_resumes_to_the_same_weights(recipe_of, start, data, monkeypatch):
+def test_a_killed_adapter_run_resumes_to_the_same_weights(recipe_of, start, data, kill_in_step):
     training = {"max_steps": 4, "save_steps": 2, "save_strategy": "steps", "projection_learning_rate": 0.01}
     settings = settings_of(data, start=start, training=training)
     whole = run_stage(recipe_of("whole", **settings))
     recipe = recipe_of("killed", **settings)
-    step, done = Trainer.training_step, []
-
-    def dying(*args, **kwargs):
-        done.append(1)
-        if len(done) == 3:
-            raise Killed
-        return step(*args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "training_step", dying)
-    with pytest.raises(Killed):
+    begun = kill_in_step(3)
+    with pytest.raises(RuntimeError, match="killed"):
         run_stage(recipe)
     saved = {path.name for path in (recipe.folder / "checkpoints" / "checkpoint-2").iterdir()}
     assert "adapter_model.safetensors" in saved
     assert not (saved & {"model.safetensors"})  # the backbone is not written again and again
     resumed = run_stage(recipe)
-    assert len(done) == 5  # steps 3 and 4, not all four again
+    assert len(begun) == 5  # steps 3 and 4, not all four again
     one, other = (DrDecrModel.from_pretrained(folder).state_dict() for folder in (whole, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -19,20 +19,6 @@ COMMANDS = ("demo", "distil", "train", "evaluate", "search", "convert", "export-
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """`call(*words)` runs the command line as the console script does: exit code, output, errors."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["drdecr", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return (stopped.value.code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
 def model(recipe_of):
     return run_stage(recipe_of("start", stage="initialise"))
 

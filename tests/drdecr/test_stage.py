@@ -104,55 +104,42 @@ def test_a_second_call_does_nothing_and_says_so(recipe_of, start, data, monkeypa
     assert {path: path.stat().st_mtime_ns for path in recipe.folder.rglob("*")} == before
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("kind", ["contrastive", "mixed"])
-def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, recipe_of, start, data, monkeypatch):
+def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(
+    kind, recipe_of, start, data, kill_in_step, monkeypatch
+):
     keys = settings_of(kind, data)
     keys["training"] = {**keys.get("training", {}), "max_steps": 4, "save_steps": 2, "eval_steps": 2}
     monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
     whole = run_stage(recipe_of("whole", stage=kind, start=start, **keys))
     recipe = recipe_of("killed", stage=kind, start=start, **keys)
-    step, done = Trainer.training_step, []
-
-    def dying(*args, **kwargs):
-        done.append(1)
-        if len(done) == 3:
-            raise Killed
-        return step(*args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "training_step", dying)
-    with pytest.raises(Killed):
+    begun = kill_in_step(3)
+    with pytest.raises(RuntimeError, match="killed"):
         run_stage(recipe)
     assert not recipe.model_folder.exists()
     assert (recipe.folder / "checkpoints" / "checkpoint-2").is_dir()
-    done[:] = [1] * 10
     resumed = run_stage(recipe)
-    assert len(done) - 10 == 2  # steps 3 and 4, not all four again
+    assert len(begun) == 5  # steps 3 and 4, not all four again
     assert largest_difference(weights(whole), weights(resumed)) == 0
     assert not (recipe.folder / "checkpoints").exists()
 
 
-def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, data, monkeypatch):
+def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, data, kill_in_step, monkeypatch):
     monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
     clock = [0.0]
     monkeypatch.setattr("drdecr.stopwatch.monotonic", lambda: clock[0])
     recipe = recipe_of(
         "killed", stage="contrastive", start=start, data=candidates(data), training={"max_steps": 4, "save_steps": 2}
     )
-    step, dies_at = Trainer.training_step, [3]
+    step = Trainer.training_step
 
     def slow(*args, **kwargs):
-        dies_at[0] -= 1
-        if dies_at[0] == 0:
-            raise Killed
         clock[0] += 100.0
         return step(*args, **kwargs)
 
     monkeypatch.setattr(Trainer, "training_step", slow)
-    with pytest.raises(Killed):
+    kill_in_step(3)
+    with pytest.raises(RuntimeError, match="killed"):
         run_stage(recipe)
     clock[0] = 5000.0  # what passes between the sessions is not the run's
     run_stage(recipe)
