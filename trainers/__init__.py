@@ -15,8 +15,10 @@ from .losses import (
     english_anchor_mse,
     in_batch_cross_entropy,
     relevance_kl,
+    transported_token_mse,
 )
 from .stages import ContrastiveTrainer, RelevanceDistillationTrainer, RepresentationDistillationTrainer
+from .transport import transport_weights
 
 __all__ = [
     "AdaptersOffTeacher",
@@ -38,5 +40,7 @@ __all__ = [
     "load_merged",
     "push_adapter",
     "relevance_kl",
+    "transport_weights",
+    "transported_token_mse",
     "use_adapter",
 ]

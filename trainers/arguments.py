@@ -10,6 +10,10 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .alignment import METHODS
+from .transport import LOWEST_TEMPERATURE
+
+ALIGNMENTS = (*METHODS, "sinkhorn")
+"""One partner a token, or weights over all of them (`transport.transport_weights`)."""
 
 TERM_WEIGHTS = {
     "relevance_kl": "relevance_weight",
@@ -54,7 +58,10 @@ class DistillationArguments(TrainingArguments):
         "questions of different length, and a question and its translation, have one scale. Default: plain sums "
         "(paper).",
     )
-    alignment: str = _setting("greedy", f"Token alignment: {' or '.join(METHODS)} (paper: greedy).")
+    alignment: str = _setting("greedy", f"Token alignment: {', '.join(ALIGNMENTS)} (paper: greedy).")
+    alignment_temperature: float = _setting(
+        0.05, "Softness of the alignment `sinkhorn`, on the scale of cosines (this project's)."
+    )
     align_special_tokens: bool = _setting(
         False, "Let special tokens and markers be aligned too (the authors' code aligns them, and padding as well)."
     )
@@ -99,8 +106,12 @@ class DistillationArguments(TrainingArguments):
                 raise ValueError(f"{setting}: expected a positive number, got {value}.")
         if self.relevance_over not in ("row", "batch"):
             raise ValueError(f"relevance_over: expected row or batch, got {self.relevance_over!r}.")
-        if self.alignment not in METHODS:
-            raise ValueError(f"alignment: expected one of {', '.join(METHODS)}, got {self.alignment!r}.")
+        if self.alignment not in ALIGNMENTS:
+            raise ValueError(f"alignment: expected one of {', '.join(ALIGNMENTS)}, got {self.alignment!r}.")
+        if not self.alignment_temperature >= LOWEST_TEMPERATURE:
+            raise ValueError(
+                f"alignment_temperature: expected at least {LOWEST_TEMPERATURE}, got {self.alignment_temperature}."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the token out: the Trainer pickles its settings into every checkpoint, and pushes them."""

@@ -62,6 +62,24 @@ def of_alignment(student: Tensor, teacher: Tensor, alignment: Tensor, student_ma
     }
 
 
+def of_transport(student: Tensor, teacher: Tensor, weights: Tensor, student_mask: Tensor) -> dict[str, Tensor]:
+    """Return the same two figures for a soft alignment: the cosine is the mean over the weights.
+
+    Args:
+        student: `(batch, student_tokens, dim)`.
+        teacher: `(batch, teacher_tokens, dim)`.
+        weights: `(batch, student_tokens, teacher_tokens)`; a row of zeros has no partner.
+        student_mask: boolean `(batch, student_tokens)`, the tokens that could have been aligned.
+    """
+    student, teacher = (torch.nn.functional.normalize(tokens.float(), dim=-1) for tokens in (student, teacher))
+    aligned = (weights.sum(dim=2) > 0).sum()
+    matched = (weights * torch.bmm(student, teacher.transpose(1, 2))).sum() / aligned.clamp(min=1)
+    return {
+        "mean_matched_cosine": matched,
+        "share_unaligned_tokens": 1 - aligned / student_mask.sum().clamp(min=1),
+    }
+
+
 def of_scores(student_scores: Tensor, teacher_scores: Tensor, temperature: float) -> dict[str, Tensor]:
     """Return the spread of both scores over candidates and the relative entropy of the teacher's softmax.
 

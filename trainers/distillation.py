@@ -24,8 +24,10 @@ from .losses import (
     english_anchor_mse,
     in_batch_cross_entropy,
     relevance_kl,
+    transported_token_mse,
 )
 from .pushing import copy_what_loads, hub_name, write_training_card
+from .transport import transport_weights
 
 logger = logging.get_logger(__name__)
 
@@ -188,6 +190,11 @@ class DistillationTrainer(Trainer):
             teacher = self._needs_teacher("aligned_tokens")(**inputs["teacher_query"]).embeddings
             teacher_mask = inputs["teacher_query"][mask]
         student, student_mask = query.detach(), inputs["query"][mask]
+        if self.args.alignment == "sinkhorn":
+            temperature = self.args.alignment_temperature
+            weights = transport_weights(student, teacher, student_mask, teacher_mask, temperature)
+            self._records.add(diagnostics.of_transport(student, teacher, weights, student_mask), self.model.training)
+            return transported_token_mse(query, teacher, weights)
         alignment = align_tokens(student, teacher, student_mask, teacher_mask, self.args.alignment)
         self._records.add(diagnostics.of_alignment(student, teacher, alignment, student_mask), self.model.training)
         return aligned_token_mse(query, teacher, alignment)

@@ -60,6 +60,27 @@ def aligned_token_mse(student_embeddings: Tensor, teacher_embeddings: Tensor, al
     return _masked_mse(student_embeddings, targets, aligned)
 
 
+def transported_token_mse(student_embeddings: Tensor, teacher_embeddings: Tensor, weights: Tensor) -> Tensor:
+    """Token-representation distillation over a soft alignment (OPTICAL, Huang et al. 2023).
+
+    `mean_b mean_s sum_t weights[b, s, t] mean_d (student[b, s, d] - teacher[b, t, d])^2`, s over the tokens of row b with
+    weights. One partner of weight 1 a token gives `aligned_token_mse`.
+
+    Args:
+        student_embeddings: `(batch, student_tokens, dim)`, with gradient.
+        teacher_embeddings: `(batch, teacher_tokens, dim)`.
+        weights: `(batch, student_tokens, teacher_tokens)` from `transport_weights`: rows sum to 1, or to 0 for tokens that
+            are left out.
+    """
+    student, teacher = student_embeddings.float(), teacher_embeddings.detach().float()
+    # (s - t)^2 = s^2 + t^2 - 2 s t, so that no (batch, student_tokens, teacher_tokens, dim) is made.
+    squares = student.square().sum(dim=-1)[:, :, None] + teacher.square().sum(dim=-1)[:, None, :]
+    distances = squares - 2 * torch.bmm(student, teacher.transpose(1, 2))  # (batch, student_tokens, teacher_tokens)
+    by_token = (weights * distances).sum(dim=2) / student.shape[-1]  # (batch, student_tokens)
+    counts = (weights.sum(dim=2) > 0).sum(dim=1).clamp(min=1)
+    return (by_token.sum(dim=1) / counts).mean()
+
+
 def english_anchor_mse(student_embeddings: Tensor, teacher_embeddings: Tensor, mask: Tensor) -> Tensor:
     """Keep the student's English document encoding equal to the teacher's (paper, section 3.2).
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from drdecr.trainers import align_tokens
+from drdecr.trainers.alignment import _greedy, _greedy_without_ties, masked_cosine
 
 
 def published_loop(student: Tensor, teacher: Tensor) -> list[int]:
@@ -107,7 +108,7 @@ def test_the_pairing_is_one_to_one_and_as_large_as_it_can_be(method: str):
         assert len(paired) == len(set(paired)) == partners
 
 
-@pytest.mark.parametrize("method", ["greedy", "optimal"])
+@pytest.mark.parametrize("method", ["greedy", "optimal", "argmax"])
 def test_rows_with_nothing_to_pair_are_left_unaligned(method: str):
     tokens = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(7))
     every, none = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)
@@ -116,7 +117,7 @@ def test_rows_with_nothing_to_pair_are_left_unaligned(method: str):
     assert align_tokens(tokens, tokens[:, :0], every, every[:, :0], method).tolist() == [[-1] * 3] * 2
 
 
-@pytest.mark.parametrize("method", ["greedy", "optimal"])
+@pytest.mark.parametrize("method", ["greedy", "optimal", "argmax"])
 def test_inputs_are_left_as_they_were_and_no_gradient_is_recorded(method: str):
     generator = torch.Generator().manual_seed(8)
     student, teacher = (torch.randn(2, 5, 4, generator=generator, requires_grad=True) for _ in range(2))
@@ -141,9 +142,36 @@ def test_the_length_of_a_vector_does_not_matter_and_bfloat16_is_taken(method: st
         assert align_all(*rounded, method) == align_all(*(tokens.float() for tokens in rounded), method)
 
 
+def test_both_routes_of_greedy_agree_and_only_ties_need_the_second():
+    generator = torch.Generator().manual_seed(10)
+    for quantised in (False, True):
+        tokens = [torch.stack([random_tokens(generator, 9, quantised) for _ in range(20)]) for _ in range(2)]
+        masks = [torch.rand(20, 9, generator=generator) < 0.8 for _ in range(2)]
+        similarity = masked_cosine(*tokens, *masks)
+        fast, sure = _greedy_without_ties(similarity), _greedy(similarity)
+        assert (fast is None) == quantised
+        assert quantised or torch.equal(fast, sure)
+        assert torch.equal(align_tokens(*tokens, *masks), sure)
+
+
+def test_argmax_gives_each_token_its_nearest_also_where_that_is_taken():
+    generator = torch.Generator().manual_seed(11)
+    student, teacher = torch.randn(3, 7, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
+    student_mask, teacher_mask = (torch.rand(3, count, generator=generator) < 0.7 for count in (7, 4))
+    found = align_tokens(student, teacher, student_mask, teacher_mask, "argmax")
+    for row, column in itertools.product(range(3), range(7)):
+        cosines = {
+            index: torch.cosine_similarity(student[row, column], teacher[row, index], dim=0).item()
+            for index in range(4)
+            if teacher_mask[row, index] and student_mask[row, column]
+        }
+        assert found[row, column] == (max(cosines, key=cosines.get) if cosines else -1)
+    assert len(set(found[0].tolist()) - {-1}) < (found[0] >= 0).sum()  # 7 tokens share 4
+
+
 def test_bad_input_is_refused_in_words():
     tokens, mask = torch.zeros(1, 2, 4), torch.ones(1, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match="expected one of greedy, optimal, got 'sinkhorn'"):
+    with pytest.raises(ValueError, match="expected one of greedy, optimal, argmax, got 'sinkhorn'"):
         align_tokens(tokens, tokens, mask, mask, "sinkhorn")
     with pytest.raises(ValueError, match="share one space, got 4 and 3"):
         align_tokens(tokens, tokens[..., :3], mask, mask)

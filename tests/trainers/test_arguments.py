@@ -56,7 +56,8 @@ def test_settings_can_be_given_on_the_command_line(tmp_path: Path):
         ({"contrastive_temperature": -1.0}, "contrastive_temperature: expected a positive number"),
         ({"score_scale": 0.0}, "score_scale: expected a positive number"),
         ({"projection_learning_rate": -1e-3}, "projection_learning_rate: expected a positive number"),
-        ({"alignment": "sinkhorn"}, "alignment: expected one of greedy, optimal, got 'sinkhorn'"),
+        ({"alignment": "best"}, "alignment: expected one of greedy, optimal, argmax, sinkhorn, got 'best'"),
+        ({"alignment_temperature": 0.01}, "alignment_temperature: expected at least 0.03, got 0.01"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

@@ -340,6 +340,26 @@ def test_special_tokens_are_aligned_only_where_asked_for(
     assert shares == pytest.approx([3 / 4, 3 / 7])
 
 
+def test_a_soft_alignment_leaves_no_word_without_a_partner(
+    still_model: DrDecrModel, teacher: DrDecrTeacher, collate: DistillationCollator, build: Build
+):
+    # One English word is every student word's partner with weight 1, so the loss is the mean distance to it.
+    rows = [{"query": "the king of france", "english": "paris"}]
+    settings = {"token_weight": 1.0, "alignment": "sinkhorn", "max_steps": 1}
+    trainer = build(DistillationTrainer, still_model, rows, collate, teacher=teacher, **settings)
+    batch = collate(rows)
+    words, word = (
+        model(**batch[side]).embeddings[batch[side]["text_mask"]]
+        for model, side in ((still_model, "query"), (teacher, "teacher_query"))
+    )
+    assert (len(words), len(word)) == (4, 1)
+    assert trainer.compute_loss(still_model, batch).item() == pytest.approx((words - word).square().mean().item(), 1e-5)
+    trainer.train()
+    assert losses(trainer, "share_unaligned_tokens") == [0.0]
+    cosine = torch.cosine_similarity(words, word, dim=-1).mean().item()
+    assert losses(trainer, "mean_matched_cosine") == pytest.approx([cosine], abs=1e-5)
+
+
 def test_a_teacher_reads_passages_with_its_own_processor(
     still_model: DrDecrModel, teacher: DrDecrTeacher, candidate_rows: Rows, passages: dict[str, str], build: Build
 ):
