@@ -13,7 +13,7 @@ from drdecr.data.sources import read_parallel
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import Recipe, load_recipe
 from drdecr.sets import build_training_data, cut_dev
-from drdecr.stage import build_arguments, build_index, run_stage, save_model, score_questions
+from drdecr.stage import build_arguments, build_index, build_trainer, run_stage, save_model, score_questions
 from drdecr.start import load_start
 from drdecr.trainers.projection import hidden_tokens
 from drdecr.validation import read_validation
@@ -224,6 +224,26 @@ def test_missing_data_says_what_is_needed(settings, message, recipe_of, start, d
     settings = {key: [data["parallel"]] for key in settings}
     with pytest.raises(ValueError, match=message):
         run_stage(recipe_of("a", stage="relevance", start=start, teacher=start, data=settings))
+
+
+def test_caches_are_encoded_on_the_device_that_trains(recipe_of, start, data, monkeypatch):
+    order = []
+
+    def record(name):
+        whole = getattr(DrDecrModel, name)
+
+        def recorded(self, *args, **kwargs):
+            order.append((name, id(self)))
+            return whole(self, *args, **kwargs)
+
+        monkeypatch.setattr(DrDecrModel, name, recorded)
+
+    for name in ("to", "encode_documents", "encode_queries"):
+        record(name)
+    recipe = recipe_of("a", stage="relevance", start=start, **settings_of("relevance", data))
+    trainer, _ = build_trainer(recipe, build_arguments(recipe))
+    first_read = next(place for place, (name, _) in enumerate(order) if name.startswith("encode"))
+    assert {model for name, model in order[:first_read] if name == "to"} >= {id(trainer.model), id(trainer.teacher)}
 
 
 def test_a_mixture_without_max_steps_passes_over_all_rows(recipe_of, start, data):
