@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | search | convert | export-data | push | backbone`."""
+"""The command line: `drdecr demo | distil | train | evaluate | compare | search | convert | export-data | push | backbone`."""
 
 import logging
 from pathlib import Path
@@ -71,32 +71,45 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
     data: Annotated[Path, typer.Argument(help="YAML with `test:` (entries of question sets) and `collection:`.")],
     output: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Write the best 100 passages a question as a TREC run.")] = None,
+    index: Annotated[
+        str | None, typer.Option(help="Checkpoint that encodes the passages: the teacher, for a student of its index.")
+    ] = None,
     reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
 ) -> None:
     """Measure a checkpoint: MRR@10, recall and nDCG by language, with 95 % intervals."""
-    from drdecr.data.sources import read_questions
     from drdecr.evaluation.report import terminal_table
-    from drdecr.evaluation.results import summarize
 
-    from .recipe import read_yaml
-    from .stage import build_index, score_questions
-    from .start import load_teacher
+    from .measuring import measure_checkpoint
 
-    content = read_yaml(data)
-    if not content.get("test"):
-        raise ValueError(f"{data}: expected `test:`, a list of question sets, got {', '.join(content)}.")
-    loaded = load_teacher(model)
-    scores: dict[str, dict[str, float]] = {}
-    languages: dict[str, str] = {}
-    for entry in content["test"]:
-        found = read_questions(entry)
-        languages.update(found.languages)
-        for measure, by_query in score_questions(loaded, found, build_index(loaded, found), reads).items():
-            scores.setdefault(measure, {}).update(by_query)
-    result = summarize(scores, languages, collection=content.get("collection", str(data)), data_version=str(data))
+    result = measure_checkpoint(model, data, index, reads, run)
     Console().print(terminal_table({model: result}, "RR@10"))
     if output:
         result.to_json(output)
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="TREC run of the system that is compared with.")],
+    system: Annotated[Path, typer.Argument(help="TREC run of the system that should be better.")],
+    qrels: Annotated[Path, typer.Argument(help="Judgements in TREC's form.")],
+    measure: Annotated[list[str] | None, typer.Option(help="Such as RR@10 or nDCG@10; may be repeated.")] = None,
+    languages: Annotated[
+        Path | None, typer.Option(help="Lines of query id, tab, language; default: one group.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the comparison as JSON.")] = None,
+) -> None:
+    """Compare two runs on the same questions: paired 95 % intervals, sign-flip test, Holm's correction over languages."""
+    from drdecr.evaluation.report import markdown_differences
+
+    from .measuring import compare_runs
+
+    measures = measure or ["RR@10"]
+    found = compare_runs(baseline, system, qrels, measures, languages)
+    for name in measures:
+        typer.echo(markdown_differences(found, name))
+    if output:
+        found.to_json(output)
 
 
 @app.command()

@@ -44,7 +44,7 @@ def write_model_card(
     runs = {
         name: json.loads((recipe.folder / "run.json").read_text(encoding="utf-8")) for name, recipe in recipes.items()
     }
-    label = next(row.label for row in pipeline.systems if row.stage == pipeline.student and row.reads == "query")
+    label = pipeline.student_label
     data = ModelCardData(
         language=sorted({code for code in results[label].scores[MEASURE] if code != "avg"}),
         license=pipeline.card.get("license"),

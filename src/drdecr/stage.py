@@ -10,10 +10,6 @@ import torch
 from transformers import set_seed
 
 from drdecr.data.hub_errors import HubError
-from drdecr.data.schema import QuestionSet
-from drdecr.evaluation.metrics import per_query_scores
-from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.retrieval import ExactIndex
 from drdecr.trainers import (
     AdaptersOffTeacher,
     ContrastiveTrainer,
@@ -181,20 +177,3 @@ def save_model(model: Any, folder: Path) -> None:
         raise
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
-
-
-def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:
-    """Encode a set's collection."""
-    return ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
-
-
-def score_questions(
-    model: DrDecrModel, found: QuestionSet, index: ExactIndex, reads: str = "query"
-) -> dict[str, dict[str, float]]:
-    """Search every question and return its scores by measure; `reads` is the column that is asked."""
-    texts = found.questions[reads]
-    asked = list(dict.fromkeys(texts))
-    hits = index.search(model.encode_queries(asked), top_k=min(100, len(index)))
-    rows = dict(zip(asked, hits.as_run(asked).values(), strict=True))
-    run = {query_id: rows[text] for query_id, text in zip(found.questions["query_id"], texts, strict=True)}
-    return per_query_scores(run, found.qrels)

@@ -13,9 +13,11 @@ from drdecr import __version__
 from drdecr.cli import app, main
 from drdecr.demo import ask_fresh_process
 from drdecr.errors import in_one_line
+from drdecr.evaluation.runs import read_run
+from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.stage import run_stage
 
-COMMANDS = ("demo", "distil", "train", "evaluate", "search", "convert", "export-data", "push", "backbone")
+COMMANDS = ("demo", "distil", "train", "evaluate", "compare", "search", "convert", "export-data", "push", "backbone")
 
 
 @pytest.fixture
@@ -167,6 +169,43 @@ def test_evaluate_writes_the_result(call, model, data, tmp_path):
     assert code == 0, errors
     assert "xx" in output
     assert set(json.loads((tmp_path / "result.json").read_text())["scores"]["RR@10"]) == {"xx", "en", "avg"}
+
+
+def test_evaluate_searches_another_checkpoints_index_and_keeps_the_run(call, model, recipe_of, data, tmp_path):
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]]}))
+    other = DrDecrModel.from_pretrained(model)
+    other.linear.weight.data = other.linear.weight.data.flip(0)  # another space: its own index gives the same scores
+    other.save_pretrained(tmp_path / "other")
+    runs = {}
+    for name, index in (("own", model), ("same", model), ("strange", tmp_path / "other")):
+        words = ("--run", tmp_path / f"{name}.run", *(("--index", index) if name != "own" else ()))
+        assert call("evaluate", model, tmp_path / "test.yaml", *words)[0] == 0
+        runs[name] = read_run(tmp_path / f"{name}.run")
+    assert runs["own"] == runs["same"] != runs["strange"]
+    assert set(runs["own"]) == {f"{letter}-{code}" for letter in "opq" for code in ("xx", "en")}
+    assert all(len(found) == 16 for found in runs["own"].values())
+    assert_one_line(call("evaluate", model, tmp_path / "test.yaml", "--reads", "title"), "a column 'title'")
+
+
+def test_compare_takes_runs_of_any_system(call, tmp_path):
+    # RR: 1, 1/2 and nothing found for the first; 1/2, 1 and 1 for the second.
+    (tmp_path / "one.run").write_text("q1 Q0 a 1 3 x\nq2 Q0 b 1 2 x\nq2 Q0 a 2 1 x\n")
+    (tmp_path / "two.run").write_text("q1 Q0 b 1 3 y\nq1 Q0 a 2 2 y\nq2 Q0 a 1 1 y\nq3 Q0 a 1 1 y\n")
+    (tmp_path / "qrels").write_text("q1 0 a 1\nq2 0 a 1\nq3 0 a 1\n")
+    (tmp_path / "languages").write_text("q1\tfi\nq2\tfi\nq3\tsw\n")
+    files = [tmp_path / name for name in ("one.run", "two.run", "qrels")]
+    code, output, errors = call(
+        "compare", *files, "--languages", tmp_path / "languages", "--output", tmp_path / "c.json"
+    )
+    assert code == 0, errors
+    assert "| fi | 2 | +0.000" in output
+    assert "| sw | 1 | +1.000" in output
+    assert "| avg | 3 | +0.500" in output  # the mean of the languages
+    assert json.loads((tmp_path / "c.json").read_text())["metadata"]["system"].endswith("two.run")
+    assert "| all | 3 | +0.333" in call("compare", *files)[1]
+    (tmp_path / "languages").write_text("q1 fi\n")
+    assert_one_line(call("compare", *files, "--languages", tmp_path / "languages"), "query id, tab, language")
+    assert_one_line(call("compare", tmp_path / "qrels", *files[1:]), "qrels, line 1", "query_id Q0 document_id")
 
 
 def test_a_checkpoint_answers_in_a_process_without_the_package(tiny_model, tmp_path, monkeypatch):

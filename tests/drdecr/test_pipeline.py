@@ -6,7 +6,9 @@ import pytest
 import yaml
 from transformers import Trainer
 
-from drdecr import pipeline as pipeline_module
+from drdecr import measuring
+from drdecr.evaluation.metrics import per_query_scores
+from drdecr.evaluation.runs import read_run
 from drdecr.pipeline import load_pipeline, run_pipeline, stage_recipe
 
 SYSTEMS = [
@@ -54,11 +56,20 @@ def test_a_pipeline_leaves_tables_and_charts_and_is_not_run_twice(write_pipeline
     assert yaml.safe_load((output / "start" / "recipe.yaml").read_text())["training"]["learning_rate"] == 1e-4
     slugs = ("zero-shot", "student", "student--first-index", "upper-bound")
     kept = {path.name for path in (output / "results").iterdir()}
-    assert kept == {*(f"{slug}.{kind}" for slug in slugs for kind in ("json", "scores.json")), "comparison.json"}
+    assert kept == {*(f"{slug}.{kind}" for slug in slugs for kind in ("json", "scores.json", "run")), "student_against"}
+    compared = {path.stem for path in (output / "results" / "student_against").iterdir()}
+    assert compared == {*slugs} - {"student"}
     table = (output / "results.md").read_text()
     assert all(f"| {row['label']} " in table for row in SYSTEMS)
     assert "None" not in table
     assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
+
+    # What each found is kept: its best passages give the scores of the table again.
+    for slug in slugs:
+        run = read_run(output / "results" / f"{slug}.run")
+        qrels = {query_id: {f"p-{query_id[0]}": 1} for query_id in run}
+        kept_scores = json.loads((output / "results" / f"{slug}.scores.json").read_text())["scores"]["RR@10"]
+        assert per_query_scores(run, qrels, ["RR@10"])["RR@10"] == pytest.approx(kept_scores)
 
     # The upper bound reads English in both languages, so that a question and its translation score alike.
     scores = json.loads((output / "results" / "upper-bound.scores.json").read_text())["scores"]["RR@10"]
@@ -69,7 +80,7 @@ def test_a_pipeline_leaves_tables_and_charts_and_is_not_run_twice(write_pipeline
         raise AssertionError("done twice")
 
     monkeypatch.setattr(Trainer, "train", forbidden)
-    monkeypatch.setattr(pipeline_module, "load_teacher", forbidden)
+    monkeypatch.setattr(measuring, "load_teacher", forbidden)
     assert run_pipeline(pipeline, ["--learning_rate", "1e-4"]) == student
     assert (output / "results.md").read_text() == table
 
@@ -106,8 +117,9 @@ def test_labels_that_differ_in_signs_have_files_of_their_own(write_pipeline, tmp
     ]
     run_pipeline(load_pipeline(write_pipeline(stages=["zero"], student="zero", systems=rows)))
     kept = {path.name for path in (tmp_path / "all" / "results").iterdir()}
-    names = ("a-b", "a-b-2", "comparison-2", "system")
-    assert kept == {"comparison.json", *(f"{name}.{kind}" for name in names for kind in ("json", "scores.json"))}
+    names = ("a-b", "a-b-2", "comparison", "system")
+    files = {f"{name}.{kind}" for name in names for kind in ("json", "scores.json", "run")}
+    assert kept == {*files, "student_against"}
     scores = [json.loads((tmp_path / "all" / "results" / f"{name}.scores.json").read_text()) for name in names[:2]]
     assert scores[0]["key"] != scores[1]["key"]
 

@@ -10,10 +10,12 @@ from transformers import Trainer
 
 from drdecr.data.formats import read_jsonl
 from drdecr.data.sources import read_parallel
+from drdecr.evaluation.metrics import per_query_scores
+from drdecr.measuring import build_index, search_questions
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import Recipe, load_recipe
 from drdecr.sets import build_training_data, cut_dev
-from drdecr.stage import build_arguments, build_index, build_trainer, run_stage, save_model, score_questions
+from drdecr.stage import build_arguments, build_trainer, run_stage, save_model
 from drdecr.start import load_start
 from drdecr.trainers.projection import hidden_tokens
 from drdecr.validation import read_validation
@@ -303,7 +305,8 @@ def test_a_validation_set_chooses_the_checkpoint(data):
 def test_a_question_that_two_ask_is_scored_for_both(tiny_model, data):
     entry = {key: data["dev"][key] for key in ("questions", "passages")}
     found = read_jsonl(**entry)
-    scores = score_questions(tiny_model, found, build_index(tiny_model, found), reads="english")["RR@10"]
+    run = search_questions(tiny_model, found, build_index(tiny_model, found), reads="english")
+    scores = per_query_scores(run, found.qrels)["RR@10"]
     assert set(scores) == set(found.languages)
     assert all(scores[f"{letter}-xx"] == scores[f"{letter}-en"] for letter in "lmn")
     assert all(0 <= score <= 1 for score in scores.values())

@@ -10,7 +10,8 @@ import pytest
 from accelerate import PartialState
 
 from drdecr.data.sources import read_questions
-from drdecr.stage import build_index, score_questions
+from drdecr.evaluation.metrics import per_query_scores
+from drdecr.measuring import build_index, search_questions
 from drdecr.start import load_start
 from drdecr.validation import build_validation
 
@@ -28,7 +29,8 @@ def expected(recipe):
     by_language = {}
     for entry in recipe.validation:
         found = read_questions(entry)
-        for query_id, score in score_questions(model, found, build_index(model, found))["RR@10"].items():
+        run = search_questions(model, found, build_index(model, found))
+        for query_id, score in per_query_scores(run, found.qrels)["RR@10"].items():
             by_language.setdefault(query_id.rpartition("-")[2], []).append(score)
     means = {f"mrr@10_{code}": sum(scores) / len(scores) for code, scores in by_language.items()}
     return {**means, "mrr@10_avg": sum(means.values()) / len(means)}

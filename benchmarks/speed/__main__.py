@@ -1,0 +1,55 @@
+"""Print the tables of docs/performance.md.
+
+    python benchmarks/speed [alignment maxsim steps encoding imports] [--repeats 15] [--threads 1]
+
+Needs the extra `demo` for the offline encoder (steps, encoding) and sentence-transformers (encoding, imports).
+"""
+
+import argparse
+import importlib
+
+import torch
+from timing import interleaved
+
+from drdecr.run_folder import environment
+
+SECTIONS = {
+    "alignment": "Token alignment",
+    "maxsim": "MaxSim",
+    "steps": "Training steps",
+    "encoding": "Encoding",
+    "imports": "Import",
+}
+
+
+def main() -> None:
+    """Run the sections that were asked for, in their order."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", help="default: all")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of each table (default 15)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: its own)")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.sections) - set(SECTIONS))
+    if unknown:
+        parser.error(f"expected some of {', '.join(SECTIONS)}, got {', '.join(unknown)}")
+    torch.set_num_threads(arguments.threads)
+    facts = environment()
+    print(f"{facts['hardware']}, {arguments.threads} threads, torch {torch.__version__}; {arguments.repeats} rounds")
+    print(
+        f"matrix product: {matrix_rate(torch.float32):.0f} GFLOP/s float32, {matrix_rate(torch.bfloat16):.0f} bfloat16\n"
+    )
+    for name in arguments.sections or SECTIONS:
+        print(f"## {SECTIONS[name]}\n")
+        for part in importlib.import_module(name).report(arguments.repeats):
+            print(part, flush=True)
+        print()
+
+
+def matrix_rate(dtype: torch.dtype, size: int = 1024) -> float:
+    """Return what this machine's matrix product reaches, in 10^9 multiplications and additions a second."""
+    left, right = torch.randn(2, size, size).to(dtype)
+    return 2 * size**3 / interleaved({"product": lambda: left @ right}, 20)["product"].low / 1e9
+
+
+if __name__ == "__main__":
+    main()
