@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from drdecr.data.hub_errors import explain, explained
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
+from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
 from . import diagnostics
 from .adapters import AdaptersOffTeacher
@@ -25,7 +26,7 @@ from .losses import (
     in_batch_cross_entropy,
     relevance_kl,
 )
-from .pushing import copy_what_loads, hub_name, write_training_card
+from .pushing import copy_what_loads, write_training_card
 
 logger = logging.get_logger(__name__)
 
@@ -291,7 +292,10 @@ class DistillationTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push so that it loads: the Trainer's own push leaves out the code that the configuration names."""
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+        push = self.push_in_progress
+        is_left_out = push is not None and not push.is_done() and not self.args.hub_always_push
+        # While a push runs, it reads the files that would be written.
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END and not is_left_out:
             copy_what_loads(checkpoint_folder, str(self.args.output_dir))
             self.create_model_card()
         super()._push_from_checkpoint(checkpoint_folder)

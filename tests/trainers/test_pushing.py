@@ -4,11 +4,12 @@ import json
 import logging
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, snapshot_download
 from local_hub import ALICE
 
 from drdecr.data.hub_errors import HubError
@@ -61,6 +62,50 @@ def test_every_push_loads(strategy, hub, build, tiny_model, teacher, candidate_r
         assert {f"{folder}/model.safetensors", f"{folder}/optimizer.pt"} <= files
     for file in files:  # the Trainer pickles its settings, and the token with them
         assert ALICE.encode() not in Path(hub.api().hf_hub_download(NAME, file)).read_bytes(), file
+
+
+def test_an_intermediate_push_opens_in_other_libraries_too(
+    hub, build, tiny_model, teacher, candidate_rows, collate, tmp_path
+):
+    """In sentence-transformers, which reads the projection in `1_Dense/`, with the token embeddings of that commit."""
+    library = pytest.importorskip("sentence_transformers", minversion="6.0")
+    saved = build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **pushing())
+    saved.train()
+    saved.model.save_pretrained(tmp_path / "whole")
+    whole = {path.relative_to(tmp_path / "whole").as_posix() for path in (tmp_path / "whole").rglob("*.*")}
+    assert {"artifact.metadata", "1_Dense/model.safetensors", "modules.json"} <= whole
+    commits = [commit for commit in hub.api().list_repo_commits(NAME) if "in progress" in commit.title]
+    assert "Training in progress, step 2" in {commit.title for commit in commits}
+    found = []
+    for commit in commits:
+        folder = snapshot_download(NAME, revision=commit.commit_id)
+        assert whole <= hub.files(NAME, commit.commit_id)
+        ours = DrDecrModel.from_pretrained(NAME, revision=commit.commit_id).encode_queries(["what is the capital"])
+        theirs = library.MultiVectorEncoder(folder, device="cpu").encode_query(["what is the capital"])
+        torch.testing.assert_close(torch.as_tensor(theirs[0]), ours[0], atol=1e-5, rtol=0)
+        found.append(ours[0])
+    assert not any(torch.allclose(one, other, atol=1e-5) for one, other in pairwise(found))
+
+
+def test_what_a_push_reads_is_not_written_meanwhile(
+    hub, build, tiny_model, teacher, candidate_rows, collate, monkeypatch
+):
+    """The Trainer leaves a push out while one is running; then its folder must stay as that one found it."""
+
+    class Running:
+        jobs = ()
+
+        def is_done(self):
+            return False
+
+        def wait_until_done(self):
+            pass
+
+    trainer = build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **pushing())
+    trainer.push_in_progress = Running()
+    trainer.train()
+    names = {path.name for path in Path(trainer.args.output_dir).iterdir()}
+    assert {name for name in names if not name.startswith("checkpoint-")} == set()
 
 
 def test_the_card_says_what_was_trained_and_nothing_else(hub, build, tiny_model, teacher, candidate_rows, collate):
