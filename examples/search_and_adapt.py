@@ -54,13 +54,13 @@ def main() -> None:
     # A student in three lines: load, read, score.
     model = DrDecrModel.from_pretrained(name)
     found = read_sample_questions("dev", languages=args.languages)
-    index = ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
+    index = index_of(model, found)
 
     show_search(model, index, found)
     show_reranking(model, found)
-    before = measure(model, found)
-    student = adapt(model, read_sample_questions("train", languages=args.languages), args.output, args.steps)
-    after = measure(student, found)
+    before = measure(model, index, found)
+    student = adapt(model, index, read_sample_questions("train", languages=args.languages), args.output, args.steps)
+    after = measure(student, index_of(student, found), found)
     print(f"\nMRR@10 of {len(found.questions)} questions: {before:.3f} before, {after:.3f} after {args.steps} steps")
 
     student.save_pretrained(args.output / "adapter")
@@ -77,6 +77,11 @@ def make_offline_student(folder: Path) -> str:
     if not folder.exists():
         load_start(load_recipe(str(files("drdecr.recipes") / "demo" / "teacher.yaml"))).save_pretrained(folder)
     return str(folder)
+
+
+def index_of(model: DrDecrModel | PeftModel, found: QuestionSet) -> ExactIndex:
+    """Encode the passages, all 160 of the sample."""
+    return ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
 
 
 def show_search(model: DrDecrModel, index: ExactIndex, found: QuestionSet) -> None:
@@ -100,18 +105,16 @@ def show_reranking(model: DrDecrModel, found: QuestionSet) -> None:
         print(f"  {scores[place]:.2f}  was {place + 1}: {found.passages[candidates[place]][:70]}")
 
 
-def measure(model: DrDecrModel | PeftModel, found: QuestionSet) -> float:
+def measure(model: DrDecrModel | PeftModel, index: ExactIndex, found: QuestionSet) -> float:
     """Return the mean reciprocal rank of the answer among the first ten passages."""
-    index = ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
     run = index.search(model.encode_queries(found.questions["query"])).as_run(found.questions["query_id"])
     answers = {row["query_id"]: dict.fromkeys(row["document_ids"], 1) for row in found.questions}
     scores = per_query_scores(run, answers, ["RR@10"])["RR@10"]
     return sum(scores.values()) / len(scores)
 
 
-def adapt(model: DrDecrModel, found: QuestionSet, output: Path, steps: int) -> PeftModel:
+def adapt(model: DrDecrModel, index: ExactIndex, found: QuestionSet, output: Path, steps: int) -> PeftModel:
     """Train an adapter to score a question as the backbone below it scores the question in English."""
-    index = ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
     english = index.search(model.encode_queries(found.questions["english"]), top_k=8)
     texts = found.questions.select_columns(["query", "english"]).to_list()
     rows = [{**row, "document_ids": ids} for row, ids in zip(texts, english.document_ids, strict=True)]
