@@ -15,7 +15,7 @@ from .configuration_drdecr import DrDecrConfig
 from .encoding_drdecr import encode_texts, pad_embeddings
 from .loaders_drdecr import write_loader_files
 from .processing_drdecr import DrDecrProcessor
-from .pushing_drdecr import hub_name, model_card, push_saved
+from .pushing_drdecr import STALE, hub_name, model_card, push_saved
 from .scoring_drdecr import maxsim
 
 logger = logging.get_logger(__name__)
@@ -106,7 +106,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
             base_model = hub_name(str(self.config._name_or_path))
             return model_card(repo_id, base_model if base_model != repo_id else None)
 
-        return push_saved(self, repo_id, card, **kwargs)
+        return push_saved(self, repo_id, card, stale=STALE, **kwargs)
 
 
 class DrDecrModel(DrDecrPreTrainedModel):

@@ -9,6 +9,9 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 TAGS = ["drdecr", "ColBERT", "late-interaction"]
 
+STALE = ["model*.safetensors", "model.safetensors.index.json", "*_drdecr.py"]
+"""What a push of a model takes out of a repository's root where it brings no file of that name: it would be loaded."""
+
 CARD = """---
 {front_matter}
 ---
@@ -67,6 +70,7 @@ def push_saved(
     revision: str | None = None,
     create_pr: bool = False,
     tags: list[str] | None = None,
+    stale: list[str] | None = None,
     **kwargs: Any,
 ) -> Any:
     """Push what an object's `save_pretrained` writes, in one commit; the arguments are those of transformers.
@@ -84,6 +88,7 @@ def push_saved(
         revision: branch that is pushed to, made if it is not there (default `main`).
         create_pr: open a pull request instead.
         tags: added to those of the card.
+        stale: patterns of files that are taken out of the repository where the push brings none of that name.
         **kwargs: passed to `save_pretrained` (`max_shard_size` ...).
 
     Returns:
@@ -103,6 +108,7 @@ def push_saved(
             commit_description=commit_description,
             revision=revision,
             create_pr=create_pr,
+            delete_patterns=stale,
         )
 
 

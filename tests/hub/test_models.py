@@ -127,6 +127,22 @@ def test_a_card_that_is_there_stays(hub, tiny_model):
     assert found.text.strip() == "# Mine"
 
 
+def test_a_push_leaves_nothing_of_the_model_before_that_would_be_loaded(hub, tiny_model):
+    """One file, then shards, then one file again, each with other weights; what is not a model's stays."""
+    hub.api().create_repo("alice/student")
+    for name in ("notes.txt", "old_drdecr.py"):
+        hub.api().upload_file(path_or_fileobj=b"x", path_in_repo=name, repo_id="alice/student")
+    for size in ("50GB", "20KB", "50GB"):
+        torch.nn.init.normal_(tiny_model.linear.weight)
+        tiny_model.push_to_hub("alice/student", max_shard_size=size)
+        assert_equal(DrDecrModel.from_pretrained("alice/student"), tiny_model)
+        files = hub.files("alice/student")
+        assert ("model.safetensors" in files) == (size == "50GB")
+        assert ("model.safetensors.index.json" in files) == (size == "20KB")
+        assert "1_Dense/model.safetensors" in files
+    assert hub.files("alice/student") == FILES - {".gitattributes"} | {"notes.txt"}
+
+
 def test_a_processor_alone_brings_no_card(hub, tiny_model):
     tiny_model.processor.push_to_hub("alice/processor")
     files = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
