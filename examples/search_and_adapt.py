@@ -7,6 +7,7 @@ The notebook beside it goes the same way. Minutes on two CPU cores with the offl
 """
 
 import argparse
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -96,13 +97,18 @@ def show_search(model: DrDecrModel, index: ExactIndex, found: QuestionSet) -> No
 def show_reranking(model: DrDecrModel, found: QuestionSet) -> None:
     """Order candidates that something else has found: here the passages with most words of the English question."""
     row = found.questions[0]
-    words = set(row["english"].lower().split())
-    candidates = sorted(found.passages, key=lambda name: -len(words & set(found.passages[name].lower().split())))[:5]
+    words = words_of(row["english"])
+    candidates = sorted(found.passages, key=lambda name: -len(words & words_of(found.passages[name])))[:5]
     passages = model.encode_documents([found.passages[name] for name in candidates])
     scores = model.score(model.encode_queries([row["query"]]), passages)[0]  # (candidates,)
     print(f"\nreranked for {row['query']}")
     for place in scores.argsort(descending=True).tolist():
         print(f"  {scores[place]:.2f}  was {place + 1}: {found.passages[candidates[place]][:70]}")
+
+
+def words_of(text: str) -> set[str]:
+    """Return a text's words of four letters and more."""
+    return set(re.findall(r"\w{4,}", text.lower()))
 
 
 def measure(model: DrDecrModel | PeftModel, index: ExactIndex, found: QuestionSet) -> float:
@@ -125,7 +131,6 @@ def adapt(model: DrDecrModel, index: ExactIndex, found: QuestionSet, output: Pat
         per_device_train_batch_size=4,
         gradient_accumulation_steps=1,
         learning_rate=2e-4,
-        temperature=0.5,
         score_scale=32,  # questions of all lengths on one scale
         save_strategy="no",
         logging_steps=4,

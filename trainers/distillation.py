@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
@@ -283,12 +283,14 @@ class DistillationTrainer(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write a card of what this training knows; the Trainer's own names no base model and guesses hardware."""
-        student = self.accelerator.unwrap_model(self.model)
-        if not isinstance(student, PreTrainedModel):
-            super().create_model_card(*args, **kwargs)  # peft has a card of its own
-        elif self.is_world_process_zero():
-            base_model = hub_name(student.config._name_or_path)
-            write_training_card(str(self.args.output_dir), self.args, base_model, self.state.log_history)
+        if not self.is_world_process_zero():
+            return
+        student: Any = self.accelerator.unwrap_model(self.model)
+        adapters = getattr(student, "peft_config", {})
+        base = next((found.base_model_name_or_path for found in adapters.values()), student.config._name_or_path)
+        library = "peft" if adapters else "transformers"
+        folder, log = str(self.args.output_dir), self.state.log_history
+        write_training_card(folder, self.args, hub_name(str(base)), log, library)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push so that it loads: the Trainer's own push leaves out the code that the configuration names."""

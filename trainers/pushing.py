@@ -30,7 +30,9 @@ def copy_what_loads(checkpoint: str | Path, folder: str | Path) -> None:
             shutil.copyfile(path, Path(folder) / path.name)
 
 
-def write_training_card(folder: str | Path, args: Any, base_model: str | None, log: list[dict[str, Any]]) -> None:
+def write_training_card(
+    folder: str | Path, args: Any, base_model: str | None, log: list[dict[str, Any]], library: str = "transformers"
+) -> None:
     """Write a card that says what a training knows of itself: the loss terms, their weights and where they stand.
 
     Args:
@@ -38,9 +40,10 @@ def write_training_card(folder: str | Path, args: Any, base_model: str | None, l
         args: a `DistillationArguments`.
         base_model: Hub name of the model that was trained, if it has one.
         log: the Trainer's `log_history`.
+        library: transformers (default), or peft for an adapter.
     """
     data = ModelCardData(
-        library_name="transformers",
+        library_name=library,
         pipeline_tag="sentence-similarity",
         tags=["drdecr", "ColBERT", "late-interaction"],
         base_model=base_model,
@@ -49,7 +52,7 @@ def write_training_card(folder: str | Path, args: Any, base_model: str | None, l
     terms = [f"| {term} | {weight:g} | {last.get(term, '')} |" for term, weight in args.term_weights.items()]
     lines = [
         f"---\n{data.to_yaml()}\n---\n",
-        "# ColBERT student\n",
+        "# ColBERT student\n" if library == "transformers" else "# Adapter of a ColBERT student\n",
         "Trained with drdecr. `AutoModel.from_pretrained(..., trust_remote_code=True)` opens it; `encode_queries`,",
         "`encode_documents` and `score` search with it.\n",
         "| loss term | weight | last value |\n|---|---|---|",
