@@ -95,7 +95,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         if hub.pop("push_to_hub", False):  # here and not by the parent, which pushes before the folder is whole
             self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
         """Push what `save_pretrained` writes, in one commit, with a card where the repository has none.
 
         The card says how to use the model and, where it was loaded from the Hub, by which name: transformers' own is a

@@ -154,12 +154,12 @@ class DrDecrProcessor(ProcessorMixin):
         """
         return {**super().to_dict(), "processor_class": "AutoTokenizer"}
 
-    def push_to_hub(self, repo_id: str, commit_message: str = "Upload processor", **kwargs: Any) -> Any:
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
         """Push the processor's files, in one commit and without a card, which is the model's business.
 
         Arguments are those of transformers (`pushing_drdecr.push_saved`).
         """
-        return push_saved(self, repo_id, commit_message=commit_message, **kwargs)
+        return push_saved(self, repo_id, **{"commit_message": "Upload processor", **kwargs})
 
     @property
     def model_input_names(self) -> list[str]:
