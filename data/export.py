@@ -10,6 +10,8 @@ from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, DatasetCardData, HfApi
 from tqdm.auto import tqdm
 
+from .hub_errors import explained
+
 Configs = Mapping[str, Mapping[str, Dataset]]
 """`{configuration: {split: rows}}`."""
 
@@ -71,21 +73,28 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
 
     Raises:
         ValueError: if the folder holds no dataset.
+        HubError: if the Hub refuses or cannot be reached, or another has committed meanwhile. The dataset is then as it was.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()] if (folder / "README.md").exists() else []
     names = [path.relative_to(folder).as_posix() for path in files]
     if not any(name.endswith(".parquet") for name in names):
         raise ValueError(f"{folder}: expected an exported dataset, with README.md and parquet files. Export it first.")
-    api = HfApi(token=token)
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    there = api.list_repo_files(repo_id, repo_type="dataset")
-    stale = [name for name in there if name.endswith(".parquet") and name not in names]
-    operations: list[Any] = [
-        *(CommitOperationAdd(name, path) for name, path in zip(names, files, strict=True)),
-        *(CommitOperationDelete(name) for name in stale),
-    ]
-    commit = api.create_commit(repo_id, operations, commit_message="Upload processed sets", repo_type="dataset")
-    return str(commit.oid)
+    with explained(repo_id):
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
+        # Another's commit in between is refused by the Hub rather than mixed with ours.
+        parent = api.dataset_info(repo_id).sha
+        there = api.list_repo_files(repo_id, repo_type="dataset", revision=parent)
+        stale = [name for name in there if name.endswith(".parquet") and name not in names]
+        operations: list[Any] = [
+            *(CommitOperationAdd(name, path) for name, path in zip(names, files, strict=True)),
+            *(CommitOperationDelete(name) for name in stale),
+        ]
+        message = "Upload processed sets"
+        commit = api.create_commit(
+            repo_id, operations, commit_message=message, repo_type="dataset", parent_commit=parent
+        )
+        return str(commit.oid)
 
 
 def _write_split(rows: Dataset, folder: Path, split: str) -> None:

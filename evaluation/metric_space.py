@@ -5,6 +5,8 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
+from drdecr.data.hub_errors import explained
+
 METRIC_FOLDER = Path(__file__).with_name("recall_at_k_tokens")
 """`evaluate.load(str(METRIC_FOLDER))` opens the metric, offline."""
 
@@ -24,13 +26,19 @@ def push_metric(repo_id: str, token: str | None = None, private: bool = False) -
 
     Raises:
         ValueError: for another name.
+        HubError: if the Hub refuses or cannot be reached.
     """
     if repo_id.split("/")[-1] != METRIC_FOLDER.name:
         raise ValueError(
             f"repo_id: expected user/{METRIC_FOLDER.name}, the name of the metric's file, got {repo_id!r}."
         )
-    api = HfApi(token=token)
-    api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-    return api.upload_folder(
-        repo_id=repo_id, repo_type="space", folder_path=METRIC_FOLDER, allow_patterns=list(FILES), commit_message="R@kt"
-    )
+    with explained(repo_id):
+        api = HfApi(token=token)
+        api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        return api.upload_folder(
+            repo_id=repo_id,
+            repo_type="space",
+            folder_path=METRIC_FOLDER,
+            allow_patterns=list(FILES),
+            commit_message="R@kt",
+        )

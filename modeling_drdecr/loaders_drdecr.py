@@ -25,6 +25,9 @@ MODULES = [
 OUR_CONFIG = "config.5.17.0.json"
 """The configuration for transformers that can run our code: `configuration_files` of `config.json` sends it here."""
 
+_told: set[str] = set()
+"""Warnings of this process: a training saves its checkpoint many times, with the same differences each time."""
+
 PROBES = ("a", "What is", "7 .", "на русском", "日本語", "(x)")
 """Texts that show whether a marker written as text splits like a marker put in as a token."""
 
@@ -43,7 +46,7 @@ class _Facts:
 
 
 def write_loader_files(folder: Any, processor: Any, projection: Tensor) -> None:
-    """Write the files by which other libraries open a checkpoint, and warn of what they cannot express.
+    """Write the files by which other libraries open a checkpoint, and warn, once a process, of what they cannot express.
 
     Args:
         folder: where `save_pretrained` has written the checkpoint and the processor.
@@ -60,11 +63,10 @@ def write_loader_files(folder: Any, processor: Any, projection: Tensor) -> None:
         (folder / "artifact.metadata").unlink(missing_ok=True)
         (folder / OUR_CONFIG).unlink(missing_ok=True)
     limits = _limits(processor, facts)
-    if limits:
-        warnings.warn(
-            "Other libraries open this checkpoint, with these differences:\n" + "\n".join(f"- {it}" for it in limits),
-            stacklevel=3,
-        )
+    told = "Other libraries open this checkpoint, with these differences:\n" + "\n".join(f"- {it}" for it in limits)
+    if limits and told not in _told:
+        _told.add(told)
+        warnings.warn(told, stacklevel=3)
 
 
 def loader_limits(processor: Any) -> list[str]:

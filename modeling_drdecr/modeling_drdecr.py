@@ -15,6 +15,7 @@ from .configuration_drdecr import DrDecrConfig
 from .encoding_drdecr import encode_texts, pad_embeddings
 from .loaders_drdecr import write_loader_files
 from .processing_drdecr import DrDecrProcessor
+from .pushing_drdecr import STALE, hub_name, model_card, push_saved
 from .scoring_drdecr import maxsim
 
 logger = logging.get_logger(__name__)
@@ -93,6 +94,19 @@ class DrDecrPreTrainedModel(PreTrainedModel):
                 write_loader_files(os.fspath(save_directory), self.processor, projection)
         if hub.pop("push_to_hub", False):  # here and not by the parent, which pushes before the folder is whole
             self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Push what `save_pretrained` writes, in one commit, with a card where the repository has none.
+
+        The card says how to use the model and, where it was loaded from the Hub, by which name: transformers' own is a
+        form to be filled in. Arguments are those of transformers (`pushing_drdecr.push_saved`).
+        """
+
+        def card(repo_id: str) -> str:
+            base_model = hub_name(str(self.config._name_or_path))
+            return model_card(repo_id, base_model if base_model != repo_id else None)
+
+        return push_saved(self, repo_id, card, stale=STALE, **kwargs)
 
 
 class DrDecrModel(DrDecrPreTrainedModel):

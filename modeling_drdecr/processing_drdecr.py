@@ -16,6 +16,8 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, P
 from transformers.utils import PROCESSOR_NAME, cached_file
 from transformers.utils.hub import is_offline_mode
 
+from .pushing_drdecr import push_saved
+
 PRIMEQA_MARKERS = (9748, 9749)
 """Ordinary XLM-R vocabulary ids that PrimeQA's DrDecr checkpoints use as query and document marker."""
 
@@ -151,6 +153,13 @@ class DrDecrProcessor(ProcessorMixin):
         `trust_remote_code`): AutoProcessor refuses to open a folder whose only class is in it.
         """
         return {**super().to_dict(), "processor_class": "AutoTokenizer"}
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Push the processor's files, in one commit and without a card, which is the model's business.
+
+        Arguments are those of transformers (`pushing_drdecr.push_saved`).
+        """
+        return push_saved(self, repo_id, **{"commit_message": "Upload processor", **kwargs})
 
     @property
     def model_input_names(self) -> list[str]:

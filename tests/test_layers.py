@@ -18,8 +18,8 @@ FLOORS = {
     "src/drdecr": {"modeling_drdecr", "retrieval", "data", "trainers", "evaluation", "recipes"},
 }
 BARE_NAMES = {"modeling_drdecr", "retrieval", "data", "trainers", "evaluation", "recipes", "src", "tests"}
-# tqdm and safetensors are what transformers itself cannot be installed without.
-GROUND_FLOOR_MAY_IMPORT = {"torch", "transformers", "safetensors", "tqdm", *sys.stdlib_module_names}
+# huggingface_hub, tqdm and safetensors are what transformers itself cannot be installed without.
+GROUND_FLOOR_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "safetensors", "tqdm", *sys.stdlib_module_names}
 
 
 def breaches(source: str, floor: str) -> list[str]:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCardData
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 
+from drdecr.data.hub_errors import explained
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrOutput
+from drdecr.modeling_drdecr.pushing_drdecr import TAGS, push_saved
 
 PROJECTION = "linear"
 TARGETS: dict[str, Any] = {
@@ -28,6 +31,29 @@ TARGETS: dict[str, Any] = {
     "xlm-roberta-xl": ["query", "value"],
 }
 """Layers that get an adapter, by the encoder's `model_type`: queries and values of attention, as in the LoRA paper."""
+
+
+CARD = """---
+{front_matter}
+---
+
+# {title}
+
+An adapter (LoRA) of the ColBERT model `{base}`: a small part of its weights, which needs the rest.
+
+## How to use
+
+```python
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{repo_id}", trust_remote_code=True)  # loads `{base}` too
+questions = model.encode_queries(["..."])
+passages = model.encode_documents(["...", "..."])
+scores = model.score(questions, passages)  # (questions, passages), higher is better
+```
+
+Nothing is said here about how it was trained and what it is worth, since whoever pushed it has not written it down.
+"""
 
 
 @dataclass
@@ -195,19 +221,20 @@ def name_base(model: PeftModel, base: str, revision: str | None = None) -> None:
 
 
 def push_adapter(model: PeftModel, repo_id: str, base: str | None = None, **kwargs: Any) -> Any:
-    """Push a model's adapters to the Hub.
+    """Push a model's adapters to the Hub, in one commit, with a card where the repository has none.
 
     Args:
         model: with its adapters; one that is named `default` stands at the root, others in folders of their names.
         repo_id: where they go.
         base: Hub name of the base, pushed before; default: where it was loaded from.
-        **kwargs: passed to `PeftModel.push_to_hub` (`private`, `token`, `commit_message`, `revision` ...).
+        **kwargs: as of `PeftModel.push_to_hub` (`private`, `token`, `commit_message`, `revision` ...).
 
     Returns:
         The commit.
 
     Raises:
         ValueError: if the base is a folder: nobody else could open the adapter.
+        HubError: if the Hub refuses or cannot be reached.
     """
     if base is not None:
         name_base(model, base)
@@ -217,7 +244,16 @@ def push_adapter(model: PeftModel, repo_id: str, base: str | None = None, **kwar
             f"base: expected the Hub name of the model below the adapter, got {named!r}. Push that model first, then "
             "name it: `push_adapter(model, repo_id, base='user/name')`."
         )
-    return model.push_to_hub(repo_id, **kwargs)
+    data = ModelCardData(
+        library_name="peft", pipeline_tag="sentence-similarity", tags=[*TAGS, "lora"], base_model=named
+    )
+
+    def card(repo_id: str) -> str:
+        title = repo_id.split("/")[-1]
+        return CARD.format(front_matter=data.to_yaml(), title=title, base=named, repo_id=repo_id)
+
+    with explained(repo_id):
+        return push_saved(model, repo_id, card, **{"commit_message": "Upload adapter", **kwargs})
 
 
 def _default_targets(model: DrDecrModel) -> Any:

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
 from drdecr.data.hub_errors import explain, explained
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
+from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
 from . import diagnostics
 from .adapters import AdaptersOffTeacher
@@ -26,7 +27,7 @@ from .losses import (
     relevance_kl,
     transported_token_mse,
 )
-from .pushing import copy_what_loads, hub_name, write_training_card
+from .pushing import copy_what_loads, write_training_card
 from .transport import transport_weights
 
 logger = logging.get_logger(__name__)
@@ -289,16 +290,21 @@ class DistillationTrainer(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write a card of what this training knows; the Trainer's own names no base model and guesses hardware."""
-        student = self.accelerator.unwrap_model(self.model)
-        if not isinstance(student, PreTrainedModel):
-            super().create_model_card(*args, **kwargs)  # peft has a card of its own
-        elif self.is_world_process_zero():
-            base_model = hub_name(student.config._name_or_path)
-            write_training_card(str(self.args.output_dir), self.args, base_model, self.state.log_history)
+        if not self.is_world_process_zero():
+            return
+        student: Any = self.accelerator.unwrap_model(self.model)
+        adapters = getattr(student, "peft_config", {})
+        base = next((found.base_model_name_or_path for found in adapters.values()), student.config._name_or_path)
+        library = "peft" if adapters else "transformers"
+        folder, log = str(self.args.output_dir), self.state.log_history
+        write_training_card(folder, self.args, hub_name(str(base)), log, library)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push so that it loads: the Trainer's own push leaves out the code that the configuration names."""
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+        push = self.push_in_progress
+        is_left_out = push is not None and not push.is_done() and not self.args.hub_always_push
+        # While a push runs, it reads the files that would be written.
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END and not is_left_out:
             copy_what_loads(checkpoint_folder, str(self.args.output_dir))
             self.create_model_card()
         super()._push_from_checkpoint(checkpoint_folder)

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from drdecr.evaluation.metrics import display_name
 from drdecr.evaluation.report import markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult
-from drdecr.trainers.pushing import hub_name
+from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
 from .recipe import OFFLINE, Recipe
 from .run_folder import write_text

@@ -1,13 +1,14 @@
 """Models that were pushed are whole, and open wherever their user may read them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 from local_hub import BOB, READER
 from transformers import AutoModel, AutoProcessor
 
@@ -28,6 +29,7 @@ FILES = {
     "loaders_drdecr.py",
     "modeling_drdecr.py",
     "processing_drdecr.py",
+    "pushing_drdecr.py",
     "scoring_drdecr.py",
     # For the other loaders (docs/loaders.md).
     "1_Dense/config.json",
@@ -82,6 +84,69 @@ def test_a_teacher_and_a_processor_are_pushed_too(hub, tiny_model):
     teacher.push_to_hub("alice/teacher")
     tiny_model.processor.push_to_hub("alice/teacher")
     assert_equal(DrDecrModel.from_pretrained("alice/teacher"), tiny_model)
+
+
+def test_a_push_from_a_script_has_a_card_that_is_true(hub, tiny_model, monkeypatch):
+    tiny_model.push_to_hub("student", tags=["test"])
+    card = ModelCard.load("alice/student")
+    card.validate()
+    data = card.data.to_dict()
+    tags = ["drdecr", "ColBERT", "late-interaction", "test"]
+    assert data == {"library_name": "transformers", "pipeline_tag": "sentence-similarity", "tags": tags}
+    assert 'AutoModel.from_pretrained("alice/student", trust_remote_code=True)' in card.text
+    assert not re.search(r"\[More Information Needed\]|\bNone\b|\{|Model type|Developed by", card.content)
+    # Every example of the run's card: both templates show the same way of use.
+    template = (
+        (Path(__file__).parents[2] / "model_card.md").read_text().replace("THIS_REPOSITORY_OR_FOLDER", "alice/student")
+    )
+    calls = re.findall(r"^(?:model|questions|passages|scores) = [^#\n]*", card.text, re.MULTILINE)
+    assert len(calls) == 4
+    assert all(call.strip() in template for call in calls)
+    # Of what was loaded from the Hub the name is known, and nothing else.
+    DrDecrModel.from_pretrained("alice/student").push_to_hub("alice/copy")
+    assert ModelCard.load("alice/copy").data.base_model == "alice/student"
+    DrDecrModel.from_pretrained("alice/copy").push_to_hub("alice/copy")
+    assert ModelCard.load("alice/copy").data.base_model == "alice/student"
+
+
+def test_a_card_that_is_there_stays(hub, tiny_model):
+    written = b"---\nlicense: mit\ntags: [mine]\n---\n# Mine\n"
+    hub.api().create_repo("alice/student")
+    hub.api().upload_file(path_or_fileobj=written, path_in_repo="README.md", repo_id="alice/student")
+
+    def card(revision="main"):
+        return Path(hub.api().hf_hub_download("alice/student", "README.md", revision=revision)).read_bytes()
+
+    tiny_model.push_to_hub("alice/student")
+    tiny_model.push_to_hub("alice/student", revision="other")
+    tiny_model.processor.push_to_hub("alice/student")
+    assert card() == card("other") == written
+    tiny_model.push_to_hub("alice/student", tags=["new"])  # which was asked for, and changes nothing else
+    found = ModelCard.load("alice/student")
+    assert found.data.to_dict() == {"license": "mit", "tags": ["mine", "new"]}
+    assert found.text.strip() == "# Mine"
+
+
+def test_a_push_leaves_nothing_of_the_model_before_that_would_be_loaded(hub, tiny_model):
+    """One file, then shards, then one file again, each with other weights; what is not a model's stays."""
+    hub.api().create_repo("alice/student")
+    for name in ("notes.txt", "old_drdecr.py"):
+        hub.api().upload_file(path_or_fileobj=b"x", path_in_repo=name, repo_id="alice/student")
+    for size in ("50GB", "20KB", "50GB"):
+        torch.nn.init.normal_(tiny_model.linear.weight)
+        tiny_model.push_to_hub("alice/student", max_shard_size=size)
+        assert_equal(DrDecrModel.from_pretrained("alice/student"), tiny_model)
+        files = hub.files("alice/student")
+        assert ("model.safetensors" in files) == (size == "50GB")
+        assert ("model.safetensors.index.json" in files) == (size == "20KB")
+        assert "1_Dense/model.safetensors" in files
+    assert hub.files("alice/student") == FILES - {".gitattributes"} | {"notes.txt"}
+
+
+def test_a_processor_alone_brings_no_card(hub, tiny_model):
+    tiny_model.processor.push_to_hub("alice/processor")
+    files = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert {name for name in hub.files("alice/processor") if not name.endswith(".py")} == files
 
 
 def test_a_private_model_is_for_those_who_may_read_it(hub, tiny_model):

@@ -4,12 +4,14 @@ import evaluate
 import pytest
 import torch
 from datasets import Dataset, load_dataset
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, HfApi, ModelCard, constants
+from local_hub import ALICE, BOB, READER
 from peft import AutoPeftModelForFeatureExtraction, PeftModel
 from torch import nn
 from transformers import AutoModel
 
 from drdecr.data.export import push_dataset, write_dataset
+from drdecr.data.hub_errors import HubError
 from drdecr.data.sources import read_parallel
 from drdecr.evaluation.metric_space import push_metric
 from drdecr.modeling_drdecr import DrDecrModel
@@ -63,7 +65,13 @@ def test_a_pushed_adapter_opens_with_the_base_it_names(hub, tiny_model, tmp_path
             nn.init.normal_(parameter, std=0.3)
     with pytest.raises(ValueError, match="expected the Hub name"):
         push_adapter(model, "alice/adapter")
-    push_adapter(model, "alice/adapter", base="alice/base", private=True)
+    push_adapter(model, "adapter", base="alice/base", private=True)
+    assert hub.api().model_info("alice/adapter").private
+    card = ModelCard.load("alice/adapter")
+    card.validate()
+    assert (card.data.library_name, card.data.base_model) == ("peft", "alice/base")
+    assert 'from_pretrained("alice/adapter", trust_remote_code=True)' in card.text
+    assert "[More Information Needed]" not in card.content
     assert "adapter_model.safetensors" in hub.files("alice/adapter")
     assert not {"model.safetensors", "tokenizer.json"} & hub.files("alice/adapter")
     opened = [
@@ -76,3 +84,67 @@ def test_a_pushed_adapter_opens_with_the_base_it_names(hub, tiny_model, tmp_path
     expected = torch.cat(model.encode_queries(TEXTS))
     for found in opened:
         assert torch.allclose(torch.cat(found.encode_queries(TEXTS)), expected, atol=1e-5)
+
+
+def set_of(tmp_path):
+    write_dataset(tmp_path / "set", {"parallel": {"train": Dataset.from_list(ROWS)}}, "# Text")
+    return tmp_path / "set"
+
+
+def adapter_of(model, tmp_path):
+    model.save_pretrained(tmp_path / "base")
+    return add_adapter(DrDecrModel.from_pretrained(tmp_path / "base"), LoraSettings(rank=2))
+
+
+PUSHES = {
+    "dataset": lambda model, folder: push_dataset(set_of(folder), "alice/set"),
+    "space": lambda model, folder: push_metric("alice/recall_at_k_tokens"),
+    "model": lambda model, folder: push_adapter(adapter_of(model, folder), "alice/adapter", base="alice/base"),
+}
+NAMES = {"dataset": "alice/set", "space": "alice/recall_at_k_tokens", "model": "alice/adapter"}
+
+
+@pytest.mark.parametrize("kind", PUSHES)
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("hf_wrong", "does not accept your token.*hf auth login"),
+        (READER, "may not write to {name}.*role `write`"),
+        (BOB, "may not write to {name}.*role `write`"),
+        (None, "Not logged in.*hf auth login"),
+    ],
+)
+def test_a_token_that_may_not_push_is_told_in_one_line(kind, token, said, hub, tiny_model, tmp_path, monkeypatch):
+    hub.api().create_repo(NAMES[kind], repo_type=kind, space_sdk="gradio" if kind == "space" else None)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(hub.home / "token"))
+    monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match=said.format(name=NAMES[kind])) as caught:
+        PUSHES[kind](tiny_model, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not [known for known in (ALICE, READER, BOB, "hf_wrong") if known in str(caught.value)]
+    assert hub.files(NAMES[kind], kind=kind) == set()
+
+
+@pytest.mark.parametrize("kind", PUSHES)
+def test_a_push_that_the_hub_breaks_off_commits_nothing(kind, hub, tiny_model, tmp_path):
+    hub.fail("POST", "/commit/", status=412, message="changed")
+    with pytest.raises(HubError, match=f"{NAMES[kind]} changed while you were writing to it, so nothing was written"):
+        PUSHES[kind](tiny_model, tmp_path)
+    assert hub.files(NAMES[kind], kind=kind) == set()
+
+
+def test_sets_of_another_writer_are_not_mixed_with_ours(hub, tmp_path, monkeypatch):
+    hub.api().create_repo("alice/set", repo_type="dataset")
+    listed = HfApi.list_repo_files
+
+    def meanwhile(*arguments, **keys):
+        found = listed(*arguments, **keys)
+        theirs = {"path_in_repo": "theirs/train-0.parquet", "repo_id": "alice/set", "repo_type": "dataset"}
+        hub.api().upload_file(path_or_fileobj=b"x", **theirs)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HfApi, "list_repo_files", meanwhile)
+        with pytest.raises(HubError, match="changed while you were writing"):
+            push_dataset(set_of(tmp_path), "alice/set")
+    assert hub.files("alice/set", kind="dataset") == {"theirs/train-0.parquet"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertModel
 
-from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, loaders_drdecr
 from drdecr.modeling_drdecr.loaders_drdecr import loader_limits
 
 LOADERS = Path(__file__).parents[2] / "benchmarks" / "loaders"
@@ -101,8 +101,9 @@ def test_the_projection_is_the_trainers_own_state(tmp_path):
         ({}, set()),
     ],
 )
-def test_saving_names_loader_setting_and_effect(settings, expected, tmp_path):
+def test_saving_names_loader_setting_and_effect(settings, expected, tmp_path, monkeypatch):
     """BERT's list of signs holds the ASCII signs and nothing else here, so Stanford's list is ours."""
+    monkeypatch.setattr(loaders_drdecr, "_told", set())
     model = make.make_model("bert", "markers, expansion")
     given = {"query_expansion": "mask", **make.MARKERS, **settings}
     if settings.get("legacy_primeqa"):
@@ -115,3 +116,17 @@ def test_saving_names_loader_setting_and_effect(settings, expected, tmp_path):
     assert said == loader_limits(model.processor)
     assert {name for line in said for name in line.split(":")[0].split(", ")} == expected
     assert all(any(name in line for name in (*settings, "document_prefix")) for line in said)
+
+
+def test_each_difference_is_told_once_a_process_and_always_at_first(tmp_path, monkeypatch):
+    """A training saves many checkpoints: two equal ones, one with other settings, and the first again."""
+    monkeypatch.setattr(loaders_drdecr, "_told", set())
+    model, other = make.make_model("bert", "defaults"), make.make_model("bert", "prefixes that do not score")
+    told = []
+    for saved in (model, model, other, model):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            saved.save_pretrained(tmp_path)
+        told.append([str(item.message) for item in caught if "Other libraries" in str(item.message)])
+    assert [len(messages) for messages in told] == [1, 0, 1, 0]
+    assert told[0] != told[2]

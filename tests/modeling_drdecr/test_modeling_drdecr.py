@@ -47,6 +47,7 @@ FILES = {
     "modules.json",
     "processing_drdecr.py",
     "processor_config.json",
+    "pushing_drdecr.py",
     "scoring_drdecr.py",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -1,4 +1,4 @@
-"""What `torchrun` starts for test_launch.py: two short trainings on the CPU, in one process or in two.
+"""What `torchrun` starts for test_launch.py: three short trainings on the CPU, in one process or in two.
 
 Usage: launched_training.py FOLDER PROCESSES; FOLDER holds `student`, `teacher` and `rows.json`, and takes the results.
 """
@@ -11,19 +11,30 @@ from typing import Any
 
 import torch
 import torch.distributed
+from peft import PeftModel
 from torch import nn
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.mixture import MixedSet
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
-from drdecr.trainers import DistillationArguments, DistillationTrainer
+from drdecr.trainers import AdaptersOffTeacher, DistillationArguments, DistillationTrainer, LoraSettings, add_adapter
 
 ROWS_A_PROCESS, STEPS = 4, 3
 MIXTURE_SEED = 8  # draws batches of candidates and of parallel rows in turn, so the processes meet different sets
 
 
+def add_moved_adapter(student: DrDecrModel) -> PeftModel:
+    """Add an adapter with weights unlike its start, so that the backbone below, which teaches, reads otherwise."""
+    torch.manual_seed(1)
+    adapted = add_adapter(student, LoraSettings(rank=2, alpha=2, dropout=0.0))
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.3)
+    return adapted
+
+
 def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, name: str, **settings: Any) -> None:
-    student = DrDecrModel.from_pretrained(folder / "student")
+    student: Any = DrDecrModel.from_pretrained(folder / "student")
     for module in student.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -43,11 +54,15 @@ def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, nam
     )
     if args.world_size != processes:
         raise RuntimeError(f"expected {processes} processes, got {args.world_size}")
-    teacher = DrDecrTeacher.from_pretrained(folder / "teacher")
+    teacher: Any = DrDecrTeacher.from_pretrained(folder / "teacher")
+    if name == "adapter":
+        student = add_moved_adapter(student)
+        teacher = AdaptersOffTeacher(student)
+    start = {key: weight.clone() for key, weight in student.state_dict().items()}
     collate = DistillationCollator(student.processor, passages=passages)
     trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=rows, data_collator=collate)
     trainer.train()
-    result = {"weights": student.state_dict(), "log": trainer.state.log_history}
+    result = {"start": start, "weights": student.state_dict(), "log": trainer.state.log_history}
     torch.save(result, folder / f"{name}-{processes}-{args.process_index}.pt")
 
 
@@ -58,6 +73,7 @@ def main() -> None:
     size, accumulation = ROWS_A_PROCESS * 2 // processes, 2 // processes
     plain = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 1}
     train(folder, data["candidates"], data["passages"], processes, "plain", **plain)
+    train(folder, data["candidates"], data["passages"], processes, "adapter", **plain)
     # One process reads questions and passages, while the other reads questions alone.
     sets = {"candidates": data["candidates"], "parallel": data["parallel"]}
     mixture = MixedSet(sets, ROWS_A_PROCESS, num_batches=2 * STEPS, seed=MIXTURE_SEED)
