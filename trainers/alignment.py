@@ -10,6 +10,10 @@ from torch import Tensor
 
 METHODS = ("greedy", "optimal", "argmax")
 UNALIGNED = -1
+BLOCK_BYTES = {"cpu": 2**20}
+"""Bytes of the similarities that are aligned at once: what a CPU's cache holds."""
+OTHER_BLOCK_BYTES = 2**28
+"""The same on any other device: what does not fill its memory."""
 
 
 @torch.no_grad()
@@ -44,7 +48,14 @@ def align_tokens(
     """
     if method not in METHODS:
         raise ValueError(f"alignment: expected one of {', '.join(METHODS)}, got {method!r}.")
-    similarity = masked_cosine(student_embeddings, teacher_embeddings, student_mask, teacher_mask)
+    tensors = (student_embeddings, teacher_embeddings, student_mask, teacher_mask)
+    _check(*tensors)
+    pairs = max(1, student_mask.shape[1] * teacher_mask.shape[1])
+    block = max(1, BLOCK_BYTES.get(student_mask.device.type, OTHER_BLOCK_BYTES) // (4 * pairs))
+    if len(student_mask) > block:
+        parts = zip(*(tensor.split(block) for tensor in tensors), strict=True)
+        return torch.cat([align_tokens(*part, method) for part in parts])
+    similarity = masked_cosine(*tensors)
     if 0 in similarity.shape:
         return torch.full(student_mask.shape, UNALIGNED, dtype=torch.int64, device=similarity.device)
     if method == "argmax":
@@ -64,9 +75,17 @@ def masked_cosine(student: Tensor, teacher: Tensor, student_mask: Tensor, teache
         then fall to the same pair.
     """
     _check(student, teacher, student_mask, teacher_mask)
-    student, teacher = (torch.nn.functional.normalize(tokens.float(), dim=-1) for tokens in (student, teacher))
-    cosine = torch.bmm(teacher, student.transpose(1, 2))
-    return cosine.masked_fill(~(teacher_mask[:, :, None] & student_mask[:, None, :]), -torch.inf)
+    student, teacher = student.float(), teacher.float()
+    # Divided by the norms afterwards: normalised copies of both would cost more than the product does.
+    student_norm, teacher_norm = (torch.linalg.vector_norm(tokens, dim=-1) for tokens in (student, teacher))
+    for name, norm in (("student", student_norm), ("teacher", teacher_norm)):
+        if (
+            norm.device.type == "cpu" and not torch.isfinite(norm).all()
+        ):  # an accelerator would have to wait for the answer
+            raise ValueError(f"{name} embeddings are not finite, so no alignment exists. Lower the learning rate.")
+    lengths = (teacher_norm[:, :, None] * student_norm[:, None, :]).clamp_(min=torch.finfo(torch.float32).tiny)
+    cosine = torch.bmm(teacher, student.transpose(1, 2)).div_(lengths)
+    return cosine.masked_fill_(~(teacher_mask[:, :, None] & student_mask[:, None, :]), -torch.inf)
 
 
 def _greedy_without_ties(similarity: Tensor) -> Tensor | None:
@@ -147,7 +166,3 @@ def _check(student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask:
                 f"alignment expects a boolean {name} mask of shape {tuple(embeddings.shape[:2])}, got {mask.dtype} "
                 f"of shape {tuple(mask.shape)}."
             )
-        if (
-            embeddings.device.type == "cpu" and not torch.isfinite(embeddings).all()
-        ):  # an accelerator would have to wait
-            raise ValueError(f"{name} embeddings are not finite, so no alignment exists. Lower the learning rate.")
