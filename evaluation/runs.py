@@ -28,17 +28,21 @@ def write_run(path: str | Path, run: Run, tag: str, top_k: int | None = None) ->
         The path.
 
     Raises:
-        ValueError: for an id or a tag that is empty or holds a blank, which the format has no place for.
+        ValueError: for an id or a tag that is empty or holds a blank, which the format has no place for, or a score that is
+            not finite.
+        OSError: if the folder is missing or full.
     """
-    _check_words([tag], "tag")
+    check_words([tag], "tag")
 
     def lines() -> Iterable[str]:
         for query_id, scores in run.items():
-            _check_words([query_id, *scores], "id")
+            check_words([query_id, *scores])
             # Of equal scores the higher id first, as trec_eval and `per_query_scores` have it.
             ranked = sorted(scores.items(), key=lambda item: (item[1], item[0]), reverse=True)[:top_k]
             for rank, (document_id, score) in enumerate(ranked, start=1):
-                yield f"{query_id} Q0 {document_id} {rank} {score!r} {tag}\n"
+                if not math.isfinite(score):
+                    raise ValueError(f"{query_id!r}, {document_id!r}: expected a finite score, got {score}.")
+                yield f"{query_id} Q0 {document_id} {rank} {float(score)!r} {tag}\n"
 
     return _write(Path(path), lines())
 
@@ -58,8 +62,8 @@ def write_qrels(path: str | Path, qrels: Qrels) -> Path:
 
     def lines() -> Iterable[str]:
         for query_id, judgements in qrels.items():
-            _check_words([query_id, *judgements], "id")
-            yield from (f"{query_id} 0 {document_id} {value}\n" for document_id, value in judgements.items())
+            check_words([query_id, *judgements])
+            yield from (f"{query_id} 0 {document_id} {int(value)}\n" for document_id, value in judgements.items())
 
     return _write(Path(path), lines())
 
@@ -73,7 +77,7 @@ def _read(
     path: str | Path, num_fields: int, place: int, number: Callable[[str], Number], form: str
 ) -> dict[str, dict[str, Number]]:
     found: dict[str, dict[str, Number]] = {}
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8", errors="replace") as file:  # what is no UTF-8 is no number either
         for count, line in enumerate(file, start=1):
             fields = line.split()
             if not fields:
@@ -85,8 +89,8 @@ def _read(
                 value = number(fields[place])
             except ValueError as error:
                 raise ValueError(f"{where}: expected a number, got {fields[place]!r}. The form is `{form}`.") from error
-            if math.isnan(value):
-                raise ValueError(f"{where}: expected a score, got NaN, which has no rank. Make the run again.")
+            if not math.isfinite(value):
+                raise ValueError(f"{where}: expected a finite number, got {fields[place]!r}. Make the run again.")
             documents = found.setdefault(fields[0], {})
             if fields[2] in documents:
                 raise ValueError(f"{where}: {fields[2]!r} stands twice under {fields[0]!r}. Keep one of the two.")
@@ -97,6 +101,8 @@ def _read(
 
 
 def _write(path: Path, lines: Iterable[str]) -> Path:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: expected its folder to exist. Make {path.parent} first.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder, so that renaming is one step
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -108,7 +114,12 @@ def _write(path: Path, lines: Iterable[str]) -> Path:
     return path
 
 
-def _check_words(words: Iterable[str], name: str) -> None:
+def check_words(words: Iterable[str], name: str = "id") -> None:
+    """Check that words can stand in a TREC file.
+
+    Raises:
+        ValueError: for one that is empty or holds a blank.
+    """
     odd = next((word for word in words if len(word.split()) != 1 or word != word.strip()), None)
     if odd is not None:
         raise ValueError(f"{name}: a TREC file has blanks between its fields, got {odd!r}. Write it without blanks.")

@@ -71,7 +71,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
     data: Annotated[Path, typer.Argument(help="YAML with `test:` (entries of question sets) and `collection:`.")],
     output: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Write the best 100 passages a question as a TREC run.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Write the best 100 passages a question as a TREC run, and qrels beside it.")
+    ] = None,
     index: Annotated[
         str | None, typer.Option(help="Checkpoint that encodes the passages: the teacher, for a student of its index.")
     ] = None,
@@ -126,10 +128,10 @@ def search(
     from drdecr.data.sample_data import read_sample_questions
     from drdecr.retrieval import ExactIndex
 
-    from .start import load_teacher
+    from .measuring import load_reader
 
     collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
-    loaded = load_teacher(model)
+    loaded = load_reader(model)
     index = ExactIndex(list(collection), loaded.encode_documents(list(collection.values())))
     hits = index.search(loaded.encode_queries(questions), top_k=top_k)
     for question, ids, scores in zip(questions, hits.document_ids, hits.scores, strict=True):
@@ -210,13 +212,12 @@ def backbone() -> None:
 @app.callback(invoke_without_command=True)
 def common(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show a traceback with an error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show a traceback with an error.")] = False,  # see `main`
 ) -> None:
     """Options before the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "httpx2", "httpcore", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    app.info.epilog = "verbose" if verbose else None
     if version:
         typer.echo(__version__)
         raise typer.Exit

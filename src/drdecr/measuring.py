@@ -3,19 +3,21 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
-from drdecr.evaluation.runs import read_qrels, read_run, write_run
-from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.evaluation.runs import check_words, read_qrels, read_run, write_qrels, write_run
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.retrieval import ExactIndex
 
 from .recipe import Recipe, read_yaml
@@ -62,16 +64,51 @@ def search_questions(
     return {query_id: rows[text] for query_id, text in zip(found.questions["query_id"], texts, strict=True)}
 
 
+def check_sets(sets: Sequence[QuestionSet], reads: Iterable[str]) -> None:
+    """Check that sets can be measured together, before anything is trained or searched.
+
+    Args:
+        sets: read from their entries.
+        reads: the columns that are asked.
+
+    Raises:
+        ValueError: for two sets of one name or with one question id, or a set that is not in English and lacks a column.
+    """
+    seen: dict[str, str] = {}
+    for found in sets:
+        if found.name in [other.name for other in sets if other is not found]:
+            raise ValueError(f"test: expected sets whose names differ, got {found.name!r} twice. Give one a `name:`.")
+        for query_id in found.questions["query_id"]:
+            if query_id in seen:
+                raise ValueError(
+                    f"{seen[query_id]}, {found.name}: both hold a question {query_id!r}. Give one a `name:` that differs, or "
+                    "other ids."
+                )
+            seen[query_id] = found.name
+        missing = next((column for column in reads if _asked(found, column) is None), None)
+        if missing is not None:
+            raise ValueError(
+                f"{found.name}: expected a text to ask in every row of a column {missing!r}, got the columns "
+                f"{', '.join(found.questions.column_names)}. Fill it, or leave the system out that reads it."
+            )
+
+
+def _asked(found: QuestionSet, reads: str) -> str | None:
+    """Return the column that is asked: English questions are their own translation."""
+    if reads in found.questions.column_names and all(found.questions[reads]):
+        return reads
+    return "query" if reads == "english" and set(found.questions.unique("language")) == {"en"} else None
+
+
 def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[QuestionSet]) -> Measured:
     """Measure every system on every test set, and the student against each other system by question."""
     languages = {query_id: code for found in sets for query_id, code in found.languages.items()}
     others = sorted(set(languages.values()) - {"en"}) or None
-    facts = environment()
     results: dict[str, EvaluationResult] = {}
     scores: dict[str, PerQuery] = {}
     indexes: dict[tuple[str, str], ExactIndex] = {}
     for system in pipeline.systems:
-        scores[system.label] = _score_system(system, recipes, sets, pipeline, indexes)
+        scores[system.label], facts = _score_system(system, recipes, sets, pipeline, indexes)
         results[system.label] = summarize(
             scores[system.label],
             languages,
@@ -100,31 +137,31 @@ def measure_checkpoint(
         data: YAML with `test`, a list of question sets, and perhaps `collection`, what they are searched in.
         index: checkpoint that encodes the passages; default: the same.
         reads: column of the questions that is asked.
-        run_file: where the best 100 passages a question are written as a TREC run; default: nowhere.
+        run_file: where the best 100 passages a question are written as a TREC run, the judgements beside it with the ending
+            `.qrels`; default: nowhere.
 
     Raises:
-        ValueError: if the file names no set, or a set does not have the column.
+        ValueError: if the file names no set, or as in `check_sets`; if a run is asked for and an id holds a blank.
     """
     content = read_yaml(data)
     if not content.get("test"):
         raise ValueError(f"{data}: expected `test:`, a list of question sets, got {', '.join(content)}.")
     sets = [read_questions(entry) for entry in content["test"]]
-    without = next((found.name for found in sets if reads not in found.questions.column_names), None)
-    if without is not None:
-        raise ValueError(
-            f"{without}: expected a column {reads!r} to ask, got none. Leave `--reads` out to ask `query`."
-        )
-    model = load_teacher(source)
-    reader = load_teacher(index) if index else model
+    check_sets(sets, [reads])
+    if run_file is not None:
+        check_words(ids_of(sets))
+    model = load_reader(source)
+    reader = load_reader(index) if index else model
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
     for found in sets:
-        own = search_questions(model, found, build_index(reader, found), reads)
+        own = search_questions(model, found, build_index(reader, found), _asked(found, reads) or reads)
         run.update(own)
-        for name, by_query in per_query_scores(own, found.qrels).items():
-            scores.setdefault(name, {}).update(by_query)
+        _add(scores, per_query_scores(own, found.qrels))
     if run_file is not None:
-        write_run(run_file, run, tag=Path(source).name or "drdecr")
+        qrels = {query_id: judged for found in sets for query_id, judged in found.qrels.items()}
+        write_qrels(run_file.with_suffix(".qrels"), qrels)
+        write_run(run_file, run, tag="-".join(Path(source).name.split()) or "drdecr")
     return summarize(
         scores,
         {query_id: code for found in sets for query_id, code in found.languages.items()},
@@ -133,6 +170,21 @@ def measure_checkpoint(
         command=environment()["command"],
         notes={"model": source, "index": index or source, "reads": reads},
     )
+
+
+def load_reader(source: str) -> DrDecrTeacher:
+    """Load a checkpoint to encode with, on the accelerator if there is one."""
+    return load_teacher(source).to(torch.accelerator.current_accelerator() or "cpu")
+
+
+def ids_of(sets: Iterable[QuestionSet]) -> Iterable[str]:
+    """Return the ids of all questions and passages."""
+    return chain.from_iterable([*found.questions["query_id"], *found.passages] for found in sets)
+
+
+def _add(scores: PerQuery, more: PerQuery) -> None:
+    for name, by_query in more.items():
+        scores.setdefault(name, {}).update(by_query)
 
 
 def compare_runs(
@@ -154,11 +206,21 @@ def compare_runs(
     by_query = dict.fromkeys(judged, "all")
     if languages is not None:
         rows = [line.split("\t") for line in languages.read_text(encoding="utf-8").splitlines() if line.strip()]
-        odd = next((row for row in rows if len(row) != 2), None)
+        odd = next((number for number, row in enumerate(rows, start=1) if len(row) != 2), None)
         if odd is not None:
-            raise ValueError(f"{languages}: expected lines of query id, tab, language, got {odd[0]!r}.")
+            raise ValueError(f"{languages}, line {odd}: expected query id, tab, language, got {rows[odd - 1][0]!r}.")
         by_query = dict(rows)  # type: ignore[arg-type]
-    old, new = (per_query_scores(read_run(file), judged, measures) for file in (baseline, system))
+
+    def scores(file: Path) -> PerQuery:
+        run = read_run(file)
+        unjudged = [query_id for query_id in run if query_id not in judged]
+        if unjudged:
+            logger.warning(
+                "%s: %d queries are not judged and left out, the first %s.", file, len(unjudged), unjudged[0]
+            )
+        return per_query_scores({name: hits for name, hits in run.items() if name in judged}, judged, measures)
+
+    old, new = scores(baseline), scores(system)
     return compare(old, new, by_query, notes={"baseline": str(baseline), "system": str(system), "qrels": str(qrels)})
 
 
@@ -168,45 +230,61 @@ def _score_system(
     sets: list[QuestionSet],
     pipeline: "Pipeline",
     indexes: dict[tuple[str, str], ExactIndex],
-) -> PerQuery:
+) -> tuple[PerQuery, dict[str, Any]]:
     """Search every question with one system; scores of the same runs, system and test are read back from their file.
 
     An index is built once for all systems that search it, and kept in `indexes` by stage and set.
+
+    Returns:
+        The scores, and the environment in which they were made.
     """
     index_stage = system.index or system.stage
     runs = [(recipes[name].folder / "run.json").read_text(encoding="utf-8") for name in (system.stage, index_stage)]
-    key = hashlib.sha256(json.dumps([asdict(system), runs, pipeline.test]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([asdict(system), runs, [_digest(found) for found in sets]]).encode()).hexdigest()
     name = file_names([row.label for row in pipeline.systems])[system.label]
     file = Path(pipeline.output) / "results" / f"{name}.scores.json"
-    if file.exists() and (found := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
-        return found["scores"]
+    if file.exists() and (kept := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
+        return kept["scores"], kept["environment"]
     logger.info("Measuring: %s.", system.label)
-    model = load_teacher(str(recipes[system.stage].model_folder))
+    model = load_reader(str(recipes[system.stage].model_folder))
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
     for questions in sets:
-        reads = system.reads if system.reads in questions.questions.column_names else "query"
         place = (index_stage, questions.name)
         if place not in indexes:
-            reader = model if index_stage == system.stage else load_teacher(str(recipes[index_stage].model_folder))
+            reader = model if index_stage == system.stage else load_reader(str(recipes[index_stage].model_folder))
             indexes[place] = build_index(reader, questions)
-        own = search_questions(model, questions, indexes[place], reads)
+        own = search_questions(model, questions, indexes[place], _asked(questions, system.reads) or system.reads)
         run.update(own)
-        for measure_name, by_query in per_query_scores(own, questions.qrels).items():
-            scores.setdefault(measure_name, {}).update(by_query)
+        _add(scores, per_query_scores(own, questions.qrels))
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_run(file.with_name(f"{name}.run"), run, tag=name, top_k=KEPT)
-    write_text(file, json.dumps({"key": key, "scores": scores}))  # last: its presence says that the run is there too
-    return scores
+    try:
+        write_run(file.with_name(f"{name}.run"), run, tag=name, top_k=KEPT)
+    except ValueError as error:  # an id that the form has no place for costs the run, not the figures
+        logger.warning("No run file of %s is kept. %s", system.label, error)
+    facts = environment()
+    write_text(
+        file, json.dumps({"key": key, "environment": facts, "scores": scores})
+    )  # last: it says that all is there
+    return scores, facts
+
+
+def _digest(found: QuestionSet) -> str:
+    """Return what tells a test set from another that is read from the same entry."""
+    digest = hashlib.sha256(json.dumps(found.questions.to_dict(), ensure_ascii=False, sort_keys=True).encode())
+    for document_id, text in found.passages.items():
+        digest.update(json.dumps([document_id, text]).encode())
+    return digest.hexdigest()
 
 
 def write_tables(pipeline: "Pipeline", measured: Measured) -> None:
     """Write `results.md`, the files of each system and comparison, and the bar chart into the pipeline's folder."""
     output = Path(pipeline.output)
-    facts = environment()
-    notes = f"Collection: {pipeline.collection}. Intervals: 95 %, percentile bootstrap, 10,000 resamples, seed 0. " + (
-        f"Measured by `{facts['command']}` on {facts['hardware']}"
-        + (f", commit {facts['git_commit']}." if facts["git_commit"] else ".")
+    facts = measured.results[pipeline.student_label].metadata
+    commit = f", commit {facts['git_commit']}" if facts["git_commit"] else ""
+    notes = (
+        f"Collection: {pipeline.collection}. Intervals: 95 %, percentile bootstrap, 10,000 resamples, seed 0. Measured by "
+        f"`{facts['command']}` on {facts['hardware']}{commit}."
     )
     parts = ["# Results", notes]
     for name in (MEASURE, "R@10", "nDCG@10"):

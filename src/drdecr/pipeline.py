@@ -10,7 +10,7 @@ from rich.console import Console
 from drdecr.data.sources import read_questions
 from drdecr.evaluation.report import terminal_table
 
-from .measuring import measure, write_tables
+from .measuring import check_sets, measure, write_tables
 from .model_card import write_model_card
 from .recipe import Recipe, load_recipe, read_yaml
 from .stage import run_stage
@@ -106,6 +106,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
     # Recipes and test sets are read before the first stage, so that a mistake in the last does not cost a training.
     recipes = {name: stage_recipe(pipeline, name, overrides or []) for name in pipeline.stages}
     sets = [read_questions(entry) for entry in pipeline.test]
+    check_sets(sets, [row.reads for row in pipeline.systems])
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
         run_stage(recipe)

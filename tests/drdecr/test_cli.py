@@ -13,7 +13,7 @@ from drdecr import __version__
 from drdecr.cli import app, main
 from drdecr.demo import ask_fresh_process
 from drdecr.errors import in_one_line
-from drdecr.evaluation.runs import read_run
+from drdecr.evaluation.runs import read_qrels, read_run
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.stage import run_stage
 
@@ -184,13 +184,16 @@ def test_evaluate_searches_another_checkpoints_index_and_keeps_the_run(call, mod
     assert runs["own"] == runs["same"] != runs["strange"]
     assert set(runs["own"]) == {f"{letter}-{code}" for letter in "opq" for code in ("xx", "en")}
     assert all(len(found) == 16 for found in runs["own"].values())
-    assert_one_line(call("evaluate", model, tmp_path / "test.yaml", "--reads", "title"), "a column 'title'")
+    assert read_qrels(tmp_path / "own.qrels")["o-xx"] == {"p-o": 1}
+    assert_one_line(call("evaluate", model, tmp_path / "test.yaml", "--reads", "title"), "a column 'title'", "query_id")
 
 
 def test_compare_takes_runs_of_any_system(call, tmp_path):
     # RR: 1, 1/2 and nothing found for the first; 1/2, 1 and 1 for the second.
     (tmp_path / "one.run").write_text("q1 Q0 a 1 3 x\nq2 Q0 b 1 2 x\nq2 Q0 a 2 1 x\n")
-    (tmp_path / "two.run").write_text("q1 Q0 b 1 3 y\nq1 Q0 a 2 2 y\nq2 Q0 a 1 1 y\nq3 Q0 a 1 1 y\n")
+    (tmp_path / "two.run").write_text(
+        "q9 Q0 unjudged 1 3 y\nq1 Q0 b 1 3 y\nq1 Q0 a 2 2 y\nq2 Q0 a 1 1 y\nq3 Q0 a 1 1 y\n"
+    )
     (tmp_path / "qrels").write_text("q1 0 a 1\nq2 0 a 1\nq3 0 a 1\n")
     (tmp_path / "languages").write_text("q1\tfi\nq2\tfi\nq3\tsw\n")
     files = [tmp_path / name for name in ("one.run", "two.run", "qrels")]

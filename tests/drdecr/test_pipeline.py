@@ -95,6 +95,45 @@ def test_scores_of_another_test_are_not_read_back(write_pipeline, data):
     assert set(before["scores"]["RR@10"]).isdisjoint(after["scores"]["RR@10"])
 
 
+def test_scores_of_another_content_of_the_same_file_are_not_read_back(write_pipeline, tmp_path, monkeypatch):
+    only = {"stages": ["zero"], "student": "zero", "systems": SYSTEMS[:1]}
+    pipeline = load_pipeline(write_pipeline(**only))
+    file = run_pipeline(pipeline).parent.parent / "results" / "zero-shot.scores.json"
+    before = json.loads(file.read_text())
+    # Whoever reads kept figures back says where they were made, not where they were read.
+    monkeypatch.setattr(measuring, "environment", lambda: {"command": "a", "hardware": "b", "git_commit": "later"})
+    run_pipeline(pipeline)
+    assert json.loads(file.read_text()) == before
+    assert "commit later" not in (tmp_path / "all" / "results.md").read_text()
+    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").open()]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps({**row, "query": "b c"}) + "\n" for row in rows))
+    run_pipeline(pipeline)
+    after = json.loads(file.read_text())
+    assert after["key"] != before["key"]
+    assert "commit later" in (tmp_path / "all" / "results.md").read_text()
+
+
+def test_sets_that_cannot_be_told_apart_are_refused_before_the_first_stage(write_pipeline, data, tmp_path):
+    with pytest.raises(ValueError, match=r"names differ, got 'test' twice. Give one a `name:`"):
+        run_pipeline(load_pipeline(write_pipeline(test=[data["test"], {**data["dev"], "name": "test"}])))
+    with pytest.raises(ValueError, match="test, other: both hold a question 'o-xx'"):
+        run_pipeline(load_pipeline(write_pipeline(test=[data["test"], {**data["test"], "name": "other"}])))
+    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").open()]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps({**row, "english": None}) + "\n" for row in rows))
+    with pytest.raises(ValueError, match="test: expected a text to ask in every row of a column 'english'"):
+        run_pipeline(load_pipeline(write_pipeline()))
+    assert not (tmp_path / "all").exists()
+
+
+def test_an_id_with_a_blank_costs_the_run_file_and_not_the_figures(write_pipeline, tmp_path, caplog):
+    for file in (tmp_path / "test.jsonl", *tmp_path.glob("*passages*.jsonl")):
+        file.write_text(file.read_text().replace('"p-o"', '"p o"'))
+    only = {"stages": ["zero"], "student": "zero", "systems": SYSTEMS[:1]}
+    results = run_pipeline(load_pipeline(write_pipeline(**only))).parent.parent / "results"
+    assert "No run file of zero-shot is kept" in caplog.text
+    assert {path.name for path in results.iterdir()} == {"zero-shot.json", "zero-shot.scores.json", "student_against"}
+
+
 def test_what_is_tested_is_not_trained_on(write_pipeline, data, tmp_path):
     path = write_pipeline()
     rows = [json.loads(line) for part in ("train", "test") for line in (tmp_path / f"{part}.jsonl").open()]
