@@ -149,27 +149,29 @@ class DistillationTrainer(Trainer):
         scores = self._scaled(maxsim(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
         with torch.no_grad():
             teacher_query, teacher_mask = self._teacher_question(inputs)
-            if "document_embeddings" not in inputs:
-                key = "teacher_document" if "teacher_document" in inputs else "document"
-                documents, document_mask = _documents(self._needs_teacher("relevance_kl"), inputs, key)
-                documents, document_mask = documents.flatten(0, 1)[first], document_mask.flatten(0, 1)[first]
-            teacher_query = teacher_query.to(documents.dtype)
+            documents, document_mask = (tensor.flatten(0, 1)[first] for tensor in self._teacher_documents(inputs))
             teacher_scores = maxsim(teacher_query, documents, teacher_mask, document_mask)
             return scores, self._scaled(teacher_scores, teacher_mask.sum(dim=1))
 
     def _teacher_question(self, inputs: Batch) -> tuple[Tensor, Tensor]:
-        """Return the teacher's tokens of the English questions and their scoring mask, cached or read now."""
+        """Return the teacher's tokens of the English questions, float32, and their scoring mask, cached or read now."""
         if "teacher_query_embeddings" in inputs:
-            return inputs["teacher_query_embeddings"], inputs["teacher_query_scoring_mask"]
+            return inputs["teacher_query_embeddings"].float(), inputs["teacher_query_scoring_mask"]
         if "teacher_query" not in inputs:
             raise ValueError(
-                "relevance_kl over the batch: the teacher must read the English question, and the rows have none. Give "
-                "them an `english` column, or use `relevance_over: row` with their `teacher_scores`."
+                "relevance_kl: the teacher must read the English question, and the rows have none. Give them an `english` "
+                "column, or `teacher_scores` with `relevance_over: row`."
             )
-        return (
-            self._needs_teacher("relevance_kl")(**inputs["teacher_query"]).embeddings,
-            inputs["teacher_query"]["scoring_mask"],
-        )
+        read = self._needs_teacher("relevance_kl")(**inputs["teacher_query"]).embeddings
+        return read.float(), inputs["teacher_query"]["scoring_mask"]
+
+    def _teacher_documents(self, inputs: Batch) -> tuple[Tensor, Tensor]:
+        """Return the teacher's tokens of the candidates, float32, and their scoring mask, cached or read now."""
+        if "document_embeddings" in inputs:
+            return inputs["document_embeddings"].float(), inputs["document_scoring_mask"]
+        key = "teacher_document" if "teacher_document" in inputs else "document"
+        documents, mask = _documents(self._needs_teacher("relevance_kl"), inputs, key)
+        return documents.float(), mask
 
     def _in_batch_term(
         self, inputs: Batch, query: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
@@ -204,16 +206,8 @@ class DistillationTrainer(Trainer):
         """Return the teacher's scores `(batch, candidates)`: those of the batch, else of the teacher's own reading."""
         if "teacher_scores" in inputs:
             return self._scaled(inputs["teacher_scores"], inputs.get("teacher_query_tokens"))
-        teacher = self._needs_teacher("relevance_kl")
-        if "teacher_query" not in inputs:
-            raise ValueError(
-                "relevance_kl: the batch has neither `teacher_scores` nor an English question for the teacher to read. "
-                "Give the rows a `teacher_scores` or an `english` column."
-            )
         query, query_mask = self._teacher_question(inputs)
-        documents, document_mask = _documents(
-            teacher, inputs, "teacher_document" if "teacher_document" in inputs else "document"
-        )
+        documents, document_mask = self._teacher_documents(inputs)
         return self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
 
     def _scaled(self, scores: Tensor, num_query_tokens: Tensor | None) -> Tensor:

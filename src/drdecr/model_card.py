@@ -1,6 +1,7 @@
 """The model card, rendered from what the runs wrote down. What no run knows is left out."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ def write_model_card(
 
     Args:
         folder: of the student's model.
-        pipeline: what was run; its `card` holds licence, title and the names of data and base model.
+        pipeline: what was run; its `card` holds `license`, `title`, `description`, `base_model`, `datasets` (Hub names),
+            `data` (in words) and `limits`, whichever are known.
         recipes: of its stages, by name.
         results: of the table's systems, by label.
         comparison: student against the first system.
@@ -51,6 +53,7 @@ def write_model_card(
         library_name="transformers",
         tags=TAGS,
         base_model=pipeline.card.get("base_model"),
+        datasets=pipeline.card.get("datasets"),
         pipeline_tag="sentence-similarity",
         model_name=pipeline.card.get("title", "drdecr student"),
         eval_results=_eval_results(pipeline, results[label]),
@@ -92,6 +95,9 @@ def _write(
     final: dict[str, Any],
     measured: dict[str, str] | None,
 ) -> Path:
+    drawn = folder.parent / "curves.png"
+    if drawn.exists():
+        shutil.copyfile(drawn, folder / drawn.name)
     template = Path(__file__).with_name("model_card.md")
     environment = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined, autoescape=False)
     body = environment.get_template(template.name).render(
@@ -101,6 +107,7 @@ def _write(
         runs=runs,
         final=final,
         measured=measured,
+        curves=drawn.exists(),
     )
     write_text(folder / "README.md", str(ModelCard(body)))
     return folder / "README.md"

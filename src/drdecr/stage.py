@@ -81,6 +81,7 @@ def run_stage(recipe: Recipe) -> Path:
             "rows": data.counts,
             "cleaning": data.cleaning,
             "steps": trainer.state.global_step,
+            "last_loss": next((line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line), None),
             "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             "processes": args.world_size,
             "seed": args.seed,

@@ -260,7 +260,7 @@ def test_a_cached_teacher_gives_the_loss_of_the_live_one(
         english["scoring_mask"],
         batch["document"]["scoring_mask"],
     )
-    lookup |= {"teacher_scores": scores, "teacher_query_tokens": english["scoring_mask"].sum(dim=1)}
+    given = {"teacher_scores": scores, "teacher_query_tokens": english["scoring_mask"].sum(dim=1)}
     # The student learns to search the teacher's index, so live it must read passages as the teacher does.
     batch |= {
         "document_embeddings": documents.unflatten(0, (8, 3)),
@@ -268,7 +268,8 @@ def test_a_cached_teacher_gives_the_loss_of_the_live_one(
     }
     expected = trainer.compute_loss(still_model, batch).item()
     trainer.teacher = None  # nothing is asked of it
-    assert trainer.compute_loss(still_model, lookup).item() == pytest.approx(expected, abs=1e-3)
+    for batch in (lookup | given, lookup):  # the scores as a column, or made of the caches
+        assert trainer.compute_loss(still_model, batch).item() == pytest.approx(expected, abs=1e-3)
     assert expected > 0.01
 
 
@@ -387,7 +388,7 @@ def test_what_the_teacher_must_say_and_nobody_says_is_named(
     with pytest.raises(ValueError, match="relevance_kl: the batch does not carry what the teacher says"):
         build(RelevanceDistillationTrainer, tiny_model, candidate_rows, collate).train()
     without_english = [{"query": row["query"], "document_ids": row["document_ids"]} for row in candidate_rows]
-    with pytest.raises(ValueError, match="neither `teacher_scores` nor an English question"):
+    with pytest.raises(ValueError, match="or `teacher_scores` with `relevance_over: row`"):
         build(RelevanceDistillationTrainer, tiny_model, without_english, collate, teacher=teacher).train()
     scored = [{**row, "teacher_scores": [3.0, 2.0, 1.0]} for row in candidate_rows]
     with pytest.raises(ValueError, match="how many query tokens each teacher score sums over"):
