@@ -148,8 +148,8 @@ def add_negatives(
     wrong = len(passages) - max(len(ids) for ids in answers.values())  # passages that answer no single question
     if num_candidates < 2 or wrong < num_candidates - 1:
         raise ValueError(
-            f"num_candidates: expected at least 2 and fewer than the collection's {len(passages)} passages, got "
-            f"{num_candidates}."
+            f"num_candidates: expected 2 to {wrong + 1}, an answer and passages that are none, got {num_candidates}. The "
+            f"collection has {len(passages)} passages, and one question has {len(passages) - wrong} answers among them."
         )
     ranked = _ranked_negatives(answers, reader, passages, min(max(depth, num_candidates), wrong))
     generator = np.random.default_rng(seed)
