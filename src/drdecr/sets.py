@@ -15,7 +15,7 @@ from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.formats import read_texts
 from drdecr.data.mixture import MixedSet
-from drdecr.data.schema import QuestionSet
+from drdecr.data.schema import QuestionSet, joined_passages
 from drdecr.data.sources import QUESTION_READERS, read_candidates, read_parallel, read_questions, read_tokens
 from drdecr.data.token_cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel
@@ -107,7 +107,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     questions = [read_questions(entry) for entry in settings.questions]
     annotated = [read_candidates(entry) for entry in settings.annotated]
     pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.pool), *annotated]
-    passages = {document_id: text for found in pools for document_id, text in found.passages.items()}
+    passages = joined_passages(pools)
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
     cleaning: dict[str, dict[str, int]] = {}

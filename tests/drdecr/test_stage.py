@@ -14,7 +14,7 @@ from drdecr.evaluation.metrics import per_query_scores
 from drdecr.measuring import build_index, search_questions
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import Recipe, load_recipe
-from drdecr.sets import build_training_data, cut_dev
+from drdecr.sets import build_training_data, cut_dev, prepare_sets
 from drdecr.stage import build_arguments, build_trainer, run_stage, save_model
 from drdecr.start import load_start
 from drdecr.trainers.projection import hidden_tokens
@@ -312,16 +312,48 @@ def test_a_question_that_two_ask_is_scored_for_both(tiny_model, data):
     assert all(0 <= score <= 1 for score in scores.values())
 
 
+def set_of(tmp_path, name, texts):
+    """An entry whose one question asks for the first of the passages `{document_id: text}`."""
+
+    def jsonl(kind, rows):
+        path = tmp_path / f"{name}-{kind}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    passages = [{"document_id": document_id, "text": text} for document_id, text in texts.items()]
+    asked = {"query_id": name, "query": "a", "english": "a", "language": "en", "document_ids": [next(iter(texts))]}
+    return {
+        "format": "jsonl",
+        "questions": jsonl("asked", [asked]),
+        "passages": jsonl("passages", passages),
+        "name": name,
+    }
+
+
 def test_distractors_are_searched_too_and_never_replace_a_passage(data, tmp_path):
-    other = tmp_path / "other.jsonl"
     own = dict(read_validation(data["dev"]).passages)
-    name = next(iter(own))
-    texts = [{"document_id": name, "text": "another text"}, {"document_id": "far", "text": "a distractor"}]
-    other.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
-    asked = tmp_path / "asked.jsonl"
-    row = {"query_id": "1", "query": "a", "language": "en", "document_ids": ["far"]}
-    asked.write_text(json.dumps(row), encoding="utf-8")
-    entry = {**data["dev"], "distractors": [{"format": "jsonl", "questions": str(asked), "passages": str(other)}]}
-    found = read_validation(entry)
+    name, text = next(iter(own.items()))
+    far = set_of(tmp_path, "far", {"far": "a distractor", name: text})
+    found = read_validation({**data["dev"], "distractors": [far]})
     assert dict(found.passages) == {**own, "far": "a distractor"}
     assert found.qrels == read_validation(data["dev"]).qrels
+    other = set_of(tmp_path, "other", {"p1": "a distractor", name: "another text"})
+    with pytest.raises(
+        ValueError, match=f"passage '{name}': expected one text, got one in 'dev' and another in 'other'"
+    ):
+        read_validation({**data["dev"], "distractors": [far, other]})
+
+
+@pytest.mark.parametrize("place", ["questions", "pool"])
+def test_one_id_with_two_texts_is_refused(place, recipe_of, start, data, tmp_path):
+    first, second = (set_of(tmp_path, name, {"p1": f"the king of {name}"}) for name in "bc")
+    same = {**first, "name": "again"}  # the same passage in two sets is no contradiction
+    settings = {"parallel": [data["parallel"]], "questions": [first, same], "dev_texts": 0}
+    settings[place] = [*settings.get(place, []), second]
+    recipe = recipe_of("a", stage="representation", start=start, data=settings)
+    with pytest.raises(ValueError, match=r"passage 'p1': .* got one in 'b' and another in 'c'.*`name:`"):
+        prepare_sets(recipe, None, seed=0)
+    settings[place].pop()
+    assert prepare_sets(
+        recipe_of("a", **{"stage": "representation", "start": start, "data": settings}), None, 0
+    ).passages == {"p1": "the king of b"}
