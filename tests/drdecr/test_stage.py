@@ -2,11 +2,12 @@
 
 import json
 import logging
+import re
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import Trainer
+from transformers import BertModel, Trainer
 
 from drdecr.data.formats import read_jsonl
 from drdecr.data.sources import read_parallel
@@ -16,7 +17,8 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import Recipe, load_recipe
 from drdecr.sets import build_training_data, cut_dev, prepare_sets
 from drdecr.stage import build_arguments, build_trainer, run_stage, save_model
-from drdecr.start import load_start
+from drdecr.start import load_start, load_teacher
+from drdecr.trainers import LoraSettings, add_adapter
 from drdecr.trainers.projection import hidden_tokens
 from drdecr.validation import read_validation
 
@@ -195,6 +197,31 @@ def test_a_recipes_encoder_settings_reach_the_encoder(from_checkpoint, recipe_of
         load_start(recipe_of("b", stage="initialise", encoder={"hiden_dropout_prob": 0.0}, **keys))
 
 
+@pytest.mark.parametrize("kind", ["checkpoint", "encoder", "adapter"])
+def test_a_start_in_half_precision_is_trained_in_float32(kind, recipe_of, start, bare_encoder, tmp_path):
+    """The adapter lies over a base in half precision."""
+    half = DrDecrModel.from_pretrained(tmp_path / "runs" / "start" / "model").to(torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    BertModel.from_pretrained(bare_encoder).to(torch.bfloat16).save_pretrained(bare_encoder)
+    add_adapter(DrDecrModel.from_pretrained(tmp_path / "half"), LoraSettings(rank=2)).save_pretrained(tmp_path / "lora")
+    source = {"checkpoint": tmp_path / "half", "encoder": bare_encoder, "adapter": tmp_path / "lora"}[kind]
+    model = load_start(recipe_of("b", stage="initialise", start=str(source)))
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("is_offline", [False, True])
+def test_an_encoder_without_its_projection_teaches_nothing(is_offline, recipe_of, start, bare_encoder, data):
+    teacher = "offline" if is_offline else bare_encoder
+    message = (
+        f"teacher: expected a checkpoint with its projection, got a bare encoder, {teacher}. Run a stage `initialise`"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_teacher(teacher)
+    recipe = recipe_of("b", stage="relevance", start=start, teacher=teacher, data=candidates(data))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_stage(recipe)
+
+
 def test_held_out_and_repeated_rows_are_dropped_and_counted(recipe_of, start, data, tmp_path, caplog):
     lines = (tmp_path / "xx.tsv").read_text()
     (tmp_path / "xx.tsv").write_text(lines + "Z b, x\tThe king of b!\nz z\twhat is the city m?\n")
@@ -300,6 +327,51 @@ def test_a_validation_set_chooses_the_checkpoint(data):
     assert args.load_best_model_at_end
     assert args.metric_for_best_model == "mrr@10_avg"
     assert build_arguments(Recipe("contrastive", "x", "y", training={"max_steps": 11})).eval_strategy == "no"
+
+
+@pytest.mark.parametrize(
+    ("stage", "training", "expected"),
+    [
+        ("relevance", {}, ("steps", 17524, 17524)),  # a fifth of the paper's 87,618
+        ("contrastive", {"max_steps": -1, "num_train_epochs": 3}, ("epoch", None, 500)),
+        ("mixed", {"relevance_weight": 1.0}, ("epoch", None, 500)),  # without `max_steps` it counts epochs
+        ("contrastive", {"max_steps": -1, "eval_steps": 7}, ("steps", 7, 7)),
+        ("contrastive", {"max_steps": 11, "eval_strategy": "steps", "eval_steps": 2}, ("steps", 2, 2)),
+        ("contrastive", {"max_steps": 11, "eval_strategy": "epoch"}, ("epoch", None, 500)),
+        ("contrastive", {"max_steps": 11, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 4}, ("steps", 2, 4)),
+    ],
+)
+def test_evaluation_fits_the_length_of_the_run_and_chooses_the_checkpoint(stage, training, expected, data):
+    args = build_arguments(Recipe(stage, "x", "y", validation=[data["dev"]], training=training))
+    assert (args.eval_strategy, args.eval_steps, args.save_steps) == expected
+    assert args.save_strategy == args.eval_strategy
+    assert (args.load_best_model_at_end, args.metric_for_best_model) == (True, "mrr@10_avg")
+    assert args.greater_is_better
+
+
+def test_a_recipe_may_leave_the_choice_out_or_choose_by_a_loss(data):
+    def arguments(**training):
+        return build_arguments(Recipe("contrastive", "x", "y", validation=[data["dev"]], training=training))
+
+    assert arguments(eval_strategy="no").load_best_model_at_end is False
+    assert arguments(load_best_model_at_end=False, save_strategy="no").eval_strategy == "steps"
+    by_loss = arguments(metric_for_best_model="eval_loss")
+    assert (by_loss.load_best_model_at_end, by_loss.greater_is_better) == (True, False)
+
+
+def test_a_run_of_epochs_keeps_the_best_of_them(recipe_of, start, data, monkeypatch):
+    monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
+    training = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": 10}
+    settings = candidates(data, dev_texts=0)
+    recipe = recipe_of(
+        "a", stage="contrastive", start=start, data=settings, training=training, validation=[data["dev"]]
+    )
+    run_stage(recipe)
+    log = [json.loads(line) for line in (recipe.folder / "log.jsonl").read_text().splitlines()]
+    measured = {line["step"]: line["eval_mrr@10_avg"] for line in log if "eval_mrr@10_avg" in line}
+    assert list(measured) == [2, 4]  # twenty rows in batches of ten
+    best = json.loads((recipe.folder / "run.json").read_text())["best_checkpoint"]
+    assert measured[int(best.rpartition("-")[2])] == max(measured.values())
 
 
 def test_a_question_that_two_ask_is_scored_for_both(tiny_model, data):
