@@ -78,10 +78,14 @@ def retrieve_candidates(
 
 
 def _nearest_means(queries: list[Tensor], passages: TokenCache, depth: int) -> list[list[str]]:
-    """Rank passages by the cosine of their mean token with the query's, the first `depth` of them."""
+    """Rank passages by the cosine of their mean token with the query's, the first `depth` of them.
+
+    A text without a scoring token has the cosine 0 with every other.
+    """
     names = list(passages.rows)
-    means = torch.stack([normalize(passages.tokens(name).float().mean(dim=0), dim=0) for name in names])
-    query_means = torch.stack([normalize(tokens.float().mean(dim=0), dim=0) for tokens in queries])
+    # Sums, which point where the means do: a mean of no token is NaN, and that would stand first.
+    means = torch.stack([normalize(passages.tokens(name).float().sum(dim=0), dim=0) for name in names])
+    query_means = torch.stack([normalize(tokens.float().sum(dim=0), dim=0) for tokens in queries])
     nearest = [(part @ means.T).topk(depth, dim=1).indices.tolist() for part in query_means.split(1024)]
     return [[names[place] for place in row] for rows in nearest for row in rows]
 

@@ -110,6 +110,32 @@ class CandidateSet:
                 )
 
 
+def joined_passages(sets: Iterable[QuestionSet | CandidateSet]) -> dict[str, str]:
+    """Join the passages of several sets into one collection; the same passage may stand in several of them.
+
+    Args:
+        sets: whose passages are joined, in this order.
+
+    Returns:
+        `{document_id: text}`.
+
+    Raises:
+        ValueError: naming both sets, where one id stands for two texts.
+    """
+    joined: dict[str, str] = {}
+    homes: dict[str, str] = {}
+    for found in sets:
+        for document_id, text in found.passages.items():
+            if joined.setdefault(document_id, text) != text:
+                raise ValueError(
+                    f"passage {document_id!r}: expected one text, got one in {homes[document_id]!r} and another in "
+                    f"{found.name!r}. Give each entry a `name:` of its own, which the ids begin with; in formats that "
+                    "bring their ids along (jsonl and those of the Hub), rename the passages."
+                )
+            homes.setdefault(document_id, found.name)
+    return joined
+
+
 def parallel_set(rows: Iterable[Mapping[str, str]], name: str) -> Dataset:
     """Make a parallel set of rows with `query`, `english` and `language`.
 

@@ -202,14 +202,15 @@ def use_adapter(model: PeftModel, name: str | None) -> Iterator[PeftModel]:
 
 
 def load_merged(source: str, revision: str | None = None) -> DrDecrModel:
-    """Load an adapter's folder or repository and its base, as one ordinary model.
+    """Load an adapter's folder or repository and its base, as one ordinary model in float32.
 
     Args:
         source: folder or Hub name of the adapter.
         revision: of the adapter; that of the base is written in the adapter.
     """
     config = PeftConfig.from_pretrained(source, revision=revision)
-    model = DrDecrModel.from_pretrained(config.base_model_name_or_path, revision=config.revision or "main")
+    base, revision_of_base = config.base_model_name_or_path, config.revision or "main"
+    model = DrDecrModel.from_pretrained(base, revision=revision_of_base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, source, revision=revision).merge_and_unload()
     return merged.requires_grad_(True)  # peft has frozen it, and it is an ordinary model now
 

@@ -97,7 +97,8 @@ class Recipe:
         stage: `initialise`, `contrastive`, `representation`, `relevance` or `mixed`.
         output: the run's folder.
         start: a checkpoint folder or Hub name, `offline`, or `stage:NAME` for the model of the run beside this one.
-        teacher: the same for the teacher, or with `lora` `adapters_off`: the model that the stage starts from; default: none.
+        teacher: a checkpoint folder, Hub name or `stage:NAME`, none of them a bare encoder; or with `lora` `adapters_off`:
+            the model that the stage starts from; default: none.
         processor: settings of `DrDecrProcessor`, for a start that is a bare encoder.
         embedding_dim: width of the projection, for a start that is a bare encoder (default 128, the paper's).
         projection: how the projection of a bare encoder is set (`drdecr.trainers.projection`; default language_neutral).

@@ -1,25 +1,24 @@
 """A stage's training rows, made from its recipe: cleaned, with candidates, with the teacher's words looked up."""
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
-from datasets import Dataset, concatenate_datasets, load_from_disk
+from datasets import Dataset, concatenate_datasets
 
-from drdecr.data.candidates import add_negatives, retrieve_candidates
+from drdecr.data.candidates import add_negatives
 from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.formats import read_texts
 from drdecr.data.mixture import MixedSet
-from drdecr.data.schema import QuestionSet
+from drdecr.data.schema import QuestionSet, joined_passages
 from drdecr.data.sources import QUESTION_READERS, read_candidates, read_parallel, read_questions, read_tokens
 from drdecr.data.token_cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel
 
+from .kept_candidates import find_candidates
 from .recipe import DataSettings, Recipe
 
 logger = logging.getLogger(__name__)
@@ -107,7 +106,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     questions = [read_questions(entry) for entry in settings.questions]
     annotated = [read_candidates(entry) for entry in settings.annotated]
     pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.pool), *annotated]
-    passages = {document_id: text for found in pools for document_id, text in found.passages.items()}
+    passages = joined_passages(pools)
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
     cleaning: dict[str, dict[str, int]] = {}
@@ -128,7 +127,11 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
         rows = _with_english(rows, settings.english_share, seed)
         if reader is not None and settings.cache_teacher and recipe.teacher:
             query_cache = read_english(reader, {**sets, "unlabelled": rows})
-        sets["unlabelled"] = _candidates(recipe, rows, reader, passage_cache, query_cache)
+        if passage_cache is None or reader is None:
+            raise ValueError(
+                "data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one."
+            )
+        sets["unlabelled"] = find_candidates(recipe, rows, reader, passages, passage_cache, query_cache)
     if annotated:
         sets["annotated"] = cleaned(concatenate_datasets([found.rows for found in annotated]), "annotated")
     if not sets:
@@ -227,37 +230,6 @@ def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping
         return None
     logger.info("Encoding %d passages with the %s.", len(passages), "teacher" if recipe.teacher else "student")
     return TokenCache.of_documents(reader, dict(passages))
-
-
-def _candidates(
-    recipe: Recipe,
-    rows: Dataset,
-    teacher: DrDecrModel | None,
-    passages: TokenCache | None,
-    query_tokens: TokenCache | None,
-) -> Dataset:
-    """Find candidates once a run: they are kept in its folder, so that a resumed run reads them."""
-    if passages is None or teacher is None:
-        raise ValueError("data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one.")
-    folder = recipe.folder / "candidates"
-    settings = recipe.data
-    with PartialState().main_process_first():  # the others read what the first one found
-        if not (folder / "dataset_info.json").exists():
-            logger.info("Finding candidates for %d questions in %d passages.", len(rows), len(passages))
-            found = retrieve_candidates(
-                rows,
-                teacher,
-                passages,
-                settings.num_candidates,
-                settings.candidate_depth,
-                ranked_by=settings.candidates_by,
-                query_tokens=query_tokens,
-            )
-            unfinished = folder.with_name(".candidates.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            found.save_to_disk(str(unfinished))
-            unfinished.rename(folder)
-        return load_from_disk(str(folder))
 
 
 def _mixed(

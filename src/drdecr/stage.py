@@ -103,7 +103,8 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
         raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
     student: Any = load_start(recipe).to(args.device)  # here already: caches and candidates are encoded before training
     if recipe.lora is not None:
-        student = add_adapter(student, recipe.lora, recipe.revision)
+        commit = start_facts(recipe).get("start_commit")  # a branch may move, and the adapter fits these weights only
+        student = add_adapter(student, recipe.lora, commit or recipe.revision)
     teacher: Any = None
     if recipe.teacher == ADAPTERS_OFF:
         teacher = AdaptersOffTeacher(student)
@@ -133,12 +134,22 @@ def build_arguments(recipe: Recipe) -> DistillationArguments:
         "use_cpu": not torch.accelerator.is_available(),  # the Trainer refuses bf16 on a CPU that it has to find itself
         **recipe.training,
     }
-    if recipe.validation and "eval_strategy" not in settings:
-        steps = settings.get("eval_steps") or max(1, math.ceil(settings.get("max_steps", 1000) / 5))
-        chosen = {"eval_strategy": "steps", "eval_steps": steps, "save_strategy": "steps", "save_steps": steps}
-        best = {"load_best_model_at_end": True, "metric_for_best_model": BEST, "greater_is_better": True}
-        settings = {**chosen, **best, **settings}
+    if recipe.validation and settings.get("eval_strategy") != "no":
+        settings = {**_evaluation(settings, ARGUMENTS[recipe.stage].max_steps), **settings}
     return ARGUMENTS[recipe.stage](**settings)
+
+
+def _evaluation(settings: dict[str, Any], default_steps: int) -> dict[str, Any]:
+    """Return when a stage evaluates and saves, five times or once an epoch, and that its best checkpoint is kept."""
+    max_steps = settings.get("max_steps", default_steps)
+    steps = settings.get("eval_steps") or (math.ceil(max_steps / 5) if max_steps > 0 else None)
+    strategy = settings.get("eval_strategy") or ("steps" if steps else "epoch")
+    chosen = {"eval_strategy": strategy, "save_strategy": strategy, "load_best_model_at_end": True}
+    if strategy == "steps" and steps:
+        chosen |= {"eval_steps": steps, "save_steps": steps}
+    if "metric_for_best_model" not in settings:  # the Trainer knows of its own which way a loss is better
+        chosen |= {"metric_for_best_model": BEST, "greater_is_better": True}
+    return chosen
 
 
 def push_run(recipe: Recipe, trainer: DistillationTrainer) -> None:

@@ -1,11 +1,8 @@
 """Where a stage starts from: a checkpoint, an adapter, or a bare encoder under a projection that is set here."""
 
-import os
 from typing import Any
 
 import torch
-from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from drdecr.data.cleaning import drop_leaks
@@ -17,13 +14,21 @@ from drdecr.modeling_drdecr.configuration_drdecr import encoder_settings
 from drdecr.trainers import load_merged
 from drdecr.trainers.projection import initialise_projection
 
+from .identity import commit_of
 from .recipe import EMBEDDING_DIM, OFFLINE, PROJECTION, Recipe
 from .sets import held_out_texts
 from .settings import known_keys
 
 
 def load_start(recipe: Recipe) -> DrDecrModel:
-    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe."""
+    """Load the model that a stage starts from; a bare encoder gets its processor and projection from the recipe.
+
+    Always in float32: AdamW's steps are too small for the weights of a checkpoint that was saved in half precision.
+    `bf16: true` under `training` computes in bfloat16 beside them.
+
+    Raises:
+        ValueError: for settings that the start does not know, or that would have no effect on it.
+    """
     source = recipe.resolve(recipe.start)
     if source == OFFLINE:
         source = str(prepare_offline_backbone())
@@ -32,28 +37,52 @@ def load_start(recipe: Recipe) -> DrDecrModel:
         hub: dict[str, Any] = {"revision": commit} if commit else {}
         if find_adapter_config_file(source, **hub) is not None:
             _check_lora(recipe, source, "an adapter", "Start from the merged `model` of its run")
-            return load_merged(source, **hub)
+            if recipe.encoder:
+                raise ValueError(
+                    f"encoder: expected none for the start {recipe.start!r}, which is an adapter over an encoder with settings "
+                    "of its own. Start from the merged `model` of its run, or leave it out."
+                )
+            model = load_merged(source, **hub)
+            _check_checkpoint(recipe, model)
+            return model
         found = DrDecrConfig.get_config_dict(source, **hub)[0]
         kind = (found.get("encoder_config") or {}).get("model_type", "xlm-roberta")
         known_keys(recipe.encoder, sorted(encoder_settings(kind)), "encoder")
         if "embedding_dim" in found:
-            model = DrDecrModel.from_pretrained(source, **hub, **recipe.encoder)
+            model = DrDecrModel.from_pretrained(source, dtype=torch.float32, **hub, **recipe.encoder)
             _check_checkpoint(recipe, model)
             return model
         cure = "Run a stage `initialise` and start from it"
         _check_lora(recipe, source, "an encoder without its projection", cure)
         width = EMBEDDING_DIM if recipe.embedding_dim is None else recipe.embedding_dim
         config = DrDecrConfig.from_pretrained(source, embedding_dim=width, **hub, **recipe.encoder)
-        model = DrDecrModel.from_pretrained(source, config=config, **hub)
+        model = DrDecrModel.from_pretrained(source, config=config, dtype=torch.float32, **hub)
     model.processor = DrDecrProcessor(model.processor.tokenizer, **recipe.processor)
     initialise_projection(model, model.processor, _projection_texts(recipe), recipe.projection or PROJECTION)
     return model
 
 
 def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
-    """Load a frozen teacher."""
+    """Load a frozen teacher.
+
+    Args:
+        source: folder or Hub name of a checkpoint or an adapter.
+        dtype: precision in which it encodes (default float32).
+
+    Raises:
+        ValueError: for a bare encoder, such as `offline`: it has no projection, and a random one teaches nothing.
+    """
+    refusal = (
+        f"teacher: expected a checkpoint with its projection, got a bare encoder, {source}. Run a stage `initialise` that "
+        "starts from it, and name its model."
+    )
+    if source == OFFLINE:
+        raise ValueError(refusal)
     with explained(source):
-        return DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype))
+        teacher, loaded = DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
+    if "linear.weight" in loaded["missing_keys"]:
+        raise ValueError(refusal)
+    return teacher
 
 
 def start_facts(recipe: Recipe) -> dict[str, Any]:
@@ -62,15 +91,6 @@ def start_facts(recipe: Recipe) -> dict[str, Any]:
     with explained(source):
         commit = None if source == OFFLINE else commit_of(source, recipe.revision)
     return {"start_commit": commit} if commit else {}
-
-
-def commit_of(source: str, revision: str | None = None) -> str | None:
-    """Return the commit that a Hub name stands for now, so that all its files are of one state; None for a folder."""
-    if os.path.isdir(source):
-        return None
-    missing: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
-    found = cached_file(source, "config.json", **missing) or cached_file(source, "adapter_config.json", **missing)
-    return extract_commit_hash(found, None)
 
 
 def _projection_texts(recipe: Recipe) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from drdecr.data.schema import QuestionSet
+from drdecr.data.schema import QuestionSet, joined_passages
 from drdecr.data.sources import read_questions
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
@@ -25,20 +25,21 @@ DEPTH = 100
 def build_validation(recipe: Recipe, teacher: DrDecrTeacher | None) -> Callable[[DrDecrModel], dict[str, float]]:
     """Return a function that measures a student's MRR@10 on the validation sets, by language and on average.
 
-    A student that learns to search the teacher's index (`data.cache_passages`) is measured on that index. Of several
-    processes each encodes and keeps a share of the passages, and a share of the questions; all must call the function,
-    and all get the same figures.
+    A student that learns to search the teacher's index (`data.cache_passages`, `data.passage_tokens`) is measured on
+    that index, if there is a teacher to make it. Of several processes each encodes and keeps a share of the passages,
+    and a share of the questions; all must call the function, and all get the same figures.
     """
     sets = [read_validation(entry) for entry in recipe.validation]
-    is_fixed = recipe.data.cache_passages and teacher is not None
+    is_fixed = (recipe.data.cache_passages or recipe.data.passage_tokens) and teacher is not None
     fixed = [index_share(teacher, found) for found in sets] if is_fixed else None  # type: ignore[arg-type]
 
     def validate(model: DrDecrModel) -> dict[str, float]:
         by_language: dict[str, list[float]] = {}
         for number, found in enumerate(sets):
             index = fixed[number] if fixed else index_share(model, found)
+            languages = found.languages
             for query_id, score in score_in_shares(model, found, index)[MEASURE].items():
-                by_language.setdefault(found.languages[query_id], []).append(score)
+                by_language.setdefault(languages[query_id], []).append(score)
         means = {code: sum(scores) / len(scores) for code, scores in sorted(by_language.items())}
         figures = {f"mrr@10_{code}": mean for code, mean in means.items()}
         return {**figures, BEST: sum(means.values()) / len(means)}
@@ -47,12 +48,14 @@ def build_validation(recipe: Recipe, teacher: DrDecrTeacher | None) -> Callable[
 
 
 def read_validation(entry: dict[str, Any]) -> QuestionSet:
-    """Read a validation set; passages of the question sets under `distractors` make its collection larger and harder."""
+    """Read a validation set; passages of the question sets under `distractors` make its collection larger and harder.
+
+    Raises:
+        ValueError: where a distractor has the id of a passage, or of another distractor, and another text.
+    """
     found = read_questions({name: value for name, value in entry.items() if name != "distractors"})
-    passages = dict(found.passages)
-    for other in entry.get("distractors") or []:
-        passages = {**read_questions(other).passages, **passages}
-    return replace(found, passages=passages)
+    others = [read_questions(other) for other in entry.get("distractors") or []]
+    return replace(found, passages=joined_passages([found, *others]))
 
 
 def index_share(model: DrDecrModel, found: QuestionSet) -> ExactIndex | None:

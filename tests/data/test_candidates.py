@@ -138,6 +138,20 @@ def test_ranking_by_mean_tokens_gives_exact_scores_of_what_it_chooses(tiny_model
         assert row["teacher_query_tokens"] == len(query)
 
 
+def test_a_passage_without_a_token_is_ranked_by_a_mean_of_zeros():
+    towards = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])
+    tokens = [torch.zeros(0, 2), *towards.unsqueeze(1)]
+    flags = [torch.ones(len(found), dtype=torch.bool) for found in tokens]
+    cache = TokenCache(["empty", "same", "near", "opposite"], tokens, flags)
+    query = TokenCache([ENGLISH[0]], [torch.tensor([[1.0, 0.0]])], [torch.ones(1, dtype=torch.bool)])
+    rows = unlabelled(ENGLISH[0])
+    found = retrieve_candidates(rows, None, cache, num_candidates=2, ranked_by="mean", query_tokens=query)[0]
+    assert found["document_ids"] == ["same", "near"]
+    found = retrieve_candidates(rows, None, cache, num_candidates=3, ranked_by="mean", query_tokens=query)[0]
+    assert set(found["document_ids"]) == {"same", "near", "empty"}  # 0 is more than the opposite's -1
+    assert dict(zip(found["document_ids"], found["teacher_scores"], strict=True))["empty"] == -1  # exact, as anywhere
+
+
 def test_tokens_that_are_known_are_not_encoded_again(tiny_model: DrDecrModel, cache: TokenCache, monkeypatch):
     expected = retrieve_candidates(unlabelled(*ENGLISH), tiny_model, cache, num_candidates=3)
     known = TokenCache.of_queries(tiny_model, ENGLISH)

@@ -10,8 +10,9 @@ from peft import PeftModel
 
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import load_recipe
-from drdecr.stage import run_stage
+from drdecr.stage import build_arguments, build_trainer, run_stage
 from drdecr.start import load_start, load_teacher
+from drdecr.trainers import LoraSettings, add_adapter
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
@@ -122,6 +123,35 @@ def test_an_adapter_needs_a_base_that_can_be_loaded_again(recipe_of, start, data
     run_stage(recipe_of("b", **settings_of(data, start=start, lora={**LORA, "merge": False})))
     with pytest.raises(ValueError, match="got an adapter"):
         load_start(recipe_of("c", **settings_of(data, start="stage:b")))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"encoder": {"hidden_dropout_prob": 0.0}}, "encoder: expected none for the start .*, which is an adapter"),
+        ({"encoder": {"hiden_dropout_prob": 0.0}}, "encoder: expected none"),
+        ({"processor": {"query_length": 14}}, "processor.query_length: expected 12, .* got 14"),
+        ({"embedding_dim": 128}, "embedding_dim: expected 8, .* got 128"),
+        ({"projection": "pca"}, "projection: expected none for the start"),
+    ],
+)
+def test_a_start_from_an_adapter_keeps_its_processor_and_projection(keys, message, recipe_of, start, tmp_path):
+    folder = str(tmp_path / "adapter")
+    base = DrDecrModel.from_pretrained(tmp_path / "runs" / "start" / "model")
+    add_adapter(base, LoraSettings(rank=2)).save_pretrained(folder)
+    with pytest.raises(ValueError, match=message):
+        load_start(recipe_of("b", stage="initialise", start=folder, **keys))
+    same = {"embedding_dim": 8, "processor": {"query_length": 12}}
+    assert load_start(recipe_of("b", stage="initialise", start=folder, **same)).processor.query_length == 12
+
+
+def test_an_adapter_names_the_commit_that_it_was_trained_on_not_the_branch(hub, recipe_of, start, data, tmp_path):
+    DrDecrModel.from_pretrained(tmp_path / "runs" / "start" / "model").push_to_hub("alice/base")
+    commit = hub.api().model_info("alice/base").sha
+    for revision in (None, "main"):
+        recipe = recipe_of(f"a-{revision}", **settings_of(data, start="alice/base", revision=revision))
+        trainer, _ = build_trainer(recipe, build_arguments(recipe))
+        assert trainer.model.peft_config["default"].revision == commit
 
 
 def test_a_run_from_before_there_were_adapters_is_still_done(recipe_of, start, data, caplog):

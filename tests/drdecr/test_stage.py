@@ -2,11 +2,12 @@
 
 import json
 import logging
+import re
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import Trainer
+from transformers import BertModel, Trainer
 
 from drdecr.data.formats import read_jsonl
 from drdecr.data.sources import read_parallel
@@ -14,9 +15,10 @@ from drdecr.evaluation.metrics import per_query_scores
 from drdecr.measuring import build_index, search_questions
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import Recipe, load_recipe
-from drdecr.sets import build_training_data, cut_dev
+from drdecr.sets import build_training_data, cut_dev, prepare_sets
 from drdecr.stage import build_arguments, build_trainer, run_stage, save_model
-from drdecr.start import load_start
+from drdecr.start import load_start, load_teacher
+from drdecr.trainers import LoraSettings, add_adapter
 from drdecr.trainers.projection import hidden_tokens
 from drdecr.validation import read_validation
 
@@ -195,6 +197,31 @@ def test_a_recipes_encoder_settings_reach_the_encoder(from_checkpoint, recipe_of
         load_start(recipe_of("b", stage="initialise", encoder={"hiden_dropout_prob": 0.0}, **keys))
 
 
+@pytest.mark.parametrize("kind", ["checkpoint", "encoder", "adapter"])
+def test_a_start_in_half_precision_is_trained_in_float32(kind, recipe_of, start, bare_encoder, tmp_path):
+    """The adapter lies over a base in half precision."""
+    half = DrDecrModel.from_pretrained(tmp_path / "runs" / "start" / "model").to(torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    BertModel.from_pretrained(bare_encoder).to(torch.bfloat16).save_pretrained(bare_encoder)
+    add_adapter(DrDecrModel.from_pretrained(tmp_path / "half"), LoraSettings(rank=2)).save_pretrained(tmp_path / "lora")
+    source = {"checkpoint": tmp_path / "half", "encoder": bare_encoder, "adapter": tmp_path / "lora"}[kind]
+    model = load_start(recipe_of("b", stage="initialise", start=str(source)))
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("is_offline", [False, True])
+def test_an_encoder_without_its_projection_teaches_nothing(is_offline, recipe_of, start, bare_encoder, data):
+    teacher = "offline" if is_offline else bare_encoder
+    message = (
+        f"teacher: expected a checkpoint with its projection, got a bare encoder, {teacher}. Run a stage `initialise`"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_teacher(teacher)
+    recipe = recipe_of("b", stage="relevance", start=start, teacher=teacher, data=candidates(data))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_stage(recipe)
+
+
 def test_held_out_and_repeated_rows_are_dropped_and_counted(recipe_of, start, data, tmp_path, caplog):
     lines = (tmp_path / "xx.tsv").read_text()
     (tmp_path / "xx.tsv").write_text(lines + "Z b, x\tThe king of b!\nz z\twhat is the city m?\n")
@@ -302,6 +329,51 @@ def test_a_validation_set_chooses_the_checkpoint(data):
     assert build_arguments(Recipe("contrastive", "x", "y", training={"max_steps": 11})).eval_strategy == "no"
 
 
+@pytest.mark.parametrize(
+    ("stage", "training", "expected"),
+    [
+        ("relevance", {}, ("steps", 17524, 17524)),  # a fifth of the paper's 87,618
+        ("contrastive", {"max_steps": -1, "num_train_epochs": 3}, ("epoch", None, 500)),
+        ("mixed", {"relevance_weight": 1.0}, ("epoch", None, 500)),  # without `max_steps` it counts epochs
+        ("contrastive", {"max_steps": -1, "eval_steps": 7}, ("steps", 7, 7)),
+        ("contrastive", {"max_steps": 11, "eval_strategy": "steps", "eval_steps": 2}, ("steps", 2, 2)),
+        ("contrastive", {"max_steps": 11, "eval_strategy": "epoch"}, ("epoch", None, 500)),
+        ("contrastive", {"max_steps": 11, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 4}, ("steps", 2, 4)),
+    ],
+)
+def test_evaluation_fits_the_length_of_the_run_and_chooses_the_checkpoint(stage, training, expected, data):
+    args = build_arguments(Recipe(stage, "x", "y", validation=[data["dev"]], training=training))
+    assert (args.eval_strategy, args.eval_steps, args.save_steps) == expected
+    assert args.save_strategy == args.eval_strategy
+    assert (args.load_best_model_at_end, args.metric_for_best_model) == (True, "mrr@10_avg")
+    assert args.greater_is_better
+
+
+def test_a_recipe_may_leave_the_choice_out_or_choose_by_a_loss(data):
+    def arguments(**training):
+        return build_arguments(Recipe("contrastive", "x", "y", validation=[data["dev"]], training=training))
+
+    assert arguments(eval_strategy="no").load_best_model_at_end is False
+    assert arguments(load_best_model_at_end=False, save_strategy="no").eval_strategy == "steps"
+    by_loss = arguments(metric_for_best_model="eval_loss")
+    assert (by_loss.load_best_model_at_end, by_loss.greater_is_better) == (True, False)
+
+
+def test_a_run_of_epochs_keeps_the_best_of_them(recipe_of, start, data, monkeypatch):
+    monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
+    training = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": 10}
+    settings = candidates(data, dev_texts=0)
+    recipe = recipe_of(
+        "a", stage="contrastive", start=start, data=settings, training=training, validation=[data["dev"]]
+    )
+    run_stage(recipe)
+    log = [json.loads(line) for line in (recipe.folder / "log.jsonl").read_text().splitlines()]
+    measured = {line["step"]: line["eval_mrr@10_avg"] for line in log if "eval_mrr@10_avg" in line}
+    assert list(measured) == [2, 4]  # twenty rows in batches of ten
+    best = json.loads((recipe.folder / "run.json").read_text())["best_checkpoint"]
+    assert measured[int(best.rpartition("-")[2])] == max(measured.values())
+
+
 def test_a_question_that_two_ask_is_scored_for_both(tiny_model, data):
     entry = {key: data["dev"][key] for key in ("questions", "passages")}
     found = read_jsonl(**entry)
@@ -312,16 +384,48 @@ def test_a_question_that_two_ask_is_scored_for_both(tiny_model, data):
     assert all(0 <= score <= 1 for score in scores.values())
 
 
+def set_of(tmp_path, name, texts):
+    """An entry whose one question asks for the first of the passages `{document_id: text}`."""
+
+    def jsonl(kind, rows):
+        path = tmp_path / f"{name}-{kind}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    passages = [{"document_id": document_id, "text": text} for document_id, text in texts.items()]
+    asked = {"query_id": name, "query": "a", "english": "a", "language": "en", "document_ids": [next(iter(texts))]}
+    return {
+        "format": "jsonl",
+        "questions": jsonl("asked", [asked]),
+        "passages": jsonl("passages", passages),
+        "name": name,
+    }
+
+
 def test_distractors_are_searched_too_and_never_replace_a_passage(data, tmp_path):
-    other = tmp_path / "other.jsonl"
     own = dict(read_validation(data["dev"]).passages)
-    name = next(iter(own))
-    texts = [{"document_id": name, "text": "another text"}, {"document_id": "far", "text": "a distractor"}]
-    other.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
-    asked = tmp_path / "asked.jsonl"
-    row = {"query_id": "1", "query": "a", "language": "en", "document_ids": ["far"]}
-    asked.write_text(json.dumps(row), encoding="utf-8")
-    entry = {**data["dev"], "distractors": [{"format": "jsonl", "questions": str(asked), "passages": str(other)}]}
-    found = read_validation(entry)
+    name, text = next(iter(own.items()))
+    far = set_of(tmp_path, "far", {"far": "a distractor", name: text})
+    found = read_validation({**data["dev"], "distractors": [far]})
     assert dict(found.passages) == {**own, "far": "a distractor"}
     assert found.qrels == read_validation(data["dev"]).qrels
+    other = set_of(tmp_path, "other", {"p1": "a distractor", name: "another text"})
+    with pytest.raises(
+        ValueError, match=f"passage '{name}': expected one text, got one in 'dev' and another in 'other'"
+    ):
+        read_validation({**data["dev"], "distractors": [far, other]})
+
+
+@pytest.mark.parametrize("place", ["questions", "pool"])
+def test_one_id_with_two_texts_is_refused(place, recipe_of, start, data, tmp_path):
+    first, second = (set_of(tmp_path, name, {"p1": f"the king of {name}"}) for name in "bc")
+    same = {**first, "name": "again"}  # the same passage in two sets is no contradiction
+    settings = {"parallel": [data["parallel"]], "questions": [first, same], "dev_texts": 0}
+    settings[place] = [*settings.get(place, []), second]
+    recipe = recipe_of("a", stage="representation", start=start, data=settings)
+    with pytest.raises(ValueError, match=r"passage 'p1': .* got one in 'b' and another in 'c'.*`name:`"):
+        prepare_sets(recipe, None, seed=0)
+    settings[place].pop()
+    assert prepare_sets(
+        recipe_of("a", **{"stage": "representation", "start": start, "data": settings}), None, 0
+    ).passages == {"p1": "the king of b"}

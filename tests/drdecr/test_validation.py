@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from accelerate import PartialState
 
+from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.measuring import build_index, search_questions
+from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.start import load_start
 from drdecr.validation import build_validation
 
@@ -63,3 +65,23 @@ def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe):
         assert line["figures"] == pytest.approx(expected(recipe))
     # 20 and 6 questions, twice 16 passages: each text is read once, by one process.
     assert [line["read"] for line in lines] == [{"encode_documents": 16, "encode_queries": 13}] * 2
+
+
+def test_a_student_of_the_teachers_passage_tokens_is_measured_on_the_teachers_index(recipe, monkeypatch):
+    PartialState(cpu=True)
+    teacher = load_start(recipe)
+    recipe.data.passage_tokens = {"format": "hub_tokens", "name": "me/sets"}
+    validate = build_validation(recipe, teacher)
+    figures = validate(load_start(recipe))
+    assert figures == pytest.approx(expected(recipe))
+    monkeypatch.setattr(DrDecrModel, "encode_documents", None)  # the passages are not read again
+    assert validate(load_start(recipe)) == figures
+
+
+def test_the_languages_of_a_set_are_looked_up_once(recipe, monkeypatch):
+    PartialState(cpu=True)
+    asked = []
+    whole = QuestionSet.languages.fget
+    monkeypatch.setattr(QuestionSet, "languages", property(lambda found: asked.append(found.name) or whole(found)))
+    build_validation(recipe, None)(load_start(recipe))
+    assert asked == ["train", "dev"]
