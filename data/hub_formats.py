@@ -55,11 +55,7 @@ def read_hub_questions(
         passages_split: of the passages (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    source = _hub_source(name)
-    rows = _load(source, questions, split=split, revision=revision)
-    documents = _load(source, passages, split=passages_split, revision=revision)
-    check_rows(documents, ("document_id", "text"), f"{name}, {passages}")
-    return QuestionSet(name, rows, collection(enumerate(documents, start=1), f"{name}, {passages}"))
+    return QuestionSet(name, *_rows_and_passages(name, questions, passages, split, passages_split, revision))
 
 
 def read_hub_candidates(
@@ -80,12 +76,10 @@ def read_hub_candidates(
         passages_split: of the passages (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    source = _hub_source(name)
-    rows = _load(source, config, split=split, revision=revision)
-    documents = _load(source, passages, split=passages_split, revision=revision)
-    check_rows(documents, ("document_id", "text"), f"{name}, {passages}")
-    found = CandidateSet(f"{name}, {config}", rows, collection(enumerate(documents, start=1), f"{name}, {passages}"))
-    found.rows = rows.select_columns(list(CANDIDATE_COLUMNS))
+    found = CandidateSet(
+        f"{name}, {config}", *_rows_and_passages(name, config, passages, split, passages_split, revision)
+    )
+    found.rows = found.rows.select_columns(list(CANDIDATE_COLUMNS))
     return found
 
 
@@ -103,6 +97,18 @@ def read_hub_tokens(
     rows = _load(_hub_source(name), config, split=split, revision=revision)
     check_rows(rows, ("text", "embeddings", "text_flags"), f"{name}, {config}")
     return TokenCache.from_dataset(rows)
+
+
+def _rows_and_passages(
+    name: str, config: str, passages: str, split: str, passages_split: str, revision: str | None
+) -> tuple[Dataset, dict[str, str]]:
+    """Load the configuration of the rows, and the one of the passages that they name."""
+    source = _hub_source(name)
+    rows = _load(source, config, split=split, revision=revision)
+    documents = _load(source, passages, split=passages_split, revision=revision)
+    place = f"{name}, {passages}"
+    check_rows(documents, ("document_id", "text"), place)
+    return rows, collection(enumerate(documents, start=1), place)
 
 
 def _load(source: str, config: str | None, split: str, revision: str | None) -> Dataset:
