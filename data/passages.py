@@ -32,3 +32,8 @@ def collection(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> di
 def titled(title: str | None, text: str) -> str:
     """Put the title before the text, as DPR's passages have it. Wikipedia file names have underscores for spaces."""
     return f"{title.replace('_', ' ')}. {text.strip()}" if title else text.strip()
+
+
+def passage_text(title: str | None, text: str) -> str:
+    """Put the title before the text; a passage may have either alone."""
+    return titled(title, text) if text.strip() else (title or "").replace("_", " ").strip()

@@ -4,8 +4,10 @@ A path may hold `{language}`, which stands for each of the `languages`, and envi
 `$DRDECR_DATA`.
 """
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +37,20 @@ def locate(path: str | Path) -> Path:
     return Path(resolved)
 
 
+def locate_all(paths: str | list[str]) -> list[Path]:
+    """Resolve one path or several, each of which may hold `*` in the file's name; errors as in `locate`."""
+    found: list[Path] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        folder, _, pattern = path.rpartition("/")
+        files = sorted(locate(folder or ".").glob(pattern)) if "*" in pattern else [locate(path)]
+        if not files:
+            raise FileNotFoundError(f"{path}: no file is named like that. Check the path in the recipe.")
+        found += files
+    if not found:
+        raise ValueError("Expected at least one path, got none.")
+    return found
+
+
 def language_files(path: str, languages: Languages) -> Iterator[tuple[str, Path]]:
     """Yield each language's code and file."""
     names = named_languages(path, languages)
@@ -55,13 +71,19 @@ def named_languages(path: str, languages: Languages) -> dict[str, str]:
 
 
 @contextmanager
-def readable(file: Path) -> Iterator[TextIO]:
-    """Open a text file; one that is not UTF-8 is called by its name."""
+def readable(file: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """Open a text file, or one that gzip packed; one that is cut off or not UTF-8 is called by its name."""
     try:
-        with file.open(encoding="utf-8") as stream:
-            yield stream
+        with (
+            gzip.open(file, "rt", encoding="utf-8", newline=newline)
+            if file.suffix == ".gz"
+            else file.open(encoding="utf-8", newline=newline)
+        ) as stream:
+            yield stream  # type: ignore[misc]
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: expected text in UTF-8 ({error.reason}). Convert the file.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{file}: expected a whole gzip file ({error}). Get it again.") from error
 
 
 def all_lines(file: Path) -> list[str]:
