@@ -11,10 +11,17 @@ from .text_files import Languages, has_fields, language_files, locate, records_o
 logger = logging.getLogger(__name__)
 
 
-def read_afriqa(path: str, languages: Languages, name: str = "afriqa") -> QuestionSet:
-    """Read AfriQA: questions in languages of Africa with their English translation and English gold passage.
+def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: str = "en") -> QuestionSet:
+    """Read AfriQA's gold passages (train, dev, test): questions in languages of Africa, their translation and passage.
 
     Questions whose passage is null are left out with a warning: one in twenty has none.
+
+    Args:
+        path: with `{language}`, JSON Lines (though called `.json`); the passages of all lines form the collection.
+        languages: codes of the questions' languages.
+        name: of the set, and prefix of its ids.
+        pivot: code of the translations' and passages' language (default en; fr for Fon and Wolof). The column `english`
+            is there for en only.
     """
     by_text: dict[str, str] = {}
     rows = []
@@ -27,16 +34,14 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa") -> Questi
             document_id = by_text.setdefault(
                 titled(record.get("title"), record["context"]), qualified(name, len(by_text))
             )
-            rows.append(
-                {
-                    "query_id": qualified(f"{name}-{code}", number),
-                    "query": record["question_lang"],
-                    "english": record["question_translated"],
-                    "language": code,
-                    "document_ids": [document_id],
-                    "answer": next(iter(record["answer_pivot"]["text"]), ""),
-                }
-            )
+            row = {
+                "query_id": qualified(f"{name}-{code}", number),
+                "query": record["question_lang"],
+                "language": code,
+                "document_ids": [document_id],
+                "answer": next(iter(record["answer_pivot"]["text"]), ""),
+            }
+            rows.append(row | ({"english": record["question_translated"]} if pivot == "en" else {}))
     return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
 
 
@@ -64,7 +69,8 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
     """Read your own data in this package's schema.
 
     Args:
-        questions: JSON Lines with `query_id`, `query`, `language`, `document_ids` and perhaps `english`.
+        questions: JSON Lines with `query_id`, `query`, `language`, `document_ids` and perhaps `english`; `answers`,
+            `relevance` and `irrelevant_ids` (see `QuestionSet`) may stand in some lines only.
         passages: JSON Lines with `document_id`, `text` and perhaps `title`.
         name: of the set.
     """
@@ -75,7 +81,11 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
             raise ValueError(
                 f"{questions}, line {number}: expected a list of `document_ids`, got {ids!r}. Put it in [brackets]."
             )
-        rows.append({**record, "query_id": str(record["query_id"]), "document_ids": [str(one) for one in ids]})
+        irrelevant = [str(one) for one in record.get("irrelevant_ids") or []]
+        own = {"query_id": str(record["query_id"]), "document_ids": [str(one) for one in ids]}
+        rows.append({**record, **own, **({"irrelevant_ids": irrelevant} if irrelevant else {})})
+    judged = [name for name in ("answer", "answers", "relevance", "irrelevant_ids") if any(name in row for row in rows)]
+    rows = [{**dict.fromkeys(judged), **row} for row in rows]  # a Dataset takes the columns of its first row
     return QuestionSet(name, Dataset.from_list(rows), read_passages(passages))
 
 

@@ -113,8 +113,9 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ir_datasets") is None, reason="needs the extra `ir_datasets`")
-def test_the_library_itself_gives_the_same(tmp_path):
+def test_the_library_itself_gives_the_same(tmp_path, monkeypatch: pytest.MonkeyPatch):
     """With a collection in TREC files that is registered as the library's own are."""
+    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
     import ir_datasets
     from ir_datasets.datasets.base import Dataset
     from ir_datasets.formats import TrecQrels, TsvDocs, TsvQueries
