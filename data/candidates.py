@@ -144,8 +144,12 @@ def add_negatives(
         `teacher_scores` and `teacher_query_tokens` of the reader.
 
     Raises:
-        ValueError: if the collection is too small for that many negatives.
+        ValueError: if the collection is too small for that many negatives, or a question has no answer in it.
     """
+    if not all(questions["document_ids"]):
+        raise ValueError(
+            "questions: expected a passage that answers each, got questions with answers only. Find their passages first."
+        )
     answers: dict[str, set[str]] = {}
     for text, ids in zip(questions["english"], questions["document_ids"], strict=True):
         answers.setdefault(text, set()).update(ids)

@@ -1,6 +1,6 @@
 """One schema for every source: what a row of parallel text, a question and a passage must hold."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,11 @@ CANDIDATE_COLUMNS = ("query", "english", "language", "document_ids", "teacher_sc
 """A question, its candidates, what the teacher thinks of each, and how many query tokens its scores sum over."""
 
 QUESTION_COLUMNS = ("query_id", "query", "language", "document_ids")
-"""A question and the ids of the passages that answer it; `english` and `answer` may stand beside them."""
+"""A question and the ids of the passages that answer it.
+
+Beside them may stand `english`, `answer` (a text) or `answers` (several), and what graded judgements say: `relevance`, whole
+numbers from 1 up, one for each of `document_ids`, and `irrelevant_ids`, passages that were judged and do not answer.
+"""
 
 
 @dataclass
@@ -24,12 +28,13 @@ class QuestionSet:
 
     Args:
         name: of the set, as it stands in tables and logs.
-        questions: columns `query_id`, `query`, `language`, `document_ids` and, where known, `english` and `answer`.
+        questions: columns `query_id`, `query`, `language`, `document_ids` and, where known, those of `QUESTION_COLUMNS`.
+            `document_ids` may be empty where `answers` are not: any passage that holds one is right (XOR-Retrieve).
         passages: `{document_id: text}`, the whole collection.
 
     Raises:
-        ValueError: naming set, row and column, for a missing column, an empty text, a repeated query id, or an answer
-            that is not in the collection.
+        ValueError: naming set, row and column, for a missing column, an empty text, a repeated query id, a judged passage
+            that is not in the collection, or grades that do not fit the passages.
     """
 
     name: str
@@ -45,28 +50,60 @@ class QuestionSet:
         if empty is not None:
             raise ValueError(f"{self.name}: passage {empty!r} is empty. Drop it from the collection.")
         seen: set[str] = set()
-        for query_id, document_ids in zip(self.questions["query_id"], self.questions["document_ids"], strict=True):
+        for query_id, document_ids, answers, relevance, irrelevant_ids in self._judgements():
+            place = f"{self.name}: question {query_id!r}"
             if query_id in seen:
                 raise ValueError(
                     f"{self.name}: query_id {query_id!r} stands twice. Give each question an id of its own."
                 )
             seen.add(query_id)
-            if not document_ids:
+            if isinstance(answers, str):
+                raise ValueError(f"{place}: expected a list of `answers`, got {answers!r}. Put it in [brackets].")
+            if not document_ids and not answers:
+                raise ValueError(f"{place} names no passage. Drop it: nothing could be right for it.")
+            if relevance is not None and (len(relevance) != len(document_ids) or any(grade < 1 for grade in relevance)):
                 raise ValueError(
-                    f"{self.name}: question {query_id!r} names no passage. Drop it: nothing could be right for it."
+                    f"{place} needs a relevance from 1 up for each of {len(document_ids)} passages, got {relevance}. "
+                    "Put passages that do not answer into `irrelevant_ids`."
                 )
-            unknown = next((name for name in document_ids if name not in self.passages), None)
+            both = next((name for name in irrelevant_ids if name in document_ids), None)
+            if both is not None:
+                raise ValueError(f"{place} has passage {both!r} as relevant and irrelevant. Decide for one.")
+            unknown = next((name for name in [*document_ids, *irrelevant_ids] if name not in self.passages), None)
             if unknown is not None:
                 raise ValueError(
-                    f"{self.name}: question {query_id!r} names passage {unknown!r}, which is not among the "
-                    f"{len(self.passages)} passages. Give the collection that the labels belong to."
+                    f"{place} names passage {unknown!r}, which is not among the {len(self.passages)} passages. "
+                    "Give the collection that the labels belong to."
                 )
 
     @property
     def qrels(self) -> dict[str, dict[str, int]]:
-        """Relevance judgements `{query_id: {document_id: 1}}`."""
-        rows = zip(self.questions["query_id"], self.questions["document_ids"], strict=True)
-        return {query_id: dict.fromkeys(document_ids, 1) for query_id, document_ids in rows}
+        """Judgements `{query_id: {document_id: relevance}}`, 0 for passages that were judged and do not answer.
+
+        Questions without a relevant passage, which have answers only, are absent.
+        """
+        return {
+            query_id: {
+                **dict(zip(document_ids, relevance or [1] * len(document_ids), strict=True)),
+                **dict.fromkeys(irrelevant_ids, 0),
+            }
+            for query_id, document_ids, _, relevance, irrelevant_ids in self._judgements()
+            if document_ids
+        }
+
+    @property
+    def answers(self) -> dict[str, list[str]]:
+        """Answers `{query_id: texts}` as the source gives them, for R@kt; questions without one are absent."""
+        return {query_id: answers for query_id, _, answers, _, _ in self._judgements() if answers}
+
+    def _judgements(self) -> Iterator[tuple[str, list[str], list[str], list[int] | None, list[str]]]:
+        """Yield each question's id, relevant passages, answers, their relevance if graded, and irrelevant passages."""
+        names = ("query_id", "document_ids", "answers", "answer", "relevance", "irrelevant_ids")
+        absent = [None] * len(self.questions)
+        columns = [self.questions[name] if name in self.questions.column_names else absent for name in names]
+        for query_id, document_ids, answers, answer, relevance, irrelevant_ids in zip(*columns, strict=True):
+            texts = answers or ([answer] if answer else [])
+            yield query_id, document_ids or [], texts, relevance, irrelevant_ids or []
 
     @property
     def languages(self) -> dict[str, str]:

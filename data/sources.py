@@ -25,6 +25,11 @@ QUESTION_READERS: dict[str, Callable[..., QuestionSet]] = {
     "qed": formats.read_qed,
     "clapnq": formats.read_clapnq,
     "jsonl": formats.read_jsonl,
+    "beir": formats.read_beir,
+    "miracl": formats.read_miracl,
+    "mr_tydi": formats.read_mr_tydi,
+    "xor_retrieve": formats.read_xor_retrieve,
+    "ir_datasets": formats.read_ir_datasets,
     "hub_questions": formats.read_hub_questions,
     "sample_questions": read_sample_questions,
 }

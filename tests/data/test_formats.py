@@ -196,6 +196,21 @@ def test_afriqa_has_question_translation_passage_and_answer(tmp_path: Path, capl
         read_afriqa(path, ["ha"])
 
 
+def test_afriqa_test_files_are_a_labelled_test_set_with_answers(tmp_path: Path):
+    """The lines of its `gold_span_passages.afriqa.LANGUAGE.PIVOT.test.json`, written by hand."""
+    record = {"answer_pivot": {"answer_start": [-1], "text": ["yes"]}, "context": "Turku is a city.", "id": "278"}
+    record |= {"question_lang": "Turku gari ne?", "question_translated": "Is Turku a city?", "title": "Turku"}
+    path = tmp_path / "gold_span_passages.afriqa.{language}.en.test.json"
+    write_json_lines(Path(str(path).replace("{language}", "hau")), record | {"answer_lang": "eh"})
+    write_json_lines(Path(str(path).replace("{language}", "swa")), record | {"answer_lang": "ndiyo"})
+    found = read_afriqa(str(path), {"ha": "hau", "sw": "swa"}, name="test")
+    assert found.passages == {"test/0": "Turku. Turku is a city."}
+    assert found.qrels == {"test-ha/1": {"test/0": 1}, "test-sw/1": {"test/0": 1}}
+    assert found.answers == {"test-ha/1": ["yes"], "test-sw/1": ["yes"]}
+    french = read_afriqa(str(path), {"ha": "hau"}, pivot="fr").questions
+    assert "english" not in french.column_names
+
+
 def test_qed_and_clapnq_pair_a_question_with_its_passage(tmp_path: Path):
     qed = {"question_text": "who", "title_text": "Nobel", "paragraph_text": "Röntgen won."}
     found = read_qed(write_json_lines(tmp_path / "qed.jsonl", qed, {**qed, "question_text": "what"}))
@@ -218,6 +233,16 @@ def test_own_data_is_read_as_it_is(tmp_path: Path):
     passages = write_json_lines(tmp_path / "passages.jsonl", {"document_id": "d", "text": "Paris. ", "title": "A"})
     found = read_jsonl(questions, passages, name="mine")
     assert (found.name, found.passages, found.questions[0]) == ("mine", {"d": "A. Paris."}, row)
+
+
+def test_own_data_may_be_graded_in_later_lines_only(tmp_path: Path):
+    row = {"query_id": "1", "query": "Missä?", "language": "fi", "document_ids": [1]}
+    graded = {**row, "query_id": "2", "relevance": [2], "irrelevant_ids": [2], "answers": ["Rome"]}
+    questions = write_json_lines(tmp_path / "questions.jsonl", row, graded)
+    texts = ({"document_id": number, "text": "Rome."} for number in (1, 2))
+    found = read_jsonl(questions, write_json_lines(tmp_path / "passages.jsonl", *texts))
+    assert found.qrels == {"1": {"1": 1}, "2": {"1": 2, "2": 0}}
+    assert found.answers == {"2": ["Rome"]}
 
 
 def test_own_data_that_is_wrong_is_named_by_file_and_line(tmp_path: Path):

@@ -12,7 +12,8 @@ PASSAGES = {"d1": "A bridge.", "d2": "A tower."}
 
 
 def questions(*changes: dict[str, Any]) -> Dataset:
-    return Dataset.from_list([{**ROW, **change} for change in changes])
+    columns = dict.fromkeys([*ROW, *(name for change in changes for name in change)])  # from_list takes the first row's
+    return Dataset.from_list([{**columns, **ROW, **change} for change in changes])
 
 
 def test_a_set_gives_relevance_judgements_and_languages_by_question():
@@ -21,6 +22,23 @@ def test_a_set_gives_relevance_judgements_and_languages_by_question():
     assert found.qrels == {"q1": {"d1": 1}, "q2": {"d2": 1, "d1": 1}}
     assert found.languages == {"q1": "fi", "q2": "ko"}
     assert "A bridge." not in repr(found)
+
+
+def test_grades_and_answers_stand_beside_plain_labels():
+    graded = {"query_id": "q2", "document_ids": ["d2"], "relevance": [3], "irrelevant_ids": ["d1"]}
+    answered = {"query_id": "q3", "document_ids": [], "answers": ["Rome", "no"]}
+    found = QuestionSet("set", questions({"answer": "Paris"}, graded, answered), PASSAGES)
+    assert found.qrels == {"q1": {"d1": 1}, "q2": {"d2": 3, "d1": 0}}
+    assert found.answers == {"q1": ["Paris"], "q3": ["Rome", "no"]}
+    assert set(found.languages) == {"q1", "q2", "q3"}
+
+
+def test_grades_and_answers_survive_a_parquet_file(tmp_path):
+    graded = {"relevance": [2], "irrelevant_ids": ["d2"], "answers": ["Rome"]}
+    found = QuestionSet("set", questions(graded), PASSAGES)
+    found.questions.to_parquet(tmp_path / "questions.parquet")
+    again = QuestionSet("set", Dataset.from_parquet(str(tmp_path / "questions.parquet"), cache_dir=tmp_path), PASSAGES)
+    assert (again.qrels, again.answers) == ({"q1": {"d1": 2, "d2": 0}}, {"q1": ["Rome"]})
 
 
 @pytest.mark.parametrize(
@@ -33,6 +51,12 @@ def test_a_set_gives_relevance_judgements_and_languages_by_question():
         ({"document_ids": ["d9"]}, r"set: question 'q2' names passage 'd9', which is not among the 2"),
         ({"document_ids": []}, r"set: question 'q2' names no passage"),
         ({"document_ids": None}, r"set: question 'q2' names no passage"),
+        ({"document_ids": [], "answers": []}, r"set: question 'q2' names no passage"),
+        ({"answers": "Paris"}, r"set: question 'q2': expected a list of `answers`, got 'Paris'"),
+        ({"relevance": [1, 2]}, r"set: question 'q2' needs a relevance from 1 up for each of 1 passages, got \[1, 2\]"),
+        ({"relevance": [0]}, r"set: question 'q2' needs a relevance from 1 up .* got \[0\]"),
+        ({"irrelevant_ids": ["d9"]}, r"set: question 'q2' names passage 'd9', which is not among the 2"),
+        ({"irrelevant_ids": ["d1"]}, r"set: question 'q2' has passage 'd1' as relevant and irrelevant"),
     ],
 )
 def test_a_bad_row_is_named(changes: dict[str, Any], message: str):

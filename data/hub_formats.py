@@ -1,0 +1,121 @@
+"""Readers of datasets on the Hub, or in folders that `datasets.load_dataset` opens."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+
+from .passages import collection
+from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, check_rows
+from .text_files import locate
+from .token_cache import TokenCache
+
+
+def read_hub_parallel(
+    name: str,
+    columns: Mapping[str, str] | None = None,
+    language: str | None = None,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+) -> Dataset:
+    """Read a parallel set from the Hub, or from a folder that `datasets.load_dataset` opens.
+
+    Args:
+        name: the dataset's Hub name or folder.
+        columns: `{its column: ours}` for columns named otherwise than `query`, `english`, `language`.
+        language: the code, where the dataset has no language column.
+        config: its configuration.
+        split: its split (default train).
+        revision: branch, tag or commit; name one for a run that can be repeated.
+    """
+    dataset = _load(_hub_source(name), config, split=split, revision=revision).rename_columns(dict(columns or {}))
+    if language is not None:
+        dataset = dataset.add_column("language", [language] * len(dataset))
+    check_rows(dataset, PARALLEL_COLUMNS, name)
+    return dataset.select_columns(list(PARALLEL_COLUMNS))
+
+
+def read_hub_questions(
+    name: str,
+    questions: str = "questions",
+    passages: str = "passages",
+    split: str = "train",
+    passages_split: str = "train",
+    revision: str | None = None,
+) -> QuestionSet:
+    """Read a question set from the Hub, or from a folder that `datasets.load_dataset` opens.
+
+    Args:
+        name: the dataset's Hub name or folder, with two configurations in this package's schema.
+        questions: the configuration of the questions: `query_id`, `query`, `language`, `document_ids`, perhaps
+            `english`.
+        passages: the configuration of the passages: `document_id`, `text`, perhaps `title`.
+        split: of the questions (default train).
+        passages_split: of the passages (default train).
+        revision: branch, tag or commit; name one for a run that can be repeated.
+    """
+    return QuestionSet(name, *_rows_and_passages(name, questions, passages, split, passages_split, revision))
+
+
+def read_hub_candidates(
+    name: str,
+    config: str = "unlabelled_candidates",
+    passages: str = "passages",
+    split: str = "train",
+    passages_split: str = "train",
+    revision: str | None = None,
+) -> CandidateSet:
+    """Read questions with candidates and teacher scores, as `drdecr export-data` writes them.
+
+    Args:
+        name: the dataset's Hub name or folder.
+        config: the configuration of the rows (default `unlabelled_candidates`).
+        passages: the configuration of the passages: `document_id`, `text`.
+        split: of the rows (default train).
+        passages_split: of the passages (default train).
+        revision: branch, tag or commit; name one for a run that can be repeated.
+    """
+    found = CandidateSet(
+        f"{name}, {config}", *_rows_and_passages(name, config, passages, split, passages_split, revision)
+    )
+    found.rows = found.rows.select_columns(list(CANDIDATE_COLUMNS))
+    return found
+
+
+def read_hub_tokens(
+    name: str, config: str = "teacher_queries", split: str = "train", revision: str | None = None
+) -> TokenCache:
+    """Read the teacher's token embeddings, as `drdecr export-data --tokens` writes them.
+
+    Args:
+        name: the dataset's Hub name or folder.
+        config: `teacher_queries` (default) or `teacher_passages`.
+        split: default train.
+        revision: branch, tag or commit; name one for a run that can be repeated.
+    """
+    rows = _load(_hub_source(name), config, split=split, revision=revision)
+    check_rows(rows, ("text", "embeddings", "text_flags"), f"{name}, {config}")
+    return TokenCache.from_dataset(rows)
+
+
+def _rows_and_passages(
+    name: str, config: str, passages: str, split: str, passages_split: str, revision: str | None
+) -> tuple[Dataset, dict[str, str]]:
+    """Load the configuration of the rows, and the one of the passages that they name."""
+    source = _hub_source(name)
+    rows = _load(source, config, split=split, revision=revision)
+    documents = _load(source, passages, split=passages_split, revision=revision)
+    place = f"{name}, {passages}"
+    check_rows(documents, ("document_id", "text"), place)
+    return rows, collection(enumerate(documents, start=1), place)
+
+
+def _load(source: str, config: str | None, split: str, revision: str | None) -> Dataset:
+    # `load_dataset` knows a local folder by its name, not by what is in it: what it kept may be older than the folder.
+    mode = "force_redownload" if Path(source).is_dir() else None
+    return load_dataset(source, config, split=split, revision=revision, download_mode=mode)
+
+
+def _hub_source(name: str) -> str:
+    return str(locate(name)) if "$" in name else name

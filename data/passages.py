@@ -1,0 +1,39 @@
+"""Collections in this package's schema: `document_id`, `text` and perhaps `title`."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from .text_files import has_fields, locate, records_of
+
+
+def read_passages(path: str) -> dict[str, str]:
+    """Read a collection `{document_id: text}` from JSON Lines with `document_id`, `text` and perhaps `title`."""
+    return collection(records_of(locate(path)), path)
+
+
+def collection(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> dict[str, str]:
+    """Make a collection of numbered records; an error names the source and the line."""
+    found: dict[str, str] = {}
+    for number, record in records:
+        has_fields(record, ("document_id", "text"), source, number)
+        document_id, text = str(record["document_id"]), record["text"]
+        if document_id in found:
+            raise ValueError(
+                f"{source}, line {number}: document_id {document_id!r} stands twice. Give each passage an id of its own."
+            )
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{source}, line {number}: expected a text, got {text!r}. Put it in quotes, or drop the line."
+            )
+        found[document_id] = titled(record.get("title"), text)
+    return found
+
+
+def titled(title: str | None, text: str) -> str:
+    """Put the title before the text, as DPR's passages have it. Wikipedia file names have underscores for spaces."""
+    return f"{title.replace('_', ' ')}. {text.strip()}" if title else text.strip()
+
+
+def passage_text(title: str | None, text: str) -> str:
+    """Put the title before the text; a passage may have either alone."""
+    return titled(title, text) if text.strip() else (title or "").replace("_", " ").strip()

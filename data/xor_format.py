@@ -1,0 +1,84 @@
+"""Reader of XOR-Retrieve: questions with answers, over Wikipedia passages in the form of DPR's `psgs_w100.tsv`."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import Dataset, Features, List, Value
+
+from .passages import passage_text
+from .schema import QuestionSet
+from .stored_passages import StoredPassages
+from .text_files import has_fields, locate, readable, records_of
+
+PASSAGE_FIELDS = ["id", "text", "title"]
+
+COLUMNS = Features(
+    {
+        "query_id": Value("string"),
+        "query": Value("string"),
+        "language": Value("string"),
+        "document_ids": List(Value("string")),
+        "answers": List(Value("string")),
+    }
+)
+
+
+def read_xor_retrieve(
+    questions: str, passages: str, languages: list[str] | None = None, name: str = "xor-retrieve"
+) -> QuestionSet:
+    """Read XOR-Retrieve: no passage is labelled, any that holds an answer is right (`QuestionSet.answers`, R@kt).
+
+    Args:
+        questions: JSON Lines with `id`, `question`, `lang` and `answers`. Languages lose the spaces around them: in the
+            train file Arabic is " ar". Answers stay as they are, yes, no and repeated ones too.
+        passages: the collection, lines `id <TAB> text <TAB> title`, quoted as CSV, with or without a header, perhaps `.gz`.
+        languages: codes of those to keep; default: all.
+        name: of the set.
+
+    Raises:
+        ValueError: naming file, line and what was expected; or the languages, if no question is in them.
+        FileNotFoundError: if a file is not there.
+    """
+    rows = [row for row in _questions(locate(questions)) if languages is None or row["language"] in languages]
+    if not rows:
+        raise ValueError(f"{questions}: expected questions in {languages or 'any language'}, got none.")
+    file = locate(passages)
+    return QuestionSet(name, Dataset.from_list(rows, features=COLUMNS), StoredPassages(_wikipedia(file), file))
+
+
+def _questions(file: Path) -> Iterator[dict[str, object]]:
+    for number, record in records_of(file):
+        has_fields(record, ("id", "question", "lang", "answers"), file, number)
+        answers = record["answers"]
+        if not isinstance(answers, list) or not answers or not all(isinstance(one, str) and one for one in answers):
+            raise ValueError(f"{file}, line {number}: expected a list of texts as `answers`, got {answers!r}.")
+        texts = {key: record[key].strip() if isinstance(record[key], str) else "" for key in ("question", "lang")}
+        if not all(texts.values()):
+            raise ValueError(f"{file}, line {number}: expected texts as `question` and `lang`, got {record!r}.")
+        yield {
+            "query_id": str(record["id"]),
+            "query": texts["question"],
+            "language": texts["lang"],
+            "document_ids": [],
+            "answers": answers,
+        }
+
+
+def _wikipedia(file: Path) -> Iterator[tuple[Path, int, str, str]]:
+    with readable(file, newline="") as stream:
+        rows = csv.reader(stream, delimiter="\t")
+        start = 1
+        try:
+            for row in rows:
+                number, start = start, rows.line_num + 1  # a quoted text may span lines
+                if not row or (number == 1 and row == PASSAGE_FIELDS):
+                    continue
+                if len(row) != len(PASSAGE_FIELDS) or not row[0].strip():
+                    raise ValueError(
+                        f"{file}, line {number}: expected the fields {', '.join(PASSAGE_FIELDS)} with tabs between, got "
+                        f"{len(row)}, {str(row)[:200]}."
+                    )
+                yield file, number, row[0].strip(), passage_text(row[2], row[1])
+        except csv.Error as error:
+            raise ValueError(f"{file}, line {start}: expected tab-separated fields in CSV quotes ({error}).") from error
