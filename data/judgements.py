@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
@@ -147,7 +148,12 @@ def judged_set(
         judged = judgements.by_query.get(query_id, {})
         relevant = {key: grade for key, grade in judged.items() if grade > 0 and key in passages}
         if relevant:
-            row = {"query_id": query_id, "query": text, "language": language, "document_ids": list(relevant)}
+            row: dict[str, Any] = {
+                "query_id": query_id,
+                "query": text,
+                "language": language,
+                "document_ids": list(relevant),
+            }
             row["relevance"] = list(relevant.values())
             row["irrelevant_ids"] = [key for key, grade in judged.items() if grade < 1 and key in passages]
             rows.append(row | ({"english": english[query_id]} if english else {}))

@@ -54,7 +54,9 @@ def align_tokens(
     block = max(1, BLOCK_BYTES.get(student_mask.device.type, OTHER_BLOCK_BYTES) // (4 * pairs))
     if len(student_mask) > block:
         parts = zip(*(tensor.split(block) for tensor in tensors), strict=True)
-        return torch.cat([align_tokens(*part, method) for part in parts])
+        return torch.cat(
+            [align_tokens(own, other, own_mask, other_mask, method) for own, other, own_mask, other_mask in parts]
+        )
     similarity = masked_cosine(*tensors)
     if 0 in similarity.shape:
         return torch.full(student_mask.shape, UNALIGNED, dtype=torch.int64, device=similarity.device)

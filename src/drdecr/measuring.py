@@ -174,7 +174,8 @@ def measure_checkpoint(
 
 def load_reader(source: str) -> DrDecrTeacher:
     """Load a checkpoint to encode with, on the accelerator if there is one."""
-    return load_teacher(source).to(torch.accelerator.current_accelerator() or "cpu")
+    reader: Any = load_teacher(source)
+    return reader.to(torch.accelerator.current_accelerator() or "cpu")
 
 
 def ids_of(sets: Iterable[QuestionSet]) -> Iterable[str]:

@@ -101,7 +101,8 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
     taught = sorted({"relevance_kl", "aligned_tokens", "english_anchor"} & set(args.term_weights))
     if taught and not (recipe.teacher or recipe.data.annotated or recipe.data.query_tokens):
         raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
-    student: Any = load_start(recipe).to(args.device)  # here already: caches and candidates are encoded before training
+    student: Any = load_start(recipe)
+    student.to(args.device)  # here already: caches and candidates are encoded before training
     if recipe.lora is not None:
         commit = start_facts(recipe).get("start_commit")  # a branch may move, and the adapter fits these weights only
         student = add_adapter(student, recipe.lora, commit or recipe.revision)
@@ -109,7 +110,8 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
     if recipe.teacher == ADAPTERS_OFF:
         teacher = AdaptersOffTeacher(student)
     elif recipe.teacher:
-        teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype).to(args.device)
+        teacher = load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
+        teacher.to(args.device)
     step = args.gradient_accumulation_steps * args.world_size
     steps = max(args.max_steps, 0)
     data = build_training_data(recipe, student, teacher, steps, args.train_batch_size, args.seed, batches_a_step=step)
