@@ -11,6 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCa
 from tqdm.auto import tqdm
 
 from .hub_errors import explained
+from .hub_repositories import make_repository
 
 Configs = Mapping[str, Mapping[str, Dataset]]
 """`{configuration: {split: rows}}`."""
@@ -72,7 +73,7 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
         The commit's hash: the `revision` for a recipe that is to be repeatable.
 
     Raises:
-        ValueError: if the folder holds no dataset.
+        ValueError: if the folder holds no dataset, or a public one was to be private.
         HubError: if the Hub refuses or cannot be reached, or another has committed meanwhile. The dataset is then as it was.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()] if (folder / "README.md").exists() else []
@@ -81,7 +82,7 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
         raise ValueError(f"{folder}: expected an exported dataset, with README.md and parquet files. Export it first.")
     with explained(repo_id):
         api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
+        repo_id = make_repository(api, repo_id, private, repo_type="dataset")
         # Another's commit in between is refused by the Hub rather than mixed with ours.
         parent = api.dataset_info(repo_id).sha
         there = api.list_repo_files(repo_id, repo_type="dataset", revision=parent)

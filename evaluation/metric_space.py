@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from drdecr.data.hub_errors import explained
+from drdecr.data.hub_repositories import make_repository
 
 METRIC_FOLDER = Path(__file__).with_name("recall_at_k_tokens")
 """`evaluate.load(str(METRIC_FOLDER))` opens the metric, offline."""
@@ -25,7 +26,7 @@ def push_metric(repo_id: str, token: str | None = None, private: bool = False) -
         The commit.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for another name, or if a public Space was to be private.
         HubError: if the Hub refuses or cannot be reached.
     """
     if repo_id.split("/")[-1] != METRIC_FOLDER.name:
@@ -34,7 +35,7 @@ def push_metric(repo_id: str, token: str | None = None, private: bool = False) -
         )
     with explained(repo_id):
         api = HfApi(token=token)
-        api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        repo_id = make_repository(api, repo_id, private, repo_type="space", space_sdk="gradio")
         return api.upload_folder(
             repo_id=repo_id,
             repo_type="space",

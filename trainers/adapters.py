@@ -239,12 +239,7 @@ def push_adapter(model: PeftModel, repo_id: str, base: str | None = None, **kwar
     """
     if base is not None:
         name_base(model, base)
-    named = next(iter(model.peft_config.values())).base_model_name_or_path
-    if not named or os.path.isabs(named) or os.path.isdir(named):
-        raise ValueError(
-            f"base: expected the Hub name of the model below the adapter, got {named!r}. Push that model first, then "
-            "name it: `push_adapter(model, repo_id, base='user/name')`."
-        )
+    named = check_base(next(iter(model.peft_config.values())).base_model_name_or_path)
     data = ModelCardData(
         library_name="peft", pipeline_tag="sentence-similarity", tags=[*TAGS, "lora"], base_model=named
     )
@@ -255,6 +250,20 @@ def push_adapter(model: PeftModel, repo_id: str, base: str | None = None, **kwar
 
     with explained(repo_id):
         return push_saved(model, repo_id, card, **{"commit_message": "Upload adapter", **kwargs})
+
+
+def check_base(named: str | None) -> str:
+    """Check that the base of an adapter has a name that others can open.
+
+    Raises:
+        ValueError: for a folder, or no name.
+    """
+    if not named or os.path.isabs(named) or os.path.isdir(named):
+        raise ValueError(
+            f"base: expected the Hub name of the model below the adapter, got {named!r}. Push that model first, then "
+            "start from its name, or name it: `push_adapter(model, repo_id, base='user/name')`."
+        )
+    return named
 
 
 def _default_targets(model: DrDecrModel) -> Any:

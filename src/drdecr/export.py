@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from huggingface_hub import HfApi
+from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.errors import HTTPError
 
 from drdecr.data.export import write_dataset
@@ -18,7 +18,7 @@ from drdecr.data.token_cache import TokenCache
 from .data_card import data_card
 from .recipe import ADAPTERS_OFF, Recipe
 from .run_folder import environment, is_done, same_recipe, start_run
-from .sets import cut_dev, prepare_sets, read_english
+from .sets import cut_dev, english_cache, prepare_sets
 from .validation import read_validation
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
         )
     if folder.exists():
         if (folder / "recipe.yaml").exists() and same_recipe(folder / "recipe.yaml", recipe):
+            _check_same_options(folder, tokens, license)
             logger.warning("%s is exported already.", folder)
             return folder
         raise ValueError(f"{folder} exists and is no export of this recipe. Choose another folder, or delete it.")
@@ -79,7 +80,7 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     for entry in recipe.validation:
         configs.update(_evaluation(read_validation(entry), set(configs)))
     if reader is not None and tokens != "none":
-        configs["teacher_queries"] = {"train": read_english(reader, prepared.rows).to_dataset()}
+        configs["teacher_queries"] = {"train": english_cache(reader, prepared).to_dataset()}
     if reader is not None and tokens == "all" and prepared.passages:
         passage_cache = prepared.passage_cache or TokenCache.of_documents(reader, prepared.passages)
         configs["teacher_passages"] = {"train": passage_cache.to_dataset()}
@@ -88,6 +89,23 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     body, metadata = data_card(recipe, configs, sources, prepared.cleaning, environment(), seed, license)
     write_dataset(folder, configs, body, metadata, recipe.as_yaml())
     return folder
+
+
+def _check_same_options(folder: Path, tokens: str, license: str | None) -> None:
+    """Refuse options that an export which is there was not made with."""
+    there = [name for name in ("teacher_queries", "teacher_passages") if (folder / name).is_dir()]
+    wanted = {"none": [], "queries": ["teacher_queries"], "all": ["teacher_queries", "teacher_passages"]}[tokens]
+    named = DatasetCard.load(folder / "README.md").data.license
+    differs = [
+        name
+        for name, is_other in (("--tokens", there != wanted), ("--license", license not in (None, named)))
+        if is_other
+    ]
+    if differs:
+        raise ValueError(
+            f"{folder} was exported with other {' and '.join(differs)}. Give the same again, choose another folder, or delete "
+            "it."
+        )
 
 
 def _reader(recipe: Recipe) -> Any:

@@ -8,11 +8,22 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from drdecr.data.hub_errors import explained
+from drdecr.data.hub_repositories import make_repository
+from drdecr.trainers.adapters import check_base
 
 from .model_card import write_run_card
 from .recipe import load_recipe
 
-REPLACED = ("model*.safetensors", "model.safetensors.index.json", "*_drdecr.py", "*.bin", "*.pt", "*.pth", "*.pkl")
+REPLACED = (
+    "adapter_*",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "*_drdecr.py",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.pkl",
+)
 """Files that a push of a model takes out of a repository's root where it brings none of that name: what another model, or
 a Trainer, left there would be loaded with ours, or is a pickle."""
 
@@ -46,7 +57,7 @@ def push_folder(
     A large file that has arrived in an earlier attempt is not sent again; where nothing has changed, nothing is committed.
 
     Args:
-        folder: of a model, or of a run with a `model` folder in it.
+        folder: of a model or an adapter, or of a run with a `model` or, without one, an `adapter` folder in it.
         repository: `user/name`, or `name` for the user's own.
         private: make the repository private if it is new (default False).
         revision: branch that is pushed to, made if it is not there (default `main`).
@@ -64,12 +75,7 @@ def push_folder(
     files = model_files(folder)
     with explained(repository):
         api = HfApi()
-        repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
-        if private and not api.model_info(repository).private:
-            raise ValueError(
-                f"{repository} exists and is public, so nothing was pushed. Make it private in its settings, or choose "
-                "another name."
-            )
+        repository = make_repository(api, repository, private)
         references = api.list_repo_refs(repository)
         if tag in {found.name for found in references.tags}:
             raise ValueError(f"{repository} has a tag {tag!r} already. Choose another, or delete that one.")
@@ -98,11 +104,13 @@ def model_files(folder: str | Path) -> dict[str, Path]:
         ValueError: if configuration, weights or code are missing.
     """
     root = Path(folder)
-    root = root / "model" if (root / "model").is_dir() else root
+    root = next((root / name for name in ("model", "adapter") if (root / name).is_dir()), root)
     found = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
     files = {
         name: path for name, path in found.items() if not any(_matches(part, NOT_PUSHED) for part in name.split("/"))
     }
+    if "adapter_config.json" in files and "config.json" not in files:
+        check_base(json.loads(files["adapter_config.json"].read_text(encoding="utf-8"))["base_model_name_or_path"])
     missing = [] if {"config.json", "adapter_config.json"} & set(files) else ["config.json"]
     missing += [] if any(name.endswith(".safetensors") for name in files) else ["weights (*.safetensors)"]
     for name in sorted(name for name in files if fnmatch(name, "config*.json")):  # one of them names the code

@@ -148,6 +148,14 @@ def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset]) -> TokenCach
     return TokenCache.of_queries(teacher, english)
 
 
+def english_cache(teacher: DrDecrModel, prepared: PreparedSets) -> TokenCache:
+    """Return the teacher's tokens of every English text; what finding candidates has read already is not read again."""
+    english = {text for rows in prepared.rows.values() for text in rows.unique("english")}
+    if prepared.query_cache is not None and all(text in prepared.query_cache for text in english):
+        return prepared.query_cache
+    return read_english(teacher, prepared.rows)
+
+
 def cut_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str, tuple[Dataset, Dataset]]:
     """Cut rows off for evaluation by their English text: a text is of dev in every set and translation, or in none.
 
@@ -251,10 +259,7 @@ def _collator(
     settings = recipe.data
     query_cache = read_tokens(settings.query_tokens) if settings.query_tokens else None
     if query_cache is None and teacher is not None and settings.cache_teacher:
-        query_cache = prepared.query_cache
-        english = {text for rows in prepared.rows.values() for text in rows.unique("english")}
-        if query_cache is None or not all(text in query_cache for text in english):
-            query_cache = read_english(teacher, prepared.rows)
+        query_cache = english_cache(teacher, prepared)
     document_cache = prepared.passage_cache if settings.cache_passages else None
     if settings.passage_tokens:
         document_cache = read_tokens(settings.passage_tokens)

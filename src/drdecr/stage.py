@@ -19,6 +19,7 @@ from drdecr.trainers import (
     RepresentationDistillationTrainer,
     add_adapter,
 )
+from drdecr.trainers.adapters import check_base
 
 from .hub import push_folder
 from .model_card import write_run_card
@@ -104,6 +105,8 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
     student: Any = load_start(recipe)
     student.to(args.device)  # here already: caches and candidates are encoded before training
     if recipe.lora is not None:
+        if args.push_to_hub:  # every save of the training pushes the adapter alone
+            check_base(recipe.resolve(recipe.start))
         commit = start_facts(recipe).get("start_commit")  # a branch may move, and the adapter fits these weights only
         student = add_adapter(student, recipe.lora, commit or recipe.revision)
     teacher: Any = None

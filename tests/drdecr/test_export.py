@@ -120,6 +120,9 @@ def test_a_second_export_does_nothing_and_another_is_refused(recipe, recipe_of, 
         assert export_data(recipe, folder) == folder
     assert "is exported already" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    for options, said in (({"tokens": "all"}, "--tokens"), ({"license": "mit"}, "--license")):
+        with pytest.raises(ValueError, match=f"was exported with other {said}. Give the same again"):
+            export_data(recipe, folder, **options)
     other = recipe_of("b", stage="representation", start="nowhere", data={"parallel": [data["parallel"]]})
     with pytest.raises(ValueError, match="no export of this recipe"):
         export_data(other, folder)

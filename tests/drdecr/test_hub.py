@@ -292,7 +292,7 @@ def test_a_recipe_pushes_while_it_trains_and_when_it_is_done(hub, call, run, wri
     assert code == 0, errors
     assert f"Pushed to {hub.address}/alice/trained." in caplog.messages
     assert hub.api().model_info("alice/trained").private
-    assert hub.files("alice/trained") == FILES  # and no pickle that the Trainer left on its way
+    assert hub.files("alice/trained") == FILES | {"curves.png"}  # and no pickle that the Trainer left on its way
     titles = commits(hub, "alice/trained")
     assert titles[0] == "End of training"
     assert titles[-2] == "Training in progress, step 2"
@@ -311,7 +311,40 @@ def test_a_push_that_fails_after_the_training_says_how_to_push_its_model(hub, ca
     assert_one_line(call("train", recipe), "may not write to alice/trained", f"`drdecr push {folder} alice/trained`")
     assert (folder / "run.json").exists()
     assert call("push", folder, "alice/trained")[0] == 0
-    assert hub.files("alice/trained") == FILES
+    assert hub.files("alice/trained") == FILES | {"curves.png"}
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_what_a_run_with_an_adapter_pushes_opens_as_its_result(merge, hub, run, recipe_of, data):
+    push_folder(run, "alice/base")
+    lora = {"rank": 2, "target_modules": ["query", "value"], "merge": merge}
+    training = {"push_to_hub": True, "hub_model_id": "alice/trained", "save_steps": 2, "learning_rate": 0.1}
+    rows = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "training": training}
+    result = run_stage(recipe_of("a", stage="contrastive", start="alice/base", lora=lora, **rows))
+    assert commits(hub, "alice/trained")[0] == "End of training"
+    files = hub.files("alice/trained")
+    assert ("adapter_config.json" in files) != merge  # the trainer's pushes left an adapter, which would be followed
+    assert ("model.safetensors" in files) == merge
+    sources = ("alice/trained", result, "alice/base")
+    pushed, here, base = (
+        DrDecrModel.from_pretrained(name).encode_queries(["what is the city b"])[0] for name in sources
+    )
+    assert torch.equal(pushed, here)
+    assert not torch.allclose(pushed, base, atol=1e-3)
+
+
+def test_an_adapter_on_a_folder_is_not_pushed_because_it_would_open_nowhere_else(hub, call, run, recipe_of, data):
+    lora = {"rank": 2, "target_modules": ["query", "value"], "merge": False}
+    rows = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "start": "stage:start"}
+    pushing = {"push_to_hub": True, "hub_model_id": "alice/trained"}
+    with pytest.raises(ValueError, match="expected the Hub name of the model below the adapter"):
+        run_stage(recipe_of("a", stage="contrastive", lora=lora, training=pushing, **rows))
+    assert not (run.parent / "a" / "log.jsonl").exists()
+    recipe = recipe_of("b", stage="contrastive", lora=lora, **rows)
+    run_stage(recipe)
+    assert_one_line(
+        call("push", recipe.folder, "alice/trained"), "expected the Hub name of the model below the adapter"
+    )
 
 
 def test_a_recipe_holds_no_token():

@@ -101,8 +101,10 @@ def hub(hub_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.address)
     monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
+    # The folder of modules is added to the path; one that a test before has added would be looked into first.
+    others = [folder for folder in sys.path if folder != transformers.dynamic_module_utils.HF_MODULES_CACHE]
+    monkeypatch.setattr(sys, "path", others)
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(hub.home / "modules"))
-    monkeypatch.setattr(sys, "path", [*sys.path])  # the folder of modules is added to it
     imported = _take_imported_code()
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.address)
     monkeypatch.setattr(

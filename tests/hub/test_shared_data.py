@@ -1,5 +1,7 @@
 """Data, the metric and adapters, pushed: read back by name, replaced whole, and refused where nobody could open them."""
 
+from functools import partial
+
 import evaluate
 import pytest
 import torch
@@ -122,6 +124,15 @@ def test_a_token_that_may_not_push_is_told_in_one_line(kind, token, said, hub, t
         PUSHES[kind](tiny_model, tmp_path)
     assert "\n" not in str(caught.value)
     assert not [known for known in (ALICE, READER, BOB, "hf_wrong") if known in str(caught.value)]
+    assert hub.files(NAMES[kind], kind=kind) == set()
+
+
+@pytest.mark.parametrize("kind", ["dataset", "space"])
+def test_a_public_repository_does_not_take_what_is_private(kind, hub, tmp_path):
+    hub.api().create_repo(NAMES[kind], repo_type=kind, space_sdk="gradio" if kind == "space" else None)
+    pushes = {"dataset": partial(push_dataset, set_of(tmp_path)), "space": push_metric}
+    with pytest.raises(ValueError, match=f"{NAMES[kind]} exists and is public, so nothing was pushed"):
+        pushes[kind](NAMES[kind], private=True)
     assert hub.files(NAMES[kind], kind=kind) == set()
 
 
