@@ -1,8 +1,11 @@
 """Entries of a recipe become rows, and wrong entries errors that say what was expected."""
 
+import inspect
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from drdecr.data.sources import PARALLEL_READERS, QUESTION_READERS, read_parallel, read_questions
 
@@ -83,3 +86,13 @@ def test_a_limit_keeps_so_many_rows_of_each_language_spread_over_the_source(tmp_
     assert list(read_parallel([entry])["query"]) == ["fi0", "fi2", "fi4", "fi6", "fi8", "ja0", "ja1", "ja2"]
     with pytest.raises(ValueError, match="limit: expected rows a language, at least 1, got 0"):
         read_parallel([{**entry, "limit": 0}])
+
+
+def test_the_entries_of_the_documentation_fit_their_readers():
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    entries = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    for entry in entries:
+        name = entry.pop("format")
+        inspect.signature(QUESTION_READERS[name]).bind(**entry)
+        assert f"| `{name}` |" in text
+    assert len(entries) == text.count("\n| `") - 1  # the head of the table
