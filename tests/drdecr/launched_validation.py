@@ -7,8 +7,10 @@ import time
 import torch.distributed
 from accelerate import PartialState
 
+from drdecr import kept_candidates
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.recipe import load_recipe
+from drdecr.sets import prepare_sets
 from drdecr.start import load_start
 from drdecr.validation import build_validation
 
@@ -26,7 +28,13 @@ def main() -> None:
 
         setattr(DrDecrModel, name, counted)
     figures = build_validation(recipe, None)(load_start(recipe))
-    line = {"process": state.process_index, "processes": state.num_processes, "figures": figures, "read": read}
+    line = {"process": state.process_index, "processes": state.num_processes, "figures": figures, "read": dict(read)}
+    if recipe.data.unlabelled:
+        searched = []
+        search = kept_candidates.retrieve_candidates
+        kept_candidates.retrieve_candidates = lambda *given, **named: searched.append(1) or search(*given, **named)
+        line["candidates"] = prepare_sets(recipe, load_start(recipe), seed=0).rows["unlabelled"].to_list()
+        line["searched"] = len(searched)
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
     if torch.distributed.is_initialized():

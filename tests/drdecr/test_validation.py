@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from drdecr.data.sources import read_questions
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.measuring import build_index, search_questions
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.sets import prepare_sets
 from drdecr.start import load_start
 from drdecr.validation import build_validation
 
@@ -43,7 +45,8 @@ def test_one_process_measures_all(recipe):
     assert build_validation(recipe, None)(load_start(recipe)) == pytest.approx(expected(recipe))
 
 
-def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe):
+def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe, data):
+    recipe.data.unlabelled, recipe.data.pool, recipe.data.num_candidates = [data["parallel"]], [data["train"]], 3
     path = recipe.folder.with_suffix(".yaml")
     path.write_text(recipe.as_yaml())
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -54,7 +57,7 @@ def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe):
         text=True,
         stdin=subprocess.DEVNULL,
         env=environment,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -65,6 +68,12 @@ def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe):
         assert line["figures"] == pytest.approx(expected(recipe))
     # 20 and 6 questions, twice 16 passages: each text is read once, by one process.
     assert [line["read"] for line in lines] == [{"encode_documents": 16, "encode_queries": 13}] * 2
+    # Candidates are found by the first process, and both read them.
+    assert {line["process"]: line["searched"] for line in lines} == {0: 1, 1: 0}
+    PartialState(cpu=True)
+    alone = replace(recipe, output=str(recipe.folder.with_name("alone")))
+    found = prepare_sets(alone, load_start(alone), seed=0).rows["unlabelled"].to_list()
+    assert [line["candidates"] for line in lines] == [found] * 2
 
 
 def test_a_student_of_the_teachers_passage_tokens_is_measured_on_the_teachers_index(recipe, monkeypatch):
