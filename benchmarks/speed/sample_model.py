@@ -10,7 +10,7 @@ def load_sample_model() -> DrDecrModel:
     folder = str(prepare_offline_backbone())
     model = DrDecrModel.from_pretrained(folder, config=DrDecrConfig.from_pretrained(folder, embedding_dim=128)).eval()
     tokenizer = model.processor.tokenizer
-    model.processor = DrDecrProcessor(tokenizer, query_prefix="query: ", document_prefix="passage: ")
+    model.processor = DrDecrProcessor(tokenizer)  # without prefixes, which sentence-transformers writes only when told
     return model
 
 

@@ -79,13 +79,14 @@ def evaluate(
     ] = None,
     reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
 ) -> None:
-    """Measure a checkpoint: MRR@10, recall and nDCG by language, with 95 % intervals."""
+    """Measure a checkpoint by language, with 95 % intervals: MRR@10, recall and nDCG, or R@2kt and R@5kt for answers alone."""
     from drdecr.evaluation.report import terminal_table
 
     from .measuring import measure_checkpoint
 
     result = measure_checkpoint(model, data, index, reads, run)
-    Console().print(terminal_table({model: result}, "RR@10"))
+    for name in [name for name in ("RR@10", "R@2kt", "R@5kt") if name in result.scores]:
+        Console().print(terminal_table({model: result}, name))
     if output:
         result.to_json(output)
 

@@ -17,6 +17,7 @@ from drdecr.evaluation.metrics import per_query_scores
 from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
 from drdecr.evaluation.runs import check_words, read_qrels, read_run, write_qrels, write_run
+from drdecr.evaluation.xor_retrieve import score_rankings
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.retrieval import ExactIndex
 
@@ -152,12 +153,15 @@ def measure_checkpoint(
         check_words(ids_of(sets))
     model = load_reader(source)
     reader = load_reader(index) if index else model
+    notes: dict[str, Any] = {"model": source, "index": index or source, "reads": reads}
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
     for found in sets:
         own = search_questions(model, found, build_index(reader, found), _asked(found, reads) or reads)
         run.update(own)
-        _add(scores, per_query_scores(own, found.qrels))
+        own_scores, own_notes = score_run(found, own)
+        _add(scores, own_scores)
+        notes.update({found.name: own_notes} if own_notes else {})
     if run_file is not None:
         qrels = {query_id: judged for found in sets for query_id, judged in found.qrels.items()}
         write_qrels(run_file.with_suffix(".qrels"), qrels)
@@ -168,7 +172,7 @@ def measure_checkpoint(
         collection=content.get("collection", str(data)),
         data_version=", ".join(f"{found.name}: {len(found.questions)} questions" for found in sets),
         command=environment()["command"],
-        notes={"model": source, "index": index or source, "reads": reads},
+        notes=notes,
     )
 
 
@@ -186,6 +190,30 @@ def ids_of(sets: Iterable[QuestionSet]) -> Iterable[str]:
 def _add(scores: PerQuery, more: PerQuery) -> None:
     for name, by_query in more.items():
         scores.setdefault(name, {}).update(by_query)
+
+
+def score_run(found: QuestionSet, run: Mapping[str, Mapping[str, float]]) -> tuple[PerQuery, dict[str, Any]]:
+    """Score a set's run: against its labels, and by R@2kt and R@5kt where it has answers and no labels (XOR-Retrieve).
+
+    Returns:
+        The scores, and what one must know to read R@kt; nothing where it is not measured.
+    """
+    if found.qrels:
+        return per_query_scores({query_id: run[query_id] for query_id in found.qrels}, found.qrels), {}
+    ranked = {
+        query_id: [found.passages[name] for name, _ in sorted(hits.items(), key=lambda hit: hit[1], reverse=True)]
+        for query_id, hits in run.items()
+    }
+    recall = score_rankings(ranked, found.answers)
+    missed = max(recall.short_lists.values())
+    if missed:
+        logger.warning(
+            "%s: %d questions found no answer, and their passages ended before the budget of tokens: the figures are lower "
+            "bounds. Longer passages, or a deeper ranking, might have hit.",
+            found.name,
+            missed,
+        )
+    return recall.scores, recall.notes()
 
 
 def compare_runs(
@@ -257,7 +285,7 @@ def _score_system(
             indexes[place] = build_index(reader, questions)
         own = search_questions(model, questions, indexes[place], _asked(questions, system.reads) or system.reads)
         run.update(own)
-        _add(scores, per_query_scores(own, questions.qrels))
+        _add(scores, score_run(questions, own)[0])
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         write_run(file.with_name(f"{name}.run"), run, tag=name, top_k=KEPT)

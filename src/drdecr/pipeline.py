@@ -107,6 +107,11 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
     recipes = {name: stage_recipe(pipeline, name, overrides or []) for name in pipeline.stages}
     sets = [read_questions(entry) for entry in pipeline.test]
     check_sets(sets, [row.reads for row in pipeline.systems])
+    unlabelled = next((found.name for found in sets if not found.qrels), None)
+    if unlabelled is not None:
+        raise ValueError(
+            f"test: expected labelled passages, {unlabelled!r} has answers alone. Measure it with `drdecr evaluate`."
+        )
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
         run_stage(recipe)

@@ -188,6 +188,28 @@ def test_evaluate_searches_another_checkpoints_index_and_keeps_the_run(call, mod
     assert_one_line(call("evaluate", model, tmp_path / "test.yaml", "--reads", "title"), "a column 'title'", "query_id")
 
 
+def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tmp_path, caplog):
+    rows = [
+        {"id": "1", "question": "what is b", "answers": ["france"], "lang": "fi"},  # in every passage
+        {"id": "2", "question": "what is c", "answers": ["Norway"], "lang": "fi"},  # in none
+        {"id": "3", "question": "what is d", "answers": ["yes"], "lang": "ko"},  # left out
+        {"id": "4", "question": "what is e", "answers": ["Norway", "city"], "lang": "ko"},
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = "".join(f"{letter}\tthe city {letter} is in france\tking\n" for letter in "bcd")
+    (tmp_path / "p.tsv").write_text("id\ttext\ttitle\n" + lines)
+    entry = {"format": "xor_retrieve", "questions": str(tmp_path / "q.jsonl"), "passages": str(tmp_path / "p.tsv")}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [entry]}))
+    code, output, errors = call("evaluate", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
+    assert code == 0, errors
+    assert "R@5kt" in output
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert {name: row["mean"] for name, row in result["scores"]["R@5kt"].items()} == {"fi": 0.5, "ko": 1.0, "avg": 0.75}
+    facts = next(value for value in result["metadata"].values() if isinstance(value, dict))
+    assert (facts["skipped_questions"], facts["missed_with_short_list"]["R@5kt"]) == (1, 1)
+    assert "1 questions found no answer" in caplog.text
+
+
 def test_compare_takes_runs_of_any_system(call, tmp_path):
     # RR: 1, 1/2 and nothing found for the first; 1/2, 1 and 1 for the second.
     (tmp_path / "one.run").write_text("q1 Q0 a 1 3 x\nq2 Q0 b 1 2 x\nq2 Q0 a 2 1 x\n")

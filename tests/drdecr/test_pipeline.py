@@ -122,6 +122,11 @@ def test_sets_that_cannot_be_told_apart_are_refused_before_the_first_stage(write
     (tmp_path / "test.jsonl").write_text("".join(json.dumps({**row, "english": None}) + "\n" for row in rows))
     with pytest.raises(ValueError, match="test: expected a text to ask in every row of a column 'english'"):
         run_pipeline(load_pipeline(write_pipeline()))
+    (tmp_path / "q.jsonl").write_text('{"id": "1", "question": "b", "answers": ["c"], "lang": "fi"}\n')
+    (tmp_path / "p.tsv").write_text("1\ttext\ttitle\n")
+    answers = {"format": "xor_retrieve", "questions": str(tmp_path / "q.jsonl"), "passages": str(tmp_path / "p.tsv")}
+    with pytest.raises(ValueError, match=r"has answers alone. Measure it with `drdecr evaluate`"):
+        run_pipeline(load_pipeline(write_pipeline(test=[answers], systems=SYSTEMS[:2])))
     assert not (tmp_path / "all").exists()
 
 
