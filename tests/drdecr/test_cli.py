@@ -84,7 +84,7 @@ def spoil(data, start, tmp_path, monkeypatch):
         if what == "no text":
             return questions(b""), ("expected rows, got none", "Look at the path")
         if what == "one candidate":
-            return {"data": {**good["data"], "num_candidates": 1}}, ("num_candidates", "at least 2")
+            return {"data": {**good["data"], "num_candidates": 1}}, ("num_candidates", "expected 2 to")
         if what == "no teacher":
             return {**good, "stage": "relevance"}, ("teacher: expected one for relevance_kl", "stage:NAME")
         if what == "wrong value":
