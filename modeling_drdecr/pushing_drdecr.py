@@ -98,6 +98,8 @@ def push_saved(
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision and not revision.startswith("refs/pr") and not create_pr:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
+    # Another's commit in between is refused by the Hub rather than mixed with ours.
+    parent = api.model_info(repo_id, revision=revision).sha
     with tempfile.TemporaryDirectory() as folder:
         item.save_pretrained(folder, **kwargs)
         _write_card(Path(folder) / "README.md", api, repo_id, revision, card, tags)
@@ -108,6 +110,7 @@ def push_saved(
             commit_description=commit_description,
             revision=revision,
             create_pr=create_pr,
+            parent_commit=parent,
             delete_patterns=stale,
         )
 

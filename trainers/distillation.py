@@ -295,7 +295,7 @@ class DistillationTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push so that it loads: the Trainer's own push leaves out the code that the configuration names."""
-        push = getattr(self, "push_in_progress", None)  # of the main process alone
+        push = getattr(self, "push_in_progress", None)  # the Trainer gives it to the main process alone
         is_left_out = push is not None and not push.is_done() and not self.args.hub_always_push
         # While a push runs, it reads the files that would be written.
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END and not is_left_out:

@@ -95,6 +95,9 @@ def _check_same_options(folder: Path, tokens: str, license: str | None) -> None:
     """Refuse options that an export which is there was not made with."""
     there = [name for name in ("teacher_queries", "teacher_passages") if (folder / name).is_dir()]
     wanted = {"none": [], "queries": ["teacher_queries"], "all": ["teacher_queries", "teacher_passages"]}[tokens]
+    wanted = [
+        name for name in wanted if name != "teacher_passages" or (folder / "passages").is_dir()
+    ]  # parallel text has none
     named = DatasetCard.load(folder / "README.md").data.license
     differs = [
         name

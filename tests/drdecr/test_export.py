@@ -65,6 +65,15 @@ def test_the_export_is_what_a_run_would_train_on(recipe, tmp_path, data):
     assert row["teacher_scores"] == pytest.approx(expected.tolist(), abs=0.02)  # the cache keeps float16
 
 
+def test_all_tokens_of_parallel_text_are_exported_again_without_complaint(recipe_of, start, data, tmp_path):
+    """It has no passages, so none of theirs."""
+    settings = {"parallel": [data["parallel"]], "dev_texts": 0}
+    recipe = recipe_of("p", stage="representation", start=start, teacher=start, data=settings)
+    for _ in range(2):
+        folder = export_data(recipe, tmp_path / "set", tokens="all")
+    assert not (folder / "teacher_passages").exists()
+
+
 def test_a_student_learns_from_the_export_without_a_teacher(recipe, recipe_of, start, tmp_path):
     folder = str(export_data(recipe, tmp_path / "set", tokens="all"))
     candidates = {"format": "hub_candidates", "name": folder}

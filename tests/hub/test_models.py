@@ -143,6 +143,23 @@ def test_a_push_leaves_nothing_of_the_model_before_that_would_be_loaded(hub, tin
     assert hub.files("alice/student") == FILES - {".gitattributes"} | {"notes.txt"}
 
 
+def test_a_model_of_another_writer_is_not_mixed_with_ours(hub, tiny_model, monkeypatch):
+    hub.api().create_repo("alice/student")
+    saved = DrDecrModel.save_pretrained
+
+    def meanwhile(*arguments, **keys):
+        saved(*arguments, **keys)
+        hub.api().upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="alice/student")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DrDecrModel, "save_pretrained", meanwhile)
+        with pytest.raises(HubError, match="changed while you were writing"), explained():
+            tiny_model.push_to_hub("alice/student")
+    assert hub.files("alice/student") == {"config.json"}
+    tiny_model.push_to_hub("alice/student")
+    assert_equal(DrDecrModel.from_pretrained("alice/student"), tiny_model)
+
+
 def test_a_processor_alone_brings_no_card(hub, tiny_model):
     tiny_model.processor.push_to_hub("alice/processor")
     files = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}

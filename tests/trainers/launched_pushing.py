@@ -10,10 +10,20 @@ from pathlib import Path
 
 import torch
 import torch.distributed
+from transformers import TrainerCallback
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.trainers import DistillationArguments, DistillationTrainer
+
+
+class Patience(TrainerCallback):
+    """Waits for a push before the next step, so that none is left out because another is running."""
+
+    trainer: DistillationTrainer
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.trainer._finish_current_push()
 
 
 def main() -> None:
@@ -40,6 +50,9 @@ def main() -> None:
     trainer = DistillationTrainer(
         student, args, teacher=teacher, train_dataset=data["candidates"], data_collator=collate
     )
+    patience = Patience()
+    patience.trainer = trainer
+    trainer.add_callback(patience)
     trainer.train()
     trainer.push_to_hub()
     if trainer.is_world_process_zero():
