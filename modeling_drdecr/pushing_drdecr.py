@@ -93,13 +93,19 @@ def push_saved(
 
     Returns:
         The commit.
+
+    Raises:
+        ValueError: if a public repository was to be private.
     """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision and not revision.startswith("refs/pr") and not create_pr:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
-    # Another's commit in between is refused by the Hub rather than mixed with ours.
-    parent = api.model_info(repo_id, revision=revision).sha
+    found = api.model_info(repo_id, revision=revision)
+    if private and not found.private:
+        raise ValueError(
+            f"{repo_id} exists and is public, so nothing was pushed. Make it private in its settings, or choose another name."
+        )
     with tempfile.TemporaryDirectory() as folder:
         item.save_pretrained(folder, **kwargs)
         _write_card(Path(folder) / "README.md", api, repo_id, revision, card, tags)
@@ -110,7 +116,7 @@ def push_saved(
             commit_description=commit_description,
             revision=revision,
             create_pr=create_pr,
-            parent_commit=parent,
+            parent_commit=found.sha,  # another's commit in between is refused by the Hub rather than mixed with ours
             delete_patterns=stale,
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
@@ -11,6 +12,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
 from drdecr.data.hub_errors import explain, explained
+from drdecr.data.hub_repositories import make_repository
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
 from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
@@ -281,6 +283,8 @@ class DistillationTrainer(Trainer):
         """Create the repository that is pushed to; what fails is said in one line, before anything is trained."""
         with explained(self.args.hub_model_id):
             super().init_hf_repo(*args, **kwargs)
+            if self.args.hub_private_repo and self.is_world_process_zero():
+                make_repository(HfApi(token=self.args.hub_token), str(self.hub_model_id), private=True)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write a card of what this training knows; the Trainer's own names no base model and guesses hardware."""

@@ -116,6 +116,20 @@ def test_a_public_repository_does_not_take_what_is_private(hub, run):
     assert hub.files("alice/student") == set()
 
 
+def test_a_public_repository_does_not_take_a_plain_push_or_a_training_that_is_private(
+    hub, call, run, write_recipe, data, tiny_model
+):
+    hub.api().create_repo("alice/open")
+    with pytest.raises(ValueError, match="alice/open exists and is public, so nothing was pushed"):
+        tiny_model.push_to_hub("alice/open", private=True)
+    pushing = {"push_to_hub": True, "hub_model_id": "alice/open", "hub_private_repo": True}
+    rows = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "start": "stage:start"}
+    recipe = write_recipe("a", stage="contrastive", training=pushing, **rows)
+    assert_one_line(call("train", recipe), "alice/open exists and is public, so nothing was pushed")
+    assert not (run.parent / "a" / "log.jsonl").exists()
+    assert hub.files("alice/open") == set()
+
+
 def test_a_tag_is_never_moved(hub, run):
     push_folder(run, "alice/student", tag="v1")
     before = commits(hub)
