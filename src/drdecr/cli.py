@@ -84,6 +84,8 @@ def evaluate(
 
     from .measuring import measure_checkpoint
 
+    if output and not output.parent.is_dir():
+        raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
     result = measure_checkpoint(model, data, index, reads, run)
     for name in [name for name in ("RR@10", "R@2kt", "R@5kt") if name in result.scores]:
         Console().print(terminal_table({model: result}, name))

@@ -143,6 +143,7 @@ def measure_checkpoint(
 
     Raises:
         ValueError: if the file names no set, or as in `check_sets`; if a run is asked for and an id holds a blank.
+        FileNotFoundError: if there is no folder for the run; before anything is searched.
     """
     content = read_yaml(data)
     if not content.get("test"):
@@ -151,6 +152,8 @@ def measure_checkpoint(
     check_sets(sets, [reads])
     if run_file is not None:
         check_words(ids_of(sets))
+        if not run_file.parent.is_dir():  # said now: the search would be lost
+            raise FileNotFoundError(f"{run_file}: expected its folder to exist. Make {run_file.parent} first.")
     model = load_reader(source)
     reader = load_reader(index) if index else model
     notes: dict[str, Any] = {"model": source, "index": index or source, "reads": reads}

@@ -210,6 +210,16 @@ def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tm
     assert "1 questions found no answer" in caplog.text
 
 
+@pytest.mark.parametrize("option", ["--run", "--output"])
+def test_evaluate_says_before_it_searches_that_there_is_no_folder_to_write_into(
+    option, call, model, data, tmp_path, monkeypatch
+):
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]]}))
+    monkeypatch.setattr("drdecr.measuring.load_teacher", None)  # nothing is loaded
+    found = call("evaluate", model, tmp_path / "test.yaml", option, tmp_path / "nowhere" / "file")
+    assert_one_line(found, "expected its folder to exist. Make", "nowhere first")
+
+
 def test_compare_takes_runs_of_any_system(call, tmp_path):
     # RR: 1, 1/2 and nothing found for the first; 1/2, 1 and 1 for the second.
     (tmp_path / "one.run").write_text("q1 Q0 a 1 3 x\nq2 Q0 b 1 2 x\nq2 Q0 a 2 1 x\n")
