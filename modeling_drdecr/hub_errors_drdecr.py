@@ -1,7 +1,7 @@
 """What goes wrong between here and the Hub, in one line: what happened, and what to do. No token is ever shown.
 
 The Hub's client and transformers tell of the same failure in many ways and in many lines. `explain` reads the errors that
-led to the last one, and knows the cure.
+led to the last one, and knows the cure. It travels with the model, whose own pushes and loads tell of failures like this.
 """
 
 import errno
