@@ -3,6 +3,7 @@
 import re
 from typing import Any, get_type_hints
 
+import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData, RepoCard, SpaceCard, SpaceCardData
 from huggingface_hub.dataclasses import type_validator
 from huggingface_hub.errors import HFValidationError, StrictDataclassFieldValidationError
@@ -23,9 +24,10 @@ def problems(kind: str, content: str) -> tuple[list[str], list[str]]:
     if not re.match(r"^\s*---[\r\n]", content):
         return [], ["empty or missing yaml metadata in repo card"]
     try:
-        data = card_class(content).data.to_dict()
+        card_class(content)
     except (ValueError, TypeError) as error:  # no YAML, no mapping, or a `model-index` that lacks a field
         return [str(error)], []
+    data = yaml.safe_load(re.split(r"^---\s*$", content, maxsplit=2, flags=re.MULTILINE)[1])  # as written
     return [
         *_wrong_types(data_class, data),
         *_wrong_names(data),
@@ -66,10 +68,10 @@ def _wrong_languages(data: dict[str, Any]) -> list[str]:
 
 def _wrong_parts(kind: str, data: dict[str, Any]) -> list[str]:
     found = []
-    for model in data.get("model-index", []):
+    for model in data.get("model-index") or []:
         values = [metric.get("value") for result in model["results"] for metric in result["metrics"]]
         found += ['"model-index[].results[].metrics[].value" is required'] if None in values else []
-    for config in data.get("configs", []):
+    for config in data.get("configs") or []:
         found += [f'"configs[].{key}" is required' for key in ("config_name", "data_files") if not config.get(key)]
     if kind == "space" and data.get("sdk") not in SDKS:
         found.append(f'"sdk" must be one of {", ".join(SDKS)}, got {data.get("sdk")!r}')

@@ -3,7 +3,6 @@
 import errno
 import json
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -46,23 +45,6 @@ FILES = {
 
 def assert_equal(one, other):
     assert all(map(torch.equal, one.encode_queries(QUESTIONS), other.encode_queries(QUESTIONS)))
-
-
-def run(script, hub, folder, *arguments, **environment):
-    """Run a script in a process where this package is absent."""
-    absent = 'import sys\nsys.modules["drdecr"] = None  # any import of it fails from here on\n'
-    done = subprocess.run(
-        [sys.executable, "-c", absent + script, *map(str, arguments)],
-        cwd=folder,
-        env={**hub.environment, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.mark.parametrize("how", ["push_to_hub", "save_pretrained"])
@@ -266,6 +248,7 @@ def test_once_loaded_it_opens_offline(hub, tiny_model, monkeypatch):
 
 
 REMOTE = f"""
+import sys
 import torch
 from transformers import AutoModel
 model = AutoModel.from_pretrained("alice/student", trust_remote_code=True)
@@ -281,11 +264,11 @@ torch.save(first, sys.argv[1])
 """
 
 
-def test_a_model_pushed_again_from_where_the_package_is_absent_is_whole(hub, tiny_model, tmp_path):
+def test_a_model_pushed_again_from_where_the_package_is_absent_is_whole(hub, tiny_model, run_bare, tmp_path):
     name = _pushed(hub, tiny_model, "first")
     for words in ([], ["offline"]):
-        offline = {"HF_HUB_OFFLINE": "1"} if words else {}
-        run(REMOTE, hub, tmp_path, tmp_path / "embeddings.pt", *words, **offline)
+        environment = {**hub.environment, **({"HF_HUB_OFFLINE": "1"} if words else {})}
+        run_bare(REMOTE, tmp_path / "embeddings.pt", *words, env=environment, cwd=tmp_path)
         found = torch.load(tmp_path / "embeddings.pt")
         assert all(map(torch.equal, found, tiny_model.encode_queries(QUESTIONS)))
     assert hub.files("alice/again") == hub.files(name)
@@ -293,6 +276,7 @@ def test_a_model_pushed_again_from_where_the_package_is_absent_is_whole(hub, tin
 
 
 PINNED = """
+import sys
 from transformers import AutoModel
 for revision in sys.argv[1:]:
     AutoModel.from_pretrained("alice/student", revision=revision, trust_remote_code=True)
@@ -300,13 +284,14 @@ for revision in sys.argv[1:]:
 """
 
 
-def test_a_pinned_commit_runs_the_code_of_that_commit(hub, tiny_model, tmp_path):
+def test_a_pinned_commit_runs_the_code_of_that_commit(hub, tiny_model, run_bare, tmp_path):
     name = _pushed(hub, tiny_model, "first")
     good = hub.api().model_info(name).sha
     code = b"print('tampered')\n" + (Path(_source()).read_bytes())
     hub.api().upload_file(path_or_fileobj=code, path_in_repo="modeling_drdecr.py", repo_id=name)
-    assert run(PINNED, hub, tmp_path, good).split() == ["loaded", good]
-    assert "tampered" in run(PINNED, hub, tmp_path, "main").split()  # so the code was indeed tampered with
+    pinned, moved = (run_bare(PINNED, name, env=hub.environment, cwd=tmp_path).stdout for name in (good, "main"))
+    assert pinned.split() == ["loaded", good]
+    assert "tampered" in moved.split()  # so the code was indeed tampered with
 
 
 def test_our_own_class_runs_no_code_of_a_repository(hub, tiny_model):

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -219,21 +217,11 @@ def test_a_wrong_token_is_told_before_anything_is_trained(
         build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **pushing())
 
 
-def test_two_processes_push_one_model(hub, tiny_model, teacher, passages, candidate_rows, tmp_path):
+def test_two_processes_push_one_model(hub, tiny_model, teacher, passages, candidate_rows, run_python, tmp_path):
     tiny_model.save_pretrained(tmp_path / "student")
     teacher.save_pretrained(tmp_path / "teacher")
     (tmp_path / "rows.json").write_text(json.dumps({"passages": passages, "candidates": candidate_rows}))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launcher, str(SCRIPT), str(tmp_path), NAME],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=hub.environment,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_python(SCRIPT, tmp_path, NAME, processes=2, env=hub.environment)
     titles = assert_every_commit_loads(hub)
     # Every save waits for the push before it (launched_pushing.py), so the end has nothing to add to the last one.
     assert titles == ["Training in progress, step 4", "Training in progress, step 2"]
