@@ -31,7 +31,7 @@ from .losses import (
     relevance_kl,
     transported_token_mse,
 )
-from .pushing import push_folder, push_staged, stage_checkpoint, write_training_card
+from .pushing import LAST, push_folder, push_staged, stage_checkpoint, write_training_card
 from .training_state import unpack_state
 from .transport import transport_weights
 
@@ -348,15 +348,16 @@ class DistillationTrainer(Trainer):
         if not self.is_world_process_zero() or is_left_out:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        place = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
-        staged = stage_checkpoint(checkpoint_folder, str(self.args.output_dir), place.get(self.args.hub_strategy))
+        place = {HubStrategy.CHECKPOINT: LAST, HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
+        copy_to = place.get(HubStrategy(self.args.hub_strategy))
+        staged = stage_checkpoint(checkpoint_folder, str(self.args.output_dir), copy_to)
         self._write_card(staged.name)
         by_steps = self.args.save_strategy == SaveStrategy.STEPS
         when = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
         message, name = f"Training in progress, {when}", str(self.hub_model_id)
         job = self._api.run_as_future(push_staged, self._api, staged, name, message, self.args.hub_revision)
         jobs = [] if push is None or push.is_done() else push.jobs
-        self.push_in_progress = PushInProgress([*jobs, job])
+        self.push_in_progress = PushInProgress([*jobs, job])  # type: ignore[arg-type]  # a list, as the Trainer gives
 
     def _finish_current_push(self) -> None:
         """Wait for uploads, and say which failed: a lost connection ends no training."""
