@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, P
 from transformers.utils import PROCESSOR_NAME, cached_file
 from transformers.utils.hub import is_offline_mode
 
+from .hub_errors_drdecr import explained
 from .pushing_drdecr import push_saved
 
 PRIMEQA_MARKERS = (9748, 9749)
@@ -126,6 +127,12 @@ class DrDecrProcessor(ProcessorMixin):
             signs = [list(map(self._is_punctuation, ids, covered)) for ids, covered in tokens]
             scoring &= ~(_rectangle(signs, False).bool() & (roles_matrix != SPECIAL))
         return _feature(input_ids, is_real, scoring, roles_matrix)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as any processor does; what the Hub refuses is told in one line (`HubError`)."""
+        with explained(str(pretrained_model_name_or_path)):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def load_if_there(cls, name_or_path: Any, **kwargs: Any) -> "DrDecrProcessor | None":

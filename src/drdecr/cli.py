@@ -188,7 +188,7 @@ def push(
 def convert_checkpoint(
     source: Annotated[Path, typer.Argument(help="A .dnn file or a checkpoint folder; its format is found out.")],
     destination: Annotated[Path, typer.Argument(help="Folder to write.")],
-    to: Annotated[str, typer.Option(help="drdecr, stanford, pylate or sentence-transformers.")] = "drdecr",
+    to: Annotated[str, typer.Option(help="drdecr, stanford, pylate, sentence-transformers or encoder.")] = "drdecr",
     base: Annotated[str | None, typer.Option(help="Encoder of a .dnn: a folder or Hub name.")] = None,
     embedding_dim: Annotated[int, typer.Option(help="Width of a bare encoder's new projection.", min=1)] = 128,
     overwrite: Annotated[bool, typer.Option(help="Replace the destination.")] = False,

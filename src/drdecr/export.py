@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     if reader is not None and tokens == "all" and prepared.passages:
         passage_cache = prepared.passage_cache or TokenCache.of_documents(reader, prepared.passages)
         configs["teacher_passages"] = {"train": passage_cache.to_dataset()}
+    if "teacher_queries" in configs:
+        configs["teacher_queries"]["train"] = _of_rows(configs["teacher_queries"]["train"], prepared.rows)
     sources = {name: [_described(entry) for entry in getattr(settings, name)] for name in SOURCES}
     sources["validation"] = [_described(entry) for entry in recipe.validation]
     body, metadata = data_card(recipe, configs, sources, prepared.cleaning, environment(), seed, license)
@@ -120,6 +122,12 @@ def _reader(recipe: Recipe) -> Any:
     if recipe.teacher and recipe.teacher != ADAPTERS_OFF:
         return load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
     return load_start(recipe)
+
+
+def _of_rows(tokens: Dataset, sets: Mapping[str, Dataset]) -> Dataset:
+    """Leave out texts that no row has any more: candidates were searched for more than were found."""
+    wanted = {text for rows in sets.values() for text in rows.unique("english")}
+    return tokens.select([row for row, text in enumerate(tokens["text"]) if text in wanted])
 
 
 def _passage_rows(passages: Any) -> Dataset:

@@ -34,6 +34,7 @@ class TrainingData:
         collator: makes batches of them.
         counts: rows of each set, for the record.
         cleaning: rows read, and dropped for which reason, of each set.
+        languages: of the questions and sentences, sorted.
     """
 
     train: Any
@@ -41,6 +42,7 @@ class TrainingData:
     collator: DistillationCollator
     counts: dict[str, int]
     cleaning: dict[str, dict[str, int]]
+    languages: list[str]
 
 
 @dataclass
@@ -90,7 +92,9 @@ def build_training_data(
     train = _mixed(
         {name: part for name, (part, _) in parts.items()}, settings, num_steps, batch_size, seed, batches_a_step
     )
-    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()}, prepared.cleaning)
+    counts = {name: len(part) for name, (part, _) in parts.items()}
+    languages = {code for rows in prepared.rows.values() for code in rows.unique("language")}
+    return TrainingData(train, dev, collator, counts, prepared.cleaning, sorted(languages))
 
 
 def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> PreparedSets:
