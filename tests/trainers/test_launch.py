@@ -1,4 +1,4 @@
-"""Two gloo processes of N rows each end where one process of 2N rows does."""
+"""Two gloo processes of N rows each, and four of N/2, end where one process of 2N rows does."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import torch
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 
 SCRIPT = Path(__file__).with_name("launched_training.py")
-TERMS = {"relevance_kl", "aligned_tokens", "contrastive"}
+TERMS = {"relevance_kl", "aligned_tokens", "contrastive", "in_batch_contrastive"}
 
 
 @pytest.fixture
-def launched(
+def folder(
     tiny_model: DrDecrModel,
     teacher: DrDecrTeacher,
     passages: dict[str, str],
@@ -25,32 +25,40 @@ def launched(
     candidate_rows: list[dict[str, Any]],
     tmp_path: Path,
 ) -> Path:
-    """Run the script in one process and in two; return the folder of the results."""
+    """Return a folder with what the script trains on."""
     tiny_model.save_pretrained(tmp_path / "student")
     teacher.save_pretrained(tmp_path / "teacher")
     rows = {"passages": passages, "parallel": parallel_rows, "candidates": candidate_rows}
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for command, processes in (([sys.executable], "1"), (launcher, "2")):
-        done = subprocess.run(
-            [*command, str(SCRIPT), str(tmp_path), processes],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            timeout=250,
-            check=False,
-        )
-        if done.returncode != 0:
-            pytest.fail(f"{' '.join(done.args)}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
     return tmp_path
 
 
-def test_two_processes_end_where_one_with_all_their_rows_does(launched: Path):
-    for name in ("plain", "mixed", "adapter"):
+def launch(folder: Path, processes: int) -> None:
+    """Run the script in so many processes; it leaves its results in the folder."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *(launcher if processes > 1 else []), str(SCRIPT), str(folder), str(processes)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        timeout=280,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(done.args)}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+
+
+@pytest.mark.timeout(600)
+def test_processes_end_where_one_with_all_their_rows_does(folder: Path):
+    for processes in (1, 2, 4):
+        launch(folder, processes)
+    compared = [(name, 2) for name in ("plain", "mixed", "adapter", "gathered", "cached")]
+    for name, processes in [*compared, ("gathered", 4), ("cached", 4)]:
         one, first, second = (
-            torch.load(launched / f"{name}-{part}.pt", weights_only=True) for part in ("1-0", "2-0", "2-1")
+            torch.load(folder / f"{name}-{part}.pt", weights_only=True)
+            for part in ("1-0", f"{processes}-0", f"{processes}-1")
         )
         for key, expected in one["weights"].items():
             assert torch.equal(first["weights"][key], second["weights"][key]), (name, key)
