@@ -20,7 +20,7 @@ from . import diagnostics
 from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
-from .compatibility import check_dimensions, check_tokens
+from .compatibility import check_dimensions, check_sharding, check_tokens
 from .encoding import Texts, encode_once
 from .gathering import PassagePool, gather_passages
 from .losses import (
@@ -58,8 +58,8 @@ class DistillationTrainer(Trainer):
         **kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        ValueError: if the teacher's embedding dimension is not the student's; or if `english_anchor` has a weight and the two
-            do not read English text as the same tokens.
+        ValueError: if the teacher's embedding dimension is not the student's; if `english_anchor` has a weight and the two
+            do not read English text as the same tokens; or if FSDP would wait for itself (`check_sharding`).
     """
 
     args: DistillationArguments  # type: ignore[assignment]
@@ -89,7 +89,10 @@ class DistillationTrainer(Trainer):
         self.validate = validate
         self.teacher: Any = teacher
         if isinstance(teacher, nn.Module):
-            self.teacher = self.accelerator.prepare_model(teacher.eval().requires_grad_(False), evaluation_mode=True)
+            frozen = teacher.eval().requires_grad_(False)
+            self.teacher = self.accelerator.prepare_model(frozen, device_placement=True, evaluation_mode=True)
+        if self.is_fsdp_enabled:
+            check_sharding(validate, self.train_dataset)
         self._records = diagnostics.Records()
 
     def compute_loss(
@@ -143,7 +146,7 @@ class DistillationTrainer(Trainer):
 
     def _encode(self, model: Any, texts: Texts) -> Tensor:
         inner = self.accelerator.unwrap_model(model) if isinstance(model, nn.Module) else model
-        return encode_once(model, texts, self.args.encode_mini_batch_size, inner)
+        return encode_once(model, texts, self.args.encode_mini_batch_size, inner, distinct=not self.is_fsdp_enabled)
 
     def _documents(self, model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
         """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""

@@ -11,7 +11,9 @@ Texts = dict[str, Tensor]
 """`input_ids`, `attention_mask`, `scoring_mask`, `text_mask`, each `(..., tokens)`."""
 
 
-def encode_once(model: Any, texts: Texts, mini_batch_size: int | None = None, inner: Any = None) -> Tensor:
+def encode_once(
+    model: Any, texts: Texts, mini_batch_size: int | None = None, inner: Any = None, distinct: bool = True
+) -> Tensor:
     """Encode every different text of a batch once.
 
     With `mini_batch_size` the texts are encoded that many at a time, those of like length together, and only their
@@ -25,13 +27,16 @@ def encode_once(model: Any, texts: Texts, mini_batch_size: int | None = None, in
         mini_batch_size: texts at a time; None (default) for all at once.
         inner: what later mini-batches are encoded with: `model` without its distributed wrapper, which must not be called
             in the backward pass. Default: `model`.
+        distinct: whether repeated texts are found (default True). False where processes must make equally many forward
+            passes, as those of FSDP.
 
     Returns:
         `(..., tokens, dim)`; padding is 0 or the model's own output.
     """
     ids = texts["input_ids"]
     flat = {name: tensor.flatten(0, -2) for name, tensor in texts.items()}
-    first, place = distinct_rows(flat)
+    count = len(flat["input_ids"])
+    first, place = distinct_rows(flat) if distinct else (torch.arange(count),) * 2
     if len(first) < len(place):
         flat = {name: tensor[first] for name, tensor in flat.items()}
     if mini_batch_size is None or len(first) <= mini_batch_size:

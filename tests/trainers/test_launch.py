@@ -12,7 +12,7 @@ import torch
 
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 
-SCRIPT = Path(__file__).with_name("launched_training.py")
+TRAINING, SHARDING = (Path(__file__).with_name(f"launched_{name}.py") for name in ("training", "sharding"))
 TERMS = {"relevance_kl", "aligned_tokens", "contrastive", "in_batch_contrastive"}
 
 
@@ -33,24 +33,24 @@ def folder(
     return tmp_path
 
 
-def launch(folder: Path, processes: int) -> None:
-    """Run the script in so many processes; it leaves its results in the folder."""
+def launch(folder: Path, processes: int, script: Path = TRAINING) -> None:
+    """Run a script in so many processes; it leaves its results in the folder."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), str(SCRIPT), str(folder), str(processes)],
+        [sys.executable, *(launcher if processes > 1 else []), str(script), str(folder), str(processes)],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         env=environment,
-        timeout=280,
+        timeout=600,
         check=False,
     )
     if done.returncode != 0:
         pytest.fail(f"{' '.join(done.args)}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_processes_end_where_one_with_all_their_rows_does(folder: Path):
     for processes in (1, 2, 4):
         launch(folder, processes)
@@ -73,3 +73,17 @@ def test_processes_end_where_one_with_all_their_rows_does(folder: Path):
             assert set(ours) == set(expected)
             for term in TERMS & set(ours):
                 assert ours[term] == pytest.approx(expected[term], rel=1e-4), (name, term)
+
+
+@pytest.mark.timeout(600)
+def test_a_model_that_fsdp_shares_out_learns_and_is_saved_as_a_whole_one(folder: Path):
+    launch(folder, 2, SHARDING)
+    sharded, whole, start = (DrDecrModel.from_pretrained(folder / name) for name in ("sharded", "whole", "student"))
+    for (name, weight), expected in zip(sharded.state_dict().items(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=0, atol=1e-5, msg=name)
+    assert (sharded.linear.weight - start.linear.weight).abs().max() > 1e-3
+    # FSDP2's own class and code do not get into the folder.
+    files = [{path.name for path in (folder / name).iterdir()} for name in ("sharded", "whole")]
+    assert files[0] == files[1]
+    config = json.loads((folder / "sharded" / "config.5.17.0.json").read_text())
+    assert config["auto_map"]["AutoModel"] == "modeling_drdecr.DrDecrModel"
