@@ -114,9 +114,10 @@ def _greedy_without_ties(similarity: Tensor, student_mask: Tensor, teacher_mask:
         if rivals > 0 or len(row) == 0:
             return None
         alignment[row, student] = teacher
-        left[row, teacher] = -np.inf
-        left[row, :, student] = -np.inf
         missing -= len(row)
+        if missing > 0:
+            left[row, teacher] = -np.inf
+            left[row, :, student] = -np.inf
     return torch.from_numpy(alignment)
 
 
