@@ -1,6 +1,6 @@
 """Print the tables of docs/performance.md.
 
-    python benchmarks/speed [alignment maxsim steps encoding imports] [--repeats 15] [--threads 1]
+    python benchmarks/speed [alignment maxsim steps caching encoding imports] [--repeats 15] [--threads 1]
 
 Needs the extra `demo` for the offline encoder (steps, encoding) and sentence-transformers (encoding, imports).
 """
@@ -12,11 +12,13 @@ import torch
 from timing import interleaved
 
 from drdecr.run_folder import environment
+from drdecr.trainers.precision import faster_precision
 
 SECTIONS = {
     "alignment": "Token alignment",
     "maxsim": "MaxSim",
     "steps": "Training steps",
+    "caching": "Gradient caching",
     "encoding": "Encoding",
     "imports": "Import",
 }
@@ -35,9 +37,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     facts = environment()
     print(f"{facts['hardware']}, {arguments.threads} threads, torch {torch.__version__}; {arguments.repeats} rounds")
-    print(
-        f"matrix product: {matrix_rate(torch.float32):.0f} GFLOP/s float32, {matrix_rate(torch.bfloat16):.0f} bfloat16\n"
-    )
+    rates = [f"{matrix_rate(torch.float32):.0f} GFLOP/s float32"]
+    if faster_precision("cpu") == "bfloat16":  # emulated, it takes 300 times as long
+        rates.append(f"{matrix_rate(torch.bfloat16):.0f} bfloat16")
+    print(f"matrix product: {', '.join(rates)}\n")
     for name in arguments.sections or SECTIONS:
         print(f"## {SECTIONS[name]}\n")
         for part in importlib.import_module(name).report(arguments.repeats):
