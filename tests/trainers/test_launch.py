@@ -72,7 +72,7 @@ def test_processes_end_where_one_with_all_their_rows_does(folder: Path):
         for ours, expected in zip(first["log"][:-1], one["log"][:-1], strict=True):
             assert set(ours) == set(expected)
             for term in TERMS & set(ours):
-                assert ours[term] == pytest.approx(expected[term], rel=1e-4), (name, term)
+                assert ours[term] == pytest.approx(expected[term], rel=1e-4, abs=1e-6), (name, term)
 
 
 @pytest.mark.timeout(600)
