@@ -9,7 +9,7 @@ ROWS = [{"query": str(number)} for number in range(4)]
 
 
 def test_fsdp_refuses_a_validation():
-    with pytest.raises(ValueError, match="FSDP: expected no validation.*`eval_strategy: no`"):
+    with pytest.raises(ValueError, match=r"FSDP: expected no validation.*`eval_strategy: no`"):
         check_sharding(lambda model: {"mrr": 0.5}, ROWS)
 
 
