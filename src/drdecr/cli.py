@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | compare | search | convert | export-data | push | backbone`."""
+"""The command line: `drdecr demo | distil | train | evaluate | compare | report | search | convert | export-data | push | ..."""
 
 import logging
 from pathlib import Path
@@ -47,7 +47,10 @@ def distil(
     """
     from .pipeline import load_pipeline, run_pipeline
 
-    student = run_pipeline(load_pipeline(pipeline, output), context.args)
+    loaded = load_pipeline(pipeline, output)
+    student = run_pipeline(loaded, context.args)
+    if (page := Path(loaded.output) / "report.html").exists():
+        typer.echo(f"report: {page}")
     typer.echo(f"student: {student}")
 
 
@@ -115,6 +118,24 @@ def compare(
         typer.echo(markdown_differences(found, name))
     if output:
         found.to_json(output)
+
+
+@app.command()
+def report(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Folders of pipelines, and files that `drdecr evaluate --output` wrote.")
+    ],
+    output: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Retrieval report",
+) -> None:
+    """Write one HTML page to look at: scores by language, distance to the teacher, rank changes, alignment, failures.
+
+    It holds all it needs and asks nothing of the network. Of several files of results over the same questions, the first
+    is what the others are compared with.
+    """
+    from .report import write_report
+
+    typer.echo(f"report: {write_report(sources, output, title)}")
 
 
 @app.command()

@@ -43,10 +43,14 @@ class Measured:
     Args:
         results: of each system, by its label.
         comparisons: the student against each other system, by that one's label; and against the first, whichever it is.
+        scores: of each system, by its label, question by question.
+        languages: of the questions, by their ids.
     """
 
     results: dict[str, EvaluationResult]
     comparisons: dict[str, Comparison]
+    scores: dict[str, PerQuery]
+    languages: dict[str, str]
 
 
 def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:
@@ -125,7 +129,7 @@ def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[Ques
         for label, found in scores.items()
         if label != best or label == pipeline.systems[0].label
     }
-    return Measured(results, comparisons)
+    return Measured(results, comparisons, scores, languages)
 
 
 def measure_checkpoint(

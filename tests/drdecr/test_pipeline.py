@@ -50,13 +50,14 @@ def test_a_pipeline_leaves_tables_and_charts_and_is_not_run_twice(write_pipeline
     assert student == output / "relevance" / "model"
     made = {path.name for path in output.iterdir()}
     assert made == {
-        *("zero", "start", "relevance", "results", "results.md", "results.png"),
+        *("zero", "start", "relevance", "results", "results.md", "results.png", "report.html"),
         *("curves-start.png", "curves-relevance.png"),
     }
     assert yaml.safe_load((output / "start" / "recipe.yaml").read_text())["training"]["learning_rate"] == 1e-4
     slugs = ("zero-shot", "student", "student--first-index", "upper-bound")
     kept = {path.name for path in (output / "results").iterdir()}
-    assert kept == {*(f"{slug}.{kind}" for slug in slugs for kind in ("json", "scores.json", "run")), "student_against"}
+    files = (f"{slug}.{kind}" for slug in slugs for kind in ("json", "scores.json", "run"))
+    assert kept == {*files, "student_against", "details.json"}
     compared = {path.stem for path in (output / "results" / "student_against").iterdir()}
     assert compared == {*slugs} - {"student"}
     table = (output / "results.md").read_text()
