@@ -82,7 +82,7 @@ def rank_change_bars(changes: Sequence[int], name: str = "ranks") -> str:
     bars = axes.bar(places, counts, 0.86, color=[WORSE] * 4 + [BETTER] * 4)
     axes.bar_label(bars, [str(count) for count in counts], color=INK, fontsize=10, padding=2)
     axes.set_xticks(places, BIN_NAMES)
-    axes.set_xlabel("←  places down          places up  →", color=INK, fontsize=11)
+    axes.set_xlabel("← places down  places up →", color=INK, fontsize=11)
     axes.set_ylabel("questions", color=INK, fontsize=11)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(0, max(1.0, max(counts) * 1.15))

@@ -123,19 +123,23 @@ def _group(number: int, results: Mapping[str, EvaluationResult]) -> dict[str, An
 
 
 def _table(results: Mapping[str, EvaluationResult], measure: str) -> dict[str, Any]:
-    columns = _columns(results, measure)
+    """Return a row a language, beside the chart's, and a column a system."""
     rows = [
-        {"label": label, "cells": [_cell(result.scores[measure].get(name), n) for name, n in columns.items()]}
-        for label, result in results.items()
+        {
+            "language": name,
+            "n": n,
+            "cells": {label: _cell(result.scores[measure].get(name), n) for label, result in results.items()},
+        }
+        for name, n in _columns(results, measure).items()
     ]
-    return {"measure": display_name(measure), "columns": columns, "rows": rows}
+    return {"measure": display_name(measure), "labels": list(results), "rows": rows}
 
 
 def _cell(score: Score | None, n: int) -> dict[str, str]:
     if score is None:
         return {"mean": "–", "interval": ""}
     own_n = "" if score.n == n else f" n={score.n}"
-    return {"mean": f"{score.mean:.3f}", "interval": f"{score.low:.2f} – {score.high:.2f}{own_n}"}
+    return {"mean": f"{score.mean:.3f}", "interval": f"[{score.low:.2f}, {score.high:.2f}]{own_n}"}
 
 
 def _look(number: int, details: Details, results: Mapping[str, EvaluationResult]) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def _closed(details: Details, language: str) -> str | None:
 
 
 def _difference(row: Difference) -> dict[str, str]:
-    interval = f"{row.low:+.3f} – {row.high:+.3f}"
+    interval = f"[{row.low:+.3f}, {row.high:+.3f}]"
     return {"mean": f"{row.mean:+.3f}", "interval": interval, "p": _p_value(row.p_adjusted), "n": str(row.n)}
 
 
