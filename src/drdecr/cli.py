@@ -82,17 +82,25 @@ def evaluate(
     ] = None,
     reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
 ) -> None:
-    """Measure a checkpoint by language, with 95 % intervals: MRR@10, recall and nDCG, or R@2kt and R@5kt for answers alone."""
+    """Measure a checkpoint by language, with 95 % intervals, in the measures that the benchmark reports.
+
+    `protocol:` in the YAML chooses them (docs/evaluation.md); without it the format of each set does. Beside the JSON stand
+    the details that `drdecr report` shows.
+    """
     from drdecr.evaluation.report import terminal_table
 
+    from .details import set_details
     from .measuring import measure_checkpoint
+    from .report import details_file
 
     if output and not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
-    result = measure_checkpoint(model, data, index, reads, run)
-    for name in [name for name in ("RR@10", "R@2kt", "R@5kt") if name in result.scores]:
+    result, asked = measure_checkpoint(model, data, index, reads, run)
+    for name in result.scores:
         Console().print(terminal_table({model: result}, name))
+    typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
     if output:
+        set_details(model, asked.sets, asked.run, asked.depth).to_json(details_file(output))
         result.to_json(output)
 
 
