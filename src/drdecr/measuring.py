@@ -181,16 +181,16 @@ def measure_checkpoint(
             raise FileNotFoundError(f"{run_file}: expected its folder to exist. Make {run_file.parent} first.")
     model = load_reader(source)
     reader = load_reader(index) if index else model
-    notes: dict[str, Any] = {"model": source, "index": index or source, "reads": reads}
+    notes: dict[str, Any] = {"model": source, "index": index or source, "reads": reads, "sets": {}}
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
     for found, protocol in zip(sets, protocols, strict=True):
         depth = protocol.depth + protocol.leaves_out_own_id
         hits = search_questions(model, found, build_index(reader, found), _asked(found, reads) or reads, depth)
-        own_scores, notes[found.name] = score_by_protocol(found, hits, protocol)
+        own_scores, notes["sets"][found.name] = score_by_protocol(found, hits, protocol)
         run.update(trimmed(hits, protocol))
         _add(scores, own_scores)
-        _warn_of_short_lists(found.name, notes[found.name])
+        _warn_of_short_lists(found.name, notes["sets"][found.name])
     if run_file is not None:
         qrels = {query_id: judged for found in sets for query_id, judged in found.qrels.items()}
         write_qrels(run_file.with_suffix(".qrels"), qrels)

@@ -64,6 +64,10 @@ def test_a_pipeline_leaves_tables_and_charts_and_is_not_run_twice(write_pipeline
     assert all(f"| {row['label']} " in table for row in SYSTEMS)
     assert "None" not in table
     assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert all(f'id="{name}-1"' in page for name in ("distance", "moves", "tokens", "failures"))
+    assert "tiny, 16 passages" in page
+    assert "tiny, 16 passages. Questions: test: 6 questions" in table
 
     # What each found is kept: its best passages give the scores of the table again.
     for slug in slugs:
