@@ -29,6 +29,7 @@ QUESTION_READERS: dict[str, Callable[..., QuestionSet]] = {
     "miracl": formats.read_miracl,
     "mr_tydi": formats.read_mr_tydi,
     "xor_retrieve": formats.read_xor_retrieve,
+    "mkqa_retrieval": formats.read_mkqa_retrieval,
     "ir_datasets": formats.read_ir_datasets,
     "hub_questions": formats.read_hub_questions,
     "sample_questions": read_sample_questions,

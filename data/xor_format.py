@@ -44,7 +44,7 @@ def read_xor_retrieve(
     if not rows:
         raise ValueError(f"{questions}: expected questions in {languages or 'any language'}, got none.")
     file = locate(passages)
-    return QuestionSet(name, Dataset.from_list(rows, features=COLUMNS), StoredPassages(_wikipedia(file), file))
+    return QuestionSet(name, Dataset.from_list(rows, features=COLUMNS), StoredPassages(read_wikipedia(file), file))
 
 
 def _questions(file: Path) -> Iterator[dict[str, object]]:
@@ -65,7 +65,8 @@ def _questions(file: Path) -> Iterator[dict[str, object]]:
         }
 
 
-def _wikipedia(file: Path) -> Iterator[tuple[Path, int, str, str]]:
+def read_wikipedia(file: Path) -> Iterator[tuple[Path, int, str, str]]:
+    """Yield file, line number, id and text of passages in DPR's form: id, text and title with tabs between."""
     with readable(file, newline="") as stream:
         rows = csv.reader(stream, delimiter="\t")
         start = 1

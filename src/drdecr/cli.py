@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | compare | search | convert | export-data | push | backbone`."""
+"""The command line: `drdecr demo | distil | train | evaluate | compare | report | search | convert | export-data | push | ..."""
 
 import logging
 from pathlib import Path
@@ -47,7 +47,10 @@ def distil(
     """
     from .pipeline import load_pipeline, run_pipeline
 
-    student = run_pipeline(load_pipeline(pipeline, output), context.args)
+    loaded = load_pipeline(pipeline, output)
+    student = run_pipeline(loaded, context.args)
+    if (page := Path(loaded.output) / "report.html").exists():
+        typer.echo(f"report: {page}")
     typer.echo(f"student: {student}")
 
 
@@ -79,17 +82,25 @@ def evaluate(
     ] = None,
     reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
 ) -> None:
-    """Measure a checkpoint by language, with 95 % intervals: MRR@10, recall and nDCG, or R@2kt and R@5kt for answers alone."""
+    """Measure a checkpoint by language, with 95 % intervals, in the measures that the benchmark reports.
+
+    `protocol:` in the YAML chooses them (docs/evaluation.md); without it the format of each set does. Beside the JSON stand
+    the details that `drdecr report` shows.
+    """
     from drdecr.evaluation.report import terminal_table
 
+    from .details import set_details
     from .measuring import measure_checkpoint
+    from .report import details_file
 
     if output and not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
-    result = measure_checkpoint(model, data, index, reads, run)
-    for name in [name for name in ("RR@10", "R@2kt", "R@5kt") if name in result.scores]:
+    result, asked = measure_checkpoint(model, data, index, reads, run)
+    for name in result.scores:
         Console().print(terminal_table({model: result}, name))
+    typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
     if output:
+        set_details(model, asked.sets, asked.run, asked.depth).to_json(details_file(output))
         result.to_json(output)
 
 
@@ -115,6 +126,24 @@ def compare(
         typer.echo(markdown_differences(found, name))
     if output:
         found.to_json(output)
+
+
+@app.command()
+def report(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Folders of pipelines, and files that `drdecr evaluate --output` wrote.")
+    ],
+    output: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Retrieval report",
+) -> None:
+    """Write one HTML page to look at: scores by language, distance to the teacher, rank changes, alignment, failures.
+
+    It holds all it needs and asks nothing of the network. Of several files of results over the same questions, the first
+    is what the others are compared with.
+    """
+    from .report import write_report
+
+    typer.echo(f"report: {write_report(sources, output, title)}")
 
 
 @app.command()
