@@ -3,7 +3,7 @@
 from .collection_formats import read_beir, read_miracl, read_mr_tydi
 from .hub_formats import read_hub_candidates, read_hub_parallel, read_hub_questions, read_hub_tokens
 from .ir_datasets_format import read_ir_datasets
-from .parallel_formats import read_lines, read_mkqa, read_tsv
+from .parallel_formats import read_lines, read_mkqa, read_moses, read_tsv
 from .passages import read_passages
 from .question_formats import read_afriqa, read_clapnq, read_jsonl, read_qed, read_texts
 from .squad_format import read_squad
@@ -25,6 +25,7 @@ __all__ = [
     "read_lines",
     "read_miracl",
     "read_mkqa",
+    "read_moses",
     "read_mr_tydi",
     "read_passages",
     "read_qed",

@@ -25,9 +25,11 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
     """
     by_text: dict[str, str] = {}
     rows = []
+    without_passage = 0
     for code, file in language_files(path, languages):
         for number, record in records_of(file):
             if record.get("context", "") is None:
+                without_passage += 1
                 logger.warning("%s, line %d: left out, it has no passage.", file, number)
                 continue
             has_fields(record, ("context", "question_lang", "question_translated", "answer_pivot"), file, number)
@@ -42,7 +44,9 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
                 "answer": next(iter(record["answer_pivot"]["text"]), ""),
             }
             rows.append(row | ({"english": record["question_translated"]} if pivot == "en" else {}))
-    return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
+    passages = {document_id: text for text, document_id in by_text.items()}
+    left_out = {"without a passage": without_passage} if without_passage else {}
+    return QuestionSet(name, Dataset.from_list(rows), passages, left_out)
 
 
 def read_qed(path: str, name: str = "qed") -> QuestionSet:

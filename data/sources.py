@@ -15,6 +15,7 @@ PARALLEL_READERS: dict[str, Callable[..., Dataset]] = {
     "tsv": formats.read_tsv,
     "lines": formats.read_lines,
     "mkqa": formats.read_mkqa,
+    "moses": formats.read_moses,
     "hub": formats.read_hub_parallel,
     "sample_sentences": read_sample_sentences,
 }
