@@ -55,7 +55,9 @@ class Source:
     def __post_init__(self) -> None:
         """Check what a slip of the pen in the catalogue would change."""
         if self.role not in ROLES or self.tried not in ("real", "form"):
-            raise ValueError(f"{self.name}: expected a role of {', '.join(ROLES)} and tried real or form, got {self.role}, {self.tried}.")
+            raise ValueError(
+                f"{self.name}: expected a role of {', '.join(ROLES)} and tried real or form, got {self.role}, {self.tried}."
+            )
 
     def is_here(self) -> bool:
         """Tell whether all its files are on disk. What the Hub or `ir_datasets` would get is not."""
@@ -71,9 +73,13 @@ class Source:
             ValueError: if it has none that can be got, or `DRDECR_DATA` is not set.
         """
         if not self.files:
-            raise ValueError(f"{self.name}: expected files that can be got by URL, there is none. See {self.home}. {self.note}")
+            raise ValueError(
+                f"{self.name}: expected files that can be got by URL, there is none. See {self.home}. {self.note}"
+            )
         if "DRDECR_DATA" not in os.environ:
-            raise ValueError("The environment variable DRDECR_DATA is not set. Set it to the folder that holds the data.")
+            raise ValueError(
+                "The environment variable DRDECR_DATA is not set. Set it to the folder that holds the data."
+            )
         root = Path(os.environ["DRDECR_DATA"])
         return [download(url, root / path, digest) for path, url, digest in self._wanted()]
 
@@ -124,7 +130,9 @@ def source_named(name: str) -> Source:
         ValueError: for a name that is not known.
     """
     if name not in catalogue():
-        raise ValueError(f"source: expected a name of `drdecr prepare --list`, got {name!r}. Or give its `format` and arguments.")
+        raise ValueError(
+            f"source: expected a name of `drdecr prepare --list`, got {name!r}. Or give its `format` and arguments."
+        )
     return catalogue()[name]
 
 

@@ -38,7 +38,9 @@ def download(url: str, file: Path, sha256: str | None = None) -> Path:
         _from_url(url, part)
     if sha256 is not None and (found := digest_of(part)) != sha256:
         part.unlink()
-        raise ValueError(f"{url}: expected the SHA-256 {sha256}, got {found}. It changed, or was cut off: get it again.")
+        raise ValueError(
+            f"{url}: expected the SHA-256 {sha256}, got {found}. It changed, or was cut off: get it again."
+        )
     os.replace(part, file)
     return file
 

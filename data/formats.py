@@ -5,6 +5,7 @@ from .hub_formats import read_hub_candidates, read_hub_parallel, read_hub_questi
 from .ir_datasets_format import read_ir_datasets
 from .parallel_formats import read_lines, read_mkqa, read_moses, read_tsv
 from .passages import read_passages
+from .prepared_formats import read_prepared, read_prepared_candidates, read_prepared_questions
 from .question_formats import read_afriqa, read_clapnq, read_jsonl, read_qed, read_texts
 from .squad_format import read_squad
 from .text_files import Languages, locate
@@ -28,6 +29,9 @@ __all__ = [
     "read_moses",
     "read_mr_tydi",
     "read_passages",
+    "read_prepared",
+    "read_prepared_candidates",
+    "read_prepared_questions",
     "read_qed",
     "read_squad",
     "read_texts",

@@ -1,6 +1,5 @@
 """What is measured on and must not be trained on: found again word for word, or nearly so."""
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,9 +66,10 @@ class HeldOutTexts:
         if normalised_text in self._whole:
             return "held_out"
         words = words_of(normalised_text)
-        holders: Counter[int] = Counter()
+        holders: dict[int, int] = {}
         for sequence in set(_sequences(words, OVERLAP_WORDS)):
-            holders.update(self._holders.get(sequence, ()))
+            for place in self._holders.get(sequence, ()):
+                holders[place] = holders.get(place, 0) + 1
         if any(count >= OVERLAP_SHARE * self._sizes[place] for place, count in holders.items()):
             return "overlap"
         if holders and not self._runs.isdisjoint(_sequences(words, _run_length(words, normalised_text))):

@@ -1,4 +1,4 @@
-"""From sources to shards: read, checked, cleaned of repetitions, written; after a kill it goes on where it was, to the same bytes.
+"""From sources to shards: read, cleaned and written; after a kill it goes on where it was, to the same bytes.
 
 The unit of work is a part: so many rows of a source, read, cleaned, and written as one shard for each table and language. When
 its shards are whole, a record of it is written, with what was counted and the keys of what was kept. Who goes on skips the rows
@@ -118,7 +118,9 @@ class Preparation:
         self, folder: Path, journal: Path, cleaner: Cleaner, rows_per_part: int = 100_000, num_processes: int = 1
     ) -> None:
         if rows_per_part < 1 or num_processes < 1:
-            raise ValueError(f"Expected at least one row a part and one process, got {rows_per_part} and {num_processes}.")
+            raise ValueError(
+                f"Expected at least one row a part and one process, got {rows_per_part} and {num_processes}."
+            )
         self.folder, self.journal, self.cleaner = folder, journal, cleaner
         self.rows_per_part, self.num_processes = rows_per_part, num_processes
         for made in (folder, journal):
@@ -205,7 +207,9 @@ class Preparation:
                 tables.setdefault(group, []).append(pa.Table.from_pylist(rows, schema=SCHEMAS[group[0]]))
             progress.update(len(batch))
         shards = [
-            write_shard(self.folder, _shard_path(table, source.name, language, number), pa.concat_tables(found), language)
+            write_shard(
+                self.folder, _shard_path(table, source.name, language, number), pa.concat_tables(found), language
+            )
             for (table, language), found in sorted(tables.items())
         ]
         record = {
@@ -255,7 +259,7 @@ class Preparation:
 Check = Callable[[Iterable[list[Item]], float], Iterator[tuple[list[Item], list[tuple[str | None, int]]]]]
 
 
-class _checker:  # noqa: N801 - a context manager that is used like a function
+class _checker:
     """Checks batches in order, in this process or in several, with a few batches ahead and no more."""
 
     def __init__(self, cleaner: Cleaner, num_processes: int) -> None:

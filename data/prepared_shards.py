@@ -118,7 +118,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     """
     file = folder / PROVENANCE
     if not file.exists():
-        raise ValueError(f"{folder}: expected a folder that `drdecr prepare` wrote, with {PROVENANCE}. Prepare it first.")
+        raise ValueError(
+            f"{folder}: expected a folder that `drdecr prepare` wrote, with {PROVENANCE}. Prepare it first."
+        )
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -81,7 +81,7 @@ def reason_against(row: Mapping[str, Any], settings: CleaningSettings, held_out:
         return "blank"
     if any(_GARBLED.search(text) for text in texts):
         return "control_characters"
-    keys = [normalised(text) for text in texts]
+    keys = [_normalised(text) for text in texts]
     if not all(any(map(str.isalpha, key)) for key in keys):
         return "no_letters"
     if english is not None and language != "en":
@@ -104,13 +104,18 @@ def row_key(row: Mapping[str, Any]) -> int:
 
     Two among 100 million different rows share them by accident with a probability of 1 in 3,700.
     """
-    texts = [normalised(row["query"]), normalised(row.get("english") or "")]
+    texts = [_normalised(row["query"]), _normalised(row.get("english") or "")]
     return text_key("\n".join([*texts, *(row.get("document_ids") or ()), *(row.get("irrelevant_ids") or ())]))
 
 
 def text_key(text: str) -> int:
     """Return 64 bits that are equal for equal texts, as a signed number."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True
+    )
+
+
+_normalised = lru_cache(maxsize=4096)(normalised)  # a row's texts are compared, then counted
 
 
 def _pair_reason(query: str, english: str, settings: CleaningSettings) -> str | None:
@@ -146,7 +151,5 @@ def _identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            '`identify_language` needs its library: `pip install "drdecr[language]"`.'
-        ) from error
+        raise ModuleNotFoundError('`identify_language` needs its library: `pip install "drdecr[language]"`.') from error
     return LanguageIdentifier.from_pickled_model(MODEL_FILE)

@@ -9,7 +9,14 @@ from datasets import IterableDataset, load_dataset
 from . import formats, parallel_formats, triple_formats
 from .hub_formats import hub_source
 from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet
-from .sources import CANDIDATE_READERS, PARALLEL_READERS, QUESTION_READERS, read_candidates, read_parallel, read_questions
+from .sources import (
+    CANDIDATE_READERS,
+    PARALLEL_READERS,
+    QUESTION_READERS,
+    read_candidates,
+    read_parallel,
+    read_questions,
+)
 from .triple_formats import Item
 from .xor_format import xor_question_rows
 
@@ -77,7 +84,10 @@ ITEM_STREAMS: dict[str, Callable[..., Iterator[Item]]] = {
 }
 """Formats of passages, and of questions that name them, that are read row by row."""
 
-FORMATS = (*dict.fromkeys((*PAIR_STREAMS, *ITEM_STREAMS, *PARALLEL_READERS, *QUESTION_READERS, *CANDIDATE_READERS)), "texts")
+FORMATS = (
+    *dict.fromkeys((*PAIR_STREAMS, *ITEM_STREAMS, *PARALLEL_READERS, *QUESTION_READERS, *CANDIDATE_READERS)),
+    "texts",
+)
 
 
 def open_stream(entry: Mapping[str, Any]) -> Iterator[Item]:

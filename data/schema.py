@@ -205,7 +205,9 @@ def check_rows(dataset: Dataset, columns: Iterable[str], name: str) -> None:
             f"{', '.join(missing)}. Rename them with `columns:` in the recipe."
         )
     for column in (name for name in ("query", "english", "language") if name in columns):
-        for number, text in enumerate(dataset[column][:]):  # a whole column at once: by rows it takes a hundred times as long
+        for number, text in enumerate(
+            dataset[column][:]
+        ):  # a whole column at once: by rows it takes a hundred times as long
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(
                     f"{name}, row {number + 1}: expected a text in {column!r}, got {text!r}. Drop or fill the row."

@@ -20,7 +20,12 @@ class SeenKeys:
     def __init__(self, file: Path) -> None:
         file.unlink(missing_ok=True)
         self._connection = sqlite3.connect(file, isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KILOBYTES}", "locking_mode=EXCLUSIVE"):
+        for pragma in (
+            "journal_mode=OFF",
+            "synchronous=OFF",
+            f"cache_size=-{CACHE_KILOBYTES}",
+            "locking_mode=EXCLUSIVE",
+        ):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.execute("CREATE TABLE seen (key INTEGER PRIMARY KEY)")
         self._connection.execute("BEGIN")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .text_files import locate, locate_all
+from .text_files import locate_all
 
 PATH_KEYS = ("path", "english", "questions", "passages", "triples", "queries", "scores", "topics", "qrels", "folder")
 """Arguments of readers that name files; those of the formats `hub...` name configurations."""

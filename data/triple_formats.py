@@ -1,6 +1,6 @@
-"""Readers of training sets for retrieval that are too large for memory: MS MARCO's and mMARCO's triples, n-way sets with scores,
-and DPR's Natural Questions. Each yields `(table, row)`: the passages, and the questions that name them.
+"""Readers of training sets for retrieval that are too large for memory: MS MARCO, mMARCO, n-way scores, DPR's NQ.
 
+Each yields `(table, row)`: the passages, and the questions that name them.
 Queries are held in memory, 0.1 GB for the 808,731 of MS MARCO; passages and triples are not.
 """
 
@@ -38,7 +38,9 @@ def id_triple_rows(
     for number, line in lines_of(file):
         parts = line.split("\t")
         if len(parts) != 3 or not all(part.strip() for part in parts):
-            raise ValueError(f"{file}, line {number}: expected three ids with tabs between them, got {parts}. Get the file again.")
+            raise ValueError(
+                f"{file}, line {number}: expected three ids with tabs between them, got {parts}. Get the file again."
+            )
         query_id, positive, negative = parts
         row = _question(texts, translations, query_id, language, file, number)
         ids = {"document_ids": [qualified(name, positive)], "irrelevant_ids": [qualified(name, negative)]}
@@ -66,13 +68,16 @@ def scored_rows(
     for number, line in lines_of(file):
         query_id, pairs = _scored(line, file, number)
         row = _question(texts, translations, query_id, language, file, number)
-        yield "candidates", {
-            **row,
-            "english": row.get("english") or row["query"],
-            "document_ids": [qualified(name, document_id) for document_id, _ in pairs],
-            "teacher_scores": [score for _, score in pairs],
-            "teacher_query_tokens": 1,
-        }
+        yield (
+            "candidates",
+            {
+                **row,
+                "english": row.get("english") or row["query"],
+                "document_ids": [qualified(name, document_id) for document_id, _ in pairs],
+                "teacher_scores": [score for _, score in pairs],
+                "teacher_query_tokens": 1,
+            },
+        )
 
 
 def text_triple_rows(path: str, language: str = "en", name: str = "triples") -> Iterator[Item]:
@@ -81,7 +86,9 @@ def text_triple_rows(path: str, language: str = "en", name: str = "triples") -> 
     for number, line in lines_of(file):
         parts = [part.strip() for part in line.split("\t")]
         if len(parts) != 3 or not all(parts):
-            raise ValueError(f"{file}, line {number}: expected three texts with tabs between them, got {len(parts)}. Get it again.")
+            raise ValueError(
+                f"{file}, line {number}: expected three texts with tabs between them, got {len(parts)}. Get it again."
+            )
         ids = [qualified(name, f"{text_key(text) & (2**64 - 1):016x}") for text in parts[1:]]
         yield from (("passages", {"document_id": key, "text": text}) for key, text in zip(ids, parts[1:], strict=True))
         row = {"query_id": qualified(f"{name}-{language}", number), "query": parts[0], "language": language}
@@ -104,12 +111,16 @@ def dpr_rows(path: str, num_negatives: int = 8, name: str = "nq") -> Iterator[It
         for field, limit in (("positive_ctxs", 1), ("hard_negative_ctxs", num_negatives)):
             ids = []
             for passage in (record.get(field) or [])[:limit]:
-                text = passage_text(passage.get("title"), has_fields(passage, ("text",), file, number, "a passage of item")["text"])
+                text = passage_text(
+                    passage.get("title"), has_fields(passage, ("text",), file, number, "a passage of item")["text"]
+                )
                 ids.append(qualified(name, f"{text_key(text) & (2**64 - 1):016x}"))
                 yield "passages", {"document_id": ids[-1], "text": text}
             found.append(ids)
         if not isinstance(record["question"], str) or not found[0]:
-            raise ValueError(f"{place}: expected a question with a passage that answers it, got {str(record)[:200]}. Drop the item.")
+            raise ValueError(
+                f"{place}: expected a question with a passage that answers it, got {str(record)[:200]}. Drop the item."
+            )
         row = {"query_id": qualified(f"{name}-en", number), "query": record["question"], "language": "en"}
         answers = [str(answer) for answer in record.get("answers") or []]
         yield "questions", {**row, "document_ids": found[0], "irrelevant_ids": found[1], "answers": answers}
@@ -135,7 +146,9 @@ def _pairs(path: str) -> Iterator[tuple[str, str]]:
     for number, line in lines_of(file):
         key, tab, text = line.partition("\t")
         if not tab or not key.strip() or "\t" in text:
-            raise ValueError(f"{file}, line {number}: expected an id and a text with a tab between them, got {line[:200]!r}. Get it again.")
+            raise ValueError(
+                f"{file}, line {number}: expected an id and a text with a tab between them, got {line[:200]!r}. Get it again."
+            )
         yield key.strip(), text.strip()
 
 
@@ -144,7 +157,9 @@ def _question(
 ) -> dict[str, Any]:
     for known in (texts, translations):
         if known is not None and query_id not in known:
-            raise ValueError(f"{file}, line {number}: query {query_id!r} is not among the {len(known)} queries. Give those of the set.")
+            raise ValueError(
+                f"{file}, line {number}: query {query_id!r} is not among the {len(known)} queries. Give those of the set."
+            )
     row = {"query": texts[query_id], "language": language}
     return row if translations is None else {**row, "english": translations[query_id]}
 
@@ -159,7 +174,9 @@ def _scored(line: str, file: Path, number: int) -> tuple[str, list[tuple[str, fl
             "again."
         ) from error
     if len(found) < 2:
-        raise ValueError(f"{file}, line {number}: expected at least two passages with scores, got {len(found)}. Drop the line.")
+        raise ValueError(
+            f"{file}, line {number}: expected at least two passages with scores, got {len(found)}. Drop the line."
+        )
     return str(query_id), found
 
 
@@ -180,7 +197,9 @@ def _json_list(file: Path, block: int = 2**20) -> Iterator[tuple[int, Any]]:
                     continue
                 if text.strip() == "]":
                     return
-                raise ValueError(f"{file}, item {number + 1}: expected a whole JSON list ({error}). Get it again.") from error
+                raise ValueError(
+                    f"{file}, item {number + 1}: expected a whole JSON list ({error}). Get it again."
+                ) from error
             number += 1
             yield number, item
             text = text[end:]

@@ -8,6 +8,11 @@ from functools import lru_cache
 
 LATIN = frozenset({"LATIN"})
 
+_IN_LATIN = (  # noqa: SIM905 - one code a line says less
+    "af az bem bs ca cs cy da de en eo es et eu fi fil fo fr fy ga gl ha hau hr hu id ibo ig is it jv kin ku lb lg ln lt lv mg "
+    "mi ms mt nb nl nn no ny om oc pl pt ro rw sk sl sn so sq st su sv sw swa tl tn tr tw twi uz vi wo xh yo yor zu zul"
+).split()
+
 SCRIPTS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("ar", "fa", "ur", "ps", "ckb", "ug"), frozenset({"ARABIC"})),
     **dict.fromkeys(("bn", "as"), frozenset({"BENGALI"})),
@@ -35,11 +40,7 @@ SCRIPTS: Mapping[str, frozenset[str]] = {
     "te": frozenset({"TELUGU"}),
     "th": frozenset({"THAI"}),
     "bo": frozenset({"TIBETAN"}),
-    **dict.fromkeys(
-        "af az bem bs ca cs cy da de en eo es et eu fi fil fo fr fy ga gl ha hau hr hu id ibo ig is it jv kin ku lb lg ln lt lv "
-        "mg mi ms mt nb nl nn no ny om oc pl pt ro rw sk sl sn so sq st su sv sw swa tl tn tr twi uz vi wo xh yo yor zu zul".split(),
-        LATIN,
-    ),
+    **dict.fromkeys(_IN_LATIN, LATIN),
 }
 """Scripts by language code, each by the first word of its letters' names in Unicode. A language that is not here is not
 checked."""
@@ -62,7 +63,9 @@ def script_of(character: str) -> str | None:
         return None
     words = unicodedata.name(character, "UNKNOWN").split()
     # Half-width and full-width letters, and modifier letters, are named by what they modify.
-    return next((word for word in words if word not in ("FULLWIDTH", "HALFWIDTH", "MODIFIER")), words[0]).partition("-")[0]
+    return next((word for word in words if word not in ("FULLWIDTH", "HALFWIDTH", "MODIFIER")), words[0]).partition(
+        "-"
+    )[0]
 
 
 def script_share(text: str, language: str) -> float | None:

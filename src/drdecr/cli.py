@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | compare | search | convert | export-data | prepare | push | backbone`."""
+"""The command line: `drdecr demo | distil | train | evaluate | ...`; `drdecr --help` lists the commands."""
 
 import logging
 from pathlib import Path
@@ -172,7 +172,9 @@ def export_data(
 
 @app.command("prepare")
 def prepare_data(
-    recipe: Annotated[Path | None, typer.Argument(help="YAML with `sources:` and perhaps `held_out:`, `cleaning:`.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="YAML with `sources:` and perhaps `held_out:`, `cleaning:`.")
+    ] = None,
     folder: Annotated[Path | None, typer.Argument(help="Folder to write; it appears when all is done.")] = None,
     known: Annotated[bool, typer.Option("--list", help="Show the sources that are known by name.")] = False,
     verify: Annotated[Path | None, typer.Option(help="Check every shard of a prepared folder.")] = None,

@@ -13,7 +13,7 @@ import yaml
 
 from drdecr.data.catalogue import Source, catalogue, source_named
 from drdecr.data.held_out import HeldOutTexts
-from drdecr.data.preparation import Cleaner, PreparedSource, Preparation
+from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
 from drdecr.data.prepared_shards import PROVENANCE, digest_of, read_provenance, write_json
 from drdecr.data.row_checks import CleaningSettings, text_key
 from drdecr.data.row_streams import question_texts
@@ -77,7 +77,9 @@ def load_prepare_recipe(path: Path) -> PrepareRecipe:
     known_keys(content, list(PrepareRecipe.__dataclass_fields__), str(path))
     check_values(content, PrepareRecipe, str(path))
     if not content.get("sources"):
-        raise ValueError(f"{path}: expected `sources`, got none. Name some: `drdecr prepare --list` shows what is known.")
+        raise ValueError(
+            f"{path}: expected `sources`, got none. Name some: `drdecr prepare --list` shows what is known."
+        )
     known_keys(content.get("cleaning") or {}, CleaningSettings.names(), f"{path}, cleaning")
     return PrepareRecipe(**{key: value for key, value in content.items() if value is not None})
 
@@ -145,12 +147,18 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
     reads = {**(known.entry if known is not None else {}), **content}
     name = name or (known.name if known is not None else content.get("name") or content.get("format"))
     if not isinstance(name, str) or not all(letter.isalnum() or letter in "-_." for letter in name):
-        raise ValueError(f"sources: expected a `name_of_source` of letters, digits, - and _, got {name!r} in {dict(entry)}.")
+        raise ValueError(
+            f"sources: expected a `name_of_source` of letters, digits, - and _, got {name!r} in {dict(entry)}."
+        )
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"{name}: expected a `share` above 0 and up to 1, got {share!r}.")
     if known is not None and download and known.files and not known.is_here():
         known.download()
-    facts = {"name": name, "format": reads.get("format"), "arguments": {k: v for k, v in reads.items() if k != "format"}}
+    facts = {
+        "name": name,
+        "format": reads.get("format"),
+        "arguments": {k: v for k, v in reads.items() if k != "format"},
+    }
     facts |= {"share": share, **_revision(reads), **_about(known, about)}
     if facts.get("commit"):  # what is streamed is of the state that was looked up
         reads["revision"] = facts["commit"]
@@ -162,7 +170,9 @@ def _revision(entry: Mapping[str, Any]) -> dict[str, Any]:
     if str(entry.get("format")).startswith("hub"):
         commit = hub_revision(dict(entry))
         return {"commit": commit} if commit else {}
-    files = [{"file": _shown(file), "bytes": file.stat().st_size, "sha256": digest_of(file)} for file in files_of(entry)]
+    files = [
+        {"file": _shown(file), "bytes": file.stat().st_size, "sha256": digest_of(file)} for file in files_of(entry)
+    ]
     return {"files": files} if files else {}
 
 
@@ -233,7 +243,13 @@ def _check_journal(journal: Path, plan: Mapping[str, Any]) -> None:
 def _finish(shards: Path, recipe: PrepareRecipe, plan: Mapping[str, Any], reports: list[dict[str, Any]]) -> None:
     sources = [{**facts, **report} for facts, report in zip(plan["sources"], reports, strict=True)]
     made_by = {key: value for key, value in environment().items() if key != "hardware"}
-    provenance = {"plan": plan, "sources": sources, "held_out": plan["held_out"], "seed": recipe.seed, "made_by": made_by}
+    provenance = {
+        "plan": plan,
+        "sources": sources,
+        "held_out": plan["held_out"],
+        "seed": recipe.seed,
+        "made_by": made_by,
+    }
     (shards / "README.md").write_text(prepared_card(provenance, recipe.license), encoding="utf-8")
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
     (shards / "recipe.yaml").write_text(text, encoding="utf-8")

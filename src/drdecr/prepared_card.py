@@ -16,8 +16,9 @@ from datasets import load_dataset
 rows = load_dataset("THIS_DATASET", "{config}", split="train", streaming=True)
 ```
 
-In a recipe of `drdecr`, from a copy on disk: `{{format: prepared, folder: ...}}` under `parallel`, or `stream:`, which mixes languages and
-sources in constant memory. `drdecr prepare --verify FOLDER` compares every shard with its digest in `provenance.json`."""
+In a recipe of `drdecr`, from a copy on disk: `{{format: prepared, folder: ...}}` under `parallel`, or `stream:`, which
+mixes languages and sources in constant memory. `drdecr prepare --verify FOLDER` compares every shard with its digest in
+`provenance.json`."""
 
 
 def prepared_card(provenance: Mapping[str, Any], license: str | None = None) -> str:
@@ -38,12 +39,15 @@ def prepared_card(provenance: Mapping[str, Any], license: str | None = None) -> 
         data["license"] = _identifier(license)
     parts = [
         "# Prepared sets for cross-lingual retrieval",
-        "Questions and sentences in several languages with their English text, and passages, as `drdecr prepare` read and cleaned "
-        "them. `source` and `row` of a row say where it comes from.",
+        "Questions and sentences in several languages with their English text, and passages, as `drdecr prepare` read and "
+        "cleaned them. `source` and `row` of a row say where it comes from.",
         "## Rows",
         table(["source", "table and language", "rows"], _kept(sources)),
         "## Sources",
-        table(["source", "format", "share", "revision", "licence", "page", "note"], [_described(source) for source in sources]),
+        table(
+            ["source", "format", "share", "revision", "licence", "page", "note"],
+            [_described(source) for source in sources],
+        ),
         "The digest of every file that was read is in `provenance.json`.",
         "## Cleaning",
         table(["source", "read", *REASONS, "left out by the reader"], [_cleaned(source) for source in sources]),
@@ -69,9 +73,7 @@ def _configs(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, homes in found.items():
         configs.append((name, f"{name}/*/*.parquet"))
         configs += [(f"{name}-{home}", f"{name}/{home}/*.parquet") for home in homes]
-    return [
-        {"config_name": name, "data_files": [{"split": "train", "path": pattern}]} for name, pattern in configs
-    ]
+    return [{"config_name": name, "data_files": [{"split": "train", "path": pattern}]} for name, pattern in configs]
 
 
 def _kept(sources: list[dict[str, Any]]) -> list[list[Any]]:
@@ -81,12 +83,23 @@ def _kept(sources: list[dict[str, Any]]) -> list[list[Any]]:
 def _described(source: Mapping[str, Any]) -> list[str]:
     revision = source.get("commit") or source.get("revision") or ""
     share = "" if source["share"] == 1 else str(source["share"])
-    return [source["name"], source["format"], share, revision, *(source.get(key, "") for key in ("license", "source", "note"))]
+    return [
+        source["name"],
+        source["format"],
+        share,
+        revision,
+        *(source.get(key, "") for key in ("license", "source", "note")),
+    ]
 
 
 def _cleaned(source: Mapping[str, Any]) -> list[Any]:
     left_out = ", ".join(f"{count} {reason}" for reason, count in source["left_out"].items())
-    return [source["name"], sum(source["read"].values()), *(source["dropped"].get(name, "") for name in REASONS), left_out]
+    return [
+        source["name"],
+        sum(source["read"].values()),
+        *(source["dropped"].get(name, "") for name in REASONS),
+        left_out,
+    ]
 
 
 def _identifier(license: str) -> str:
