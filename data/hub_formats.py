@@ -29,7 +29,7 @@ def read_hub_parallel(
         split: its split (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    dataset = _load(_hub_source(name), config, split=split, revision=revision).rename_columns(dict(columns or {}))
+    dataset = _load(hub_source(name), config, split=split, revision=revision).rename_columns(dict(columns or {}))
     if language is not None:
         dataset = dataset.add_column("language", [language] * len(dataset))
     check_rows(dataset, PARALLEL_COLUMNS, name)
@@ -94,7 +94,7 @@ def read_hub_tokens(
         split: default train.
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    rows = _load(_hub_source(name), config, split=split, revision=revision)
+    rows = _load(hub_source(name), config, split=split, revision=revision)
     check_rows(rows, ("text", "embeddings", "text_flags"), f"{name}, {config}")
     return TokenCache.from_dataset(rows)
 
@@ -103,7 +103,7 @@ def _rows_and_passages(
     name: str, config: str, passages: str, split: str, passages_split: str, revision: str | None
 ) -> tuple[Dataset, dict[str, str]]:
     """Load the configuration of the rows, and the one of the passages that they name."""
-    source = _hub_source(name)
+    source = hub_source(name)
     rows = _load(source, config, split=split, revision=revision)
     documents = _load(source, passages, split=passages_split, revision=revision)
     place = f"{name}, {passages}"
@@ -117,5 +117,6 @@ def _load(source: str, config: str | None, split: str, revision: str | None) -> 
     return load_dataset(source, config, split=split, revision=revision, download_mode=mode)
 
 
-def _hub_source(name: str) -> str:
+def hub_source(name: str) -> str:
+    """Return a Hub name as it is, and of a path with environment variables the folder."""
     return str(locate(name)) if "$" in name else name

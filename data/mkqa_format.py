@@ -10,7 +10,7 @@ from .collection_formats import read_collection
 from .schema import QuestionSet
 from .stored_passages import StoredPassages
 from .text_files import Languages, has_fields, locate, named_languages, records_of
-from .xor_format import read_wikipedia
+from .xor_format import wikipedia_passages
 
 COLUMNS = Features(
     {
@@ -46,7 +46,7 @@ def read_mkqa_retrieval(questions: str, passages: str, languages: Languages, nam
         raise ValueError(f"{file}: expected questions with answers that can be found, got none.")
     collection = locate(passages)
     stored = (
-        StoredPassages(read_wikipedia(collection), collection)
+        StoredPassages(wikipedia_passages(collection), collection)
         if ".tsv" in collection.suffixes
         else StoredPassages(read_collection([collection], "_id"), collection)
     )

@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | compare | report | search | convert | export-data | push | ..."""
+"""The command line: `drdecr demo | distil | train | evaluate | ...`; `drdecr --help` lists the commands."""
 
 import logging
 from pathlib import Path
@@ -195,6 +195,42 @@ def export_data(
     from .recipe import load_recipe
 
     typer.echo(f"dataset: {export_data(load_recipe(recipe, context.args), folder, tokens, license)}")
+    if push:
+        typer.echo(f"pushed: {push}, revision {push_dataset(folder, push, private)}")
+
+
+@app.command("prepare")
+def prepare_data(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="YAML with `sources:` and perhaps `held_out:`, `cleaning:`.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder to write; it appears when all is done.")] = None,
+    known: Annotated[bool, typer.Option("--list", help="Show the sources that are known by name.")] = False,
+    verify: Annotated[Path | None, typer.Option(help="Check every shard of a prepared folder.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes that check rows.", min=1)] = 1,
+    download: Annotated[bool, typer.Option(help="Get the known sources' files that are not in $DRDECR_DATA.")] = False,
+    push: Annotated[str | None, typer.Option(help="Hub name of a dataset that it is pushed to, in one commit.")] = None,
+    private: Annotated[bool, typer.Option(help="Make a new dataset private.")] = False,
+) -> None:
+    """Read, clean and shard public sources, with a record of where every row comes from. A killed run goes on where it was.
+
+    `drdecr prepare RECIPE.yaml FOLDER`, `drdecr prepare --list` or `drdecr prepare --verify FOLDER`.
+    """
+    from drdecr.data.export import push_dataset
+    from drdecr.data.prepared_shards import verify as verify_folder
+
+    from .prepare import load_prepare_recipe, prepare
+    from .prepared_list import source_table
+
+    if known:
+        Console().print(source_table())
+        return
+    if verify is not None:
+        typer.echo(f"{verify}: {verify_folder(verify)} shards are as they were written.")
+        return
+    if recipe is None or folder is None:
+        raise ValueError("Expected RECIPE.yaml and FOLDER, or --list, or --verify FOLDER. See `drdecr prepare --help`.")
+    typer.echo(f"prepared: {prepare(load_prepare_recipe(recipe), folder, processes, download)}")
     if push:
         typer.echo(f"pushed: {push}, revision {push_dataset(folder, push, private)}")
 

@@ -63,18 +63,18 @@ def data_card(
         "Questions and sentences in several languages with their English text, as `drdecr` trains on them: cleaned, split and, "
         "where a teacher read them, with candidates and scores.",
         "## Rows",
-        _table(["configuration", "split", "rows", "by language"], _counts(configs)),
+        table(["configuration", "split", "rows", "by language"], _counts(configs)),
         *_candidate_note(recipe, configs),
         "## Sources",
-        _table(["used as", "format", "arguments", "revision", "licence", "source"], _source_rows(sources)),
+        table(["used as", "format", "arguments", "revision", "licence", "source"], _source_rows(sources)),
         "## Cleaning",
         "Rows whose normalised text repeats an earlier one, or stands in a held-out or validation set, are left out.",
-        _table(
+        table(
             ["set", *REASONS.values()],
             [[name, *(found.get(key, "") for key in REASONS)] for name, found in cleaning.items()],
         ),
         "## Made by",
-        _made_by(environment, seed),
+        made_by(environment, seed),
         "## Use",
         USE.format(config=first, split=next(iter(configs[first]))),
     ]
@@ -132,7 +132,8 @@ def _shown(value: Any) -> str:
     return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 
-def _made_by(environment: Mapping[str, Any], seed: int) -> str:
+def made_by(environment: Mapping[str, Any], seed: int) -> str:
+    """Say which command, commit and versions made a dataset, and with which seed."""
     versions = ", ".join(f"{name} {found}" for name, found in environment["versions"].items() if found)
     lines = [f"- command: `{environment['command']}`, with the recipe in `recipe.yaml`", f"- seed: {seed}"]
     if environment.get("git_commit"):
@@ -140,7 +141,8 @@ def _made_by(environment: Mapping[str, Any], seed: int) -> str:
     return "\n".join([*lines, f"- versions: {versions}"])
 
 
-def _table(head: list[str], lines: list[list[Any]]) -> str:
+def table(head: list[str], lines: list[list[Any]]) -> str:
+    """Return a table in Markdown without its empty columns; nothing for no lines."""
     filled = [column for column in range(len(head)) if any(str(line[column]) for line in lines)]
     rows = [head, ["---"] * len(head), *lines]
     text = [[str(row[column]).replace("|", "\\|").replace("\n", " ") for column in filled] for row in rows]

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.errors import HTTPError
 
 from drdecr.data.export import write_dataset
-from drdecr.data.formats import locate
 from drdecr.data.schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QuestionSet
+from drdecr.data.source_files import files_of
 from drdecr.data.token_cache import TokenCache
 
 from .data_card import data_card
@@ -146,11 +146,12 @@ def _described(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of an entry's source: its arguments, what it says about itself, and its revision."""
     arguments = {key: value for key, value in entry.items() if key not in ("about", "format")}
     facts: dict[str, Any] = {"format": entry["format"], "arguments": arguments, **(entry.get("about") or {})}
-    revision = _hub_revision(entry) if str(entry["format"]).startswith("hub") else _digest(entry)
+    revision = hub_revision(entry) if str(entry["format"]).startswith("hub") else _digest(entry)
     return {**facts, "revision": revision} if revision else facts
 
 
-def _hub_revision(entry: dict[str, Any]) -> str | None:
+def hub_revision(entry: dict[str, Any]) -> str | None:
+    """Return the commit that an entry of the Hub stands for now; None for a folder."""
     if "$" in entry["name"] or Path(entry["name"]).exists():
         return None
     try:
@@ -162,19 +163,7 @@ def _hub_revision(entry: dict[str, Any]) -> str | None:
 def _digest(entry: dict[str, Any]) -> str | None:
     """Return a digest of all files that an entry names, read in order."""
     digest, count = hashlib.sha256(), 0
-    for path in _files(entry):
+    for path in files_of(entry):
         digest.update(path.read_bytes())
         count += 1
     return f"sha256 {digest.hexdigest()[:16]} of {count} file{'s' * (count > 1)}" if count else None
-
-
-def _files(entry: dict[str, Any]) -> Iterator[Path]:
-    languages = entry.get("languages") or []
-    names = list(languages.values()) if isinstance(languages, dict) else languages
-    for key in ("path", "english", "questions", "passages"):
-        if not isinstance(entry.get(key), str):
-            continue
-        paths = (
-            [entry[key].replace("{language}", name) for name in names] if "{language}" in entry[key] else [entry[key]]
-        )
-        yield from (locate(path) for path in paths)
