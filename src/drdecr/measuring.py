@@ -13,6 +13,7 @@ import torch
 
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
+from drdecr.data.token_store import stored_documents
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
@@ -49,8 +50,11 @@ class Measured:
     comparisons: dict[str, Comparison]
 
 
-def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:
-    """Encode a set's collection."""
+def build_index(model: DrDecrModel, found: QuestionSet, token_folder: Path | None = None) -> ExactIndex:
+    """Encode a set's collection; what `token_folder` holds of this model is not encoded again."""
+    if token_folder is not None:
+        kept = stored_documents(model, found.passages, token_folder)
+        return ExactIndex(list(kept.rows), [kept.tokens(name) for name in kept.rows])
     return ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
 
 
@@ -129,7 +133,12 @@ def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[Ques
 
 
 def measure_checkpoint(
-    source: str, data: Path, index: str | None = None, reads: str = "query", run_file: Path | None = None
+    source: str,
+    data: Path,
+    index: str | None = None,
+    reads: str = "query",
+    run_file: Path | None = None,
+    token_folder: Path | None = None,
 ) -> EvaluationResult:
     """Measure one checkpoint on the question sets of a YAML file.
 
@@ -140,6 +149,7 @@ def measure_checkpoint(
         reads: column of the questions that is asked.
         run_file: where the best 100 passages a question are written as a TREC run, the judgements beside it with the ending
             `.qrels`; default: nowhere.
+        token_folder: where tokens of passages are kept (half precision), so that another call does not encode them again.
 
     Raises:
         ValueError: if the file names no set, or as in `check_sets`; if a run is asked for and an id holds a blank.
@@ -160,7 +170,7 @@ def measure_checkpoint(
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
     for found in sets:
-        own = search_questions(model, found, build_index(reader, found), _asked(found, reads) or reads)
+        own = search_questions(model, found, build_index(reader, found, token_folder), _asked(found, reads) or reads)
         run.update(own)
         own_scores, own_notes = score_run(found, own)
         _add(scores, own_scores)
