@@ -1,7 +1,6 @@
 """Tokens on disk: what comes back is what is encoded, once for each teacher and text, in no more memory than is read."""
 
 import copy
-
 from pathlib import Path
 
 import pytest
