@@ -4,49 +4,8 @@ import re
 import shutil
 import subprocess
 
+from .languages import spellings
 from .translation import Engine, Translation
-
-THREE_LETTERS = {
-    "af": "afr",
-    "an": "arg",
-    "ar": "ara",
-    "be": "bel",
-    "br": "bre",
-    "bg": "bul",
-    "ca": "cat",
-    "cy": "cym",
-    "da": "dan",
-    "en": "eng",
-    "eo": "epo",
-    "es": "spa",
-    "eu": "eus",
-    "fr": "fra",
-    "gl": "glg",
-    "hi": "hin",
-    "id": "ind",
-    "is": "isl",
-    "it": "ita",
-    "kk": "kaz",
-    "mk": "mkd",
-    "ms": "zlm",
-    "mt": "mlt",
-    "nl": "nld",
-    "nn": "nno",
-    "nb": "nob",
-    "oc": "oci",
-    "pl": "pol",
-    "pt": "por",
-    "ro": "ron",
-    "ru": "rus",
-    "sc": "srd",
-    "sl": "slv",
-    "sv": "swe",
-    "tr": "tur",
-    "tt": "tat",
-    "uk": "ukr",
-    "ur": "urd",
-}
-"""Apertium names its pairs by three letters, older ones by two."""
 
 UNKNOWN_WORD = re.compile(r"(?<![\w*])\*(\w+)")
 """A word that no dictionary holds comes through untranslated, with a star before it."""
@@ -109,13 +68,13 @@ class ApertiumTranslator:
 
     def _mode(self, source: str, target: str) -> str:
         """Return the installed direction of two languages."""
-        three = [THREE_LETTERS.get(code, code) for code in (source, target)]
-        for name in ("-".join(three), f"{source}-{target}"):
-            if name in self.modes:
-                return name
+        for first in spellings(source):
+            for second in spellings(target):
+                if f"{first}-{second}" in self.modes:
+                    return f"{first}-{second}"
         raise ValueError(
             f"Apertium: expected a pair that is installed ({', '.join(sorted(self.modes))}), got {source} to {target}. "
-            f"Install it, on Debian `apertium-{three[0]}-{three[1]}` or the other way round."
+            "Install its package, such as `apertium-eng-spa` on Debian."
         )
 
     def _run(self, arguments: list[str], text: str = "") -> str:

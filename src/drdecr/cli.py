@@ -1,4 +1,4 @@
-"""The command line: `drdecr demo | distil | train | evaluate | compare | search | convert | export-data | push | backbone`."""
+"""The command line: `drdecr demo | distil | train | evaluate | compare | search | translate | mine | annotate | ...`."""
 
 import logging
 from pathlib import Path

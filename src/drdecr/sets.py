@@ -1,7 +1,7 @@
 """A stage's training rows, made from its recipe: cleaned, with candidates, with the teacher's words looked up."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,7 +196,11 @@ def cut_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str,
 
 def held_out_texts(recipe: Recipe) -> list[str]:
     """Return the questions, and their English, of what a recipe is measured on or told to hold out."""
-    entries = [*recipe.data.held_out, *recipe.validation]
+    return texts_of([*recipe.data.held_out, *recipe.validation])
+
+
+def texts_of(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the questions, and their English, of sets that must not be learnt."""
     texts: list[str] = []
     for entry in entries:
         entry = {name: value for name, value in entry.items() if name != "distractors"}
