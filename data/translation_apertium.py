@@ -7,8 +7,8 @@ import subprocess
 from .languages import spellings
 from .translation import Engine, Translation
 
-UNKNOWN_WORD = re.compile(r"(?<![\w*])\*(\w+)")
-"""A word that no dictionary holds comes through untranslated, with a star before it."""
+UNKNOWN_WORD = re.compile(r"(?<![\w*#@])[*#@](\w+)")
+"""A word that no dictionary holds comes through with `*` before it, one that cannot be put in its form with `#` or `@`."""
 
 
 class ApertiumTranslator:
@@ -47,11 +47,11 @@ class ApertiumTranslator:
         return self._engine
 
     def translate(self, texts: list[str], source: str, target: str = "en") -> list[Translation]:
-        """Translate texts of one language; see `Translator`. Line breaks become blanks, a star before a word is dropped."""
+        """Translate texts of one language; see `Translator`. A line break becomes a blank; marks before words go."""
         mode = self._mode(source, target)
         lines = [
             " ".join(UNKNOWN_WORD.sub(r"\1", text).split()) for text in texts
-        ]  # a star of the text's own would count
+        ]  # a mark of the text's own would count
         if not any(lines):
             return [Translation("", 0.0) for _ in lines]
         found = self._run(["-f", "line", mode], "".join(f"{line}\n" for line in lines)).split("\n")[: len(lines)]
