@@ -258,7 +258,9 @@ class DistillationTrainer(Trainer):
                 "score_scale needs to know how many query tokens each teacher score sums over. Give the rows a "
                 "`teacher_query_tokens` column, or leave `score_scale` out."
             )
-        return scores * (self.args.score_scale / num_query_tokens.clamp(min=1))[:, None]
+        # 0: the scores of a cross-encoder or a file, which sum over nothing, are taken as they are.
+        factors = torch.where(num_query_tokens > 0, self.args.score_scale / num_query_tokens.clamp(min=1), 1.0)
+        return scores * factors[:, None]
 
     def _needs_teacher(self, term: str) -> Any:
         if self.teacher is None:

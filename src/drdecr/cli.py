@@ -10,6 +10,7 @@ from rich.table import Table
 
 from . import __version__
 from .errors import SHOWN, in_one_line
+from .teaching_commands import add_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,6 +82,10 @@ def evaluate(
         str | None, typer.Option(help="Checkpoint that encodes the passages: the teacher, for a student of its index.")
     ] = None,
     reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
+    token_folder: Annotated[
+        Path | None,
+        typer.Option(help="Where tokens of passages are kept, so that another call does not encode them again."),
+    ] = None,
 ) -> None:
     """Measure a checkpoint by language, with 95 % intervals, in the measures that the benchmark reports.
 
@@ -95,7 +100,7 @@ def evaluate(
 
     if output and not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
-    result, asked = measure_checkpoint(model, data, index, reads, run)
+    result, asked = measure_checkpoint(model, data, index, reads, run, token_folder)
     for name in result.scores:
         Console().print(terminal_table({model: result}, name))
     typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
@@ -275,6 +280,9 @@ def backbone() -> None:
     from drdecr.data.offline_backbone import prepare_offline_backbone
 
     typer.echo(prepare_offline_backbone())
+
+
+add_commands(app)
 
 
 @app.callback(invoke_without_command=True)

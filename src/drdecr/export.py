@@ -82,7 +82,7 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     for entry in recipe.validation:
         configs.update(_evaluation(read_validation(entry), set(configs)))
     if reader is not None and tokens != "none":
-        configs["teacher_queries"] = {"train": english_cache(reader, prepared).to_dataset()}
+        configs["teacher_queries"] = {"train": english_cache(reader, prepared, settings.token_folder).to_dataset()}
     if reader is not None and tokens == "all" and prepared.passages:
         passage_cache = prepared.passage_cache or TokenCache.of_documents(reader, prepared.passages)
         configs["teacher_passages"] = {"train": passage_cache.to_dataset()}

@@ -13,6 +13,7 @@ import torch
 
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
+from drdecr.data.token_store import stored_documents
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.evaluation.protocols import protocol_of, score_by_protocol, trimmed
 from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table
@@ -68,8 +69,11 @@ class Asked:
     depth: int
 
 
-def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:
-    """Encode a set's collection."""
+def build_index(model: DrDecrModel, found: QuestionSet, token_folder: Path | None = None) -> ExactIndex:
+    """Encode a set's collection; what `token_folder` holds of this model is not encoded again."""
+    if token_folder is not None:
+        kept = stored_documents(model, found.passages, token_folder)
+        return ExactIndex(list(kept.rows), [kept.tokens(name) for name in kept.rows])
     return ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
 
 
@@ -148,7 +152,12 @@ def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[Ques
 
 
 def measure_checkpoint(
-    source: str, data: Path, index: str | None = None, reads: str = "query", run_file: Path | None = None
+    source: str,
+    data: Path,
+    index: str | None = None,
+    reads: str = "query",
+    run_file: Path | None = None,
+    token_folder: Path | None = None,
 ) -> tuple[EvaluationResult, Asked]:
     """Measure one checkpoint on the question sets of a YAML file.
 
@@ -160,6 +169,7 @@ def measure_checkpoint(
         reads: column of the questions that is asked.
         run_file: where the best 100 passages a question (or as many as the protocol looks at) are written as a TREC run, the
             judgements beside it with the ending `.qrels`; default: nowhere.
+        token_folder: where tokens of passages are kept (half precision), so that another call does not encode them again.
 
     Returns:
         The result, and what was asked and found.
@@ -186,7 +196,8 @@ def measure_checkpoint(
     run: dict[str, dict[str, float]] = {}
     for found, protocol in zip(sets, protocols, strict=True):
         depth = protocol.depth + protocol.leaves_out_own_id
-        hits = search_questions(model, found, build_index(reader, found), _asked(found, reads) or reads, depth)
+        passages = build_index(reader, found, token_folder)
+        hits = search_questions(model, found, passages, _asked(found, reads) or reads, depth)
         own_scores, notes["sets"][found.name] = score_by_protocol(found, hits, protocol)
         run.update(trimmed(hits, protocol))
         _add(scores, own_scores)
