@@ -2,7 +2,7 @@
 
 | source | document |
 | --- | --- |
-| `*.jsonl`, `*.jsonl.gz` | an object with `document_id` (or `_id`, `id`, `docid`), `text` (or `contents`), perhaps `title`; the rest is metadata |
+| `*.jsonl`, `*.jsonl.gz` | objects: `document_id` (`_id`, `id`, `docid`), `text` (`contents`), perhaps `title`; else metadata |
 | `*.tsv`, `*.tsv.gz` | `id <tab> text`, perhaps `<tab> title`; with a first line of names, columns like those of JSON Lines |
 | `*.parquet`, `hub:name`, `hub:name@config` | columns like those of JSON Lines; of a dataset the split `train` |
 | a folder | every `*.txt` and `*.md` in it and below, named by its path |
@@ -174,8 +174,10 @@ def _folder(folder: Path) -> Iterator[tuple[str, Document]]:
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
-    """Read questions `{query_id: text}` from JSON Lines (`query_id` or `_id`, `query` or `text`), TSV (`id <tab> question`)
-    or lines of plain text, which are numbered from 1.
+    """Read questions `{query_id: text}`.
+
+    From JSON Lines (`query_id` or `_id`, `query` or `text`), TSV (`id <tab> question`), or lines of plain text, whose ids
+    are their numbers from 1.
 
     Raises:
         ValueError: naming file and line, for a record of another form or an id that stands twice; or if there is none.
