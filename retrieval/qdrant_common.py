@@ -8,7 +8,7 @@ from .protocol import Where
 
 VECTOR = "tokens"
 """Name of the multi-vector. A passage without a token that scores has none, and is never found."""
-ID_KEY, PAYLOAD_KEY = "passage_id", "payload"
+ID_KEY, PAYLOAD_KEY, TRUTH_KEY = "passage_id", "payload", "truths"
 NAMESPACE = uuid.UUID("6f1cbf7e-2f4a-5d0e-9a53-0c5d3e6a7b11")
 
 
@@ -18,8 +18,14 @@ def point_id(passage_id: str) -> str:
 
 
 def point_payload(passage_id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a point carries: the passage's own id, and its payload under a key of its own."""
-    return {ID_KEY: passage_id, PAYLOAD_KEY: dict(payload)}
+    """Return what a point carries: the passage's own id, its payload, and the truth values of it as texts.
+
+    qdrant-edge-py 0.9.0 takes `MatchValue(True)` for the number 1 and finds nothing; texts are matched everywhere.
+    """
+    members = {key: value if isinstance(value, list | tuple) else [value] for key, value in payload.items()}
+    truths = {key: [str(one) for one in own if isinstance(one, bool)] for key, own in members.items()}
+    kept = {key: own for key, own in truths.items() if own}
+    return {ID_KEY: passage_id, PAYLOAD_KEY: dict(payload), TRUTH_KEY: kept}
 
 
 def filter_of(where: Where | None, models: Any) -> Any:
@@ -34,8 +40,7 @@ def filter_of(where: Where | None, models: Any) -> Any:
     """
     if where is None:
         return None
-    groups = [_any_of(f"{PAYLOAD_KEY}.{key}", wanted, models) for key, wanted in where.items()]
-    return models.Filter(must=groups)
+    return models.Filter(must=[_any_of(key, wanted, models) for key, wanted in where.items()])
 
 
 def _any_of(key: str, wanted: Any, models: Any) -> Any:
@@ -43,9 +48,12 @@ def _any_of(key: str, wanted: Any, models: Any) -> Any:
     odd = next((value for value in values if not isinstance(value, str | int | bool)), None)
     if odd is not None or not values:
         raise ValueError(f"filter {key}: Qdrant matches texts, whole numbers, true and false, got {odd!r}.")
-    return models.Filter(
-        should=[models.FieldCondition(key=key, match=models.MatchValue(value=value)) for value in values]
-    )
+    return models.Filter(should=[_has(key, value, models) for value in values])
+
+
+def _has(key: str, value: str | int | bool, models: Any) -> Any:
+    place, text = (TRUTH_KEY, str(value)) if isinstance(value, bool) else (PAYLOAD_KEY, value)
+    return models.FieldCondition(key=f"{place}.{key}", match=models.MatchValue(value=text))
 
 
 def missing_extra(name: str) -> str:

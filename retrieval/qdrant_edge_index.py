@@ -124,7 +124,7 @@ class QdrantEdgeIndex:
 
     def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return what was added with passages; `ValueError` for one that is not there."""
-        records = self._shard.retrieve([point_id(name) for name in passage_ids], with_payload=True)
+        records = self._shard.retrieve([point_id(name) for name in passage_ids], with_payload=True, with_vector=False)
         found = {record.payload[ID_KEY]: record.payload[PAYLOAD_KEY] for record in records}
         unknown = next((name for name in passage_ids if name not in found), None)
         if unknown is not None:

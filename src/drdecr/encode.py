@@ -83,7 +83,7 @@ class Splitting:
 
 def room_for_text(processor: Any) -> int:
     """Return how many tokens of text a processor reads of a document, beside special tokens, marker and prefix."""
-    before, after = processor.special_ids()
+    before, after = processor.special_ids
     taken = len(before) + len(after) + (processor.document_marker is not None)
     return processor.document_length - taken - len(token_spans(processor.tokenizer, processor.document_prefix))
 

@@ -83,30 +83,30 @@ def test_an_edge_index_is_made_and_searched(call, encoded, tmp_path):
     assert all(f"d-{name} " in output for name in LETTERS)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["search", "encoded"], "expected questions, got none"),
-        (["search", "encoded", "a", "--where", "language"], "expected key=value"),
-        (["search", "encoded", "a", "--by", "magic"], "expected one of exact, centroids, muvera"),
-        (["search", "encoded", "a", "--by", "centroids"], "need residual codes"),
-        (["search", "encoded", "a", "--passages", "d.jsonl"], "Leave one of them out"),
-        (["search", "encoded", "a", "--run", "no/where.run"], "expected its folder to exist"),
-        (["index", "encoded", "--codec", "int8"], "Name its folder"),
-        (["index", "encoded", "new", "--codec", "int7"], "expected one of float16"),
-        (["index", "encoded", "new", "--engine", "magic"], "expected exact or qdrant-edge"),
-        (["index", "nowhere"], "found no manifest.json"),
-        (["remove", "encoded"], "got neither"),
-        (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
-        (["encode", "nowhere", "no.jsonl", "new"], "nowhere"),
-    ],
-)
-def test_wrong_commands_are_one_line(call, encoded, tmp_path, monkeypatch, arguments, message):
+WRONG = [
+    (["search", "encoded"], "expected questions, got none"),
+    (["search", "encoded", "a", "--where", "language"], "expected key=value"),
+    (["search", "encoded", "a", "--by", "magic"], "expected one of exact, centroids, muvera"),
+    (["search", "encoded", "a", "--by", "centroids"], "need residual codes"),
+    (["search", "encoded", "a", "--passages", "d.jsonl"], "Leave one of them out"),
+    (["search", "encoded", "a", "--run", "no/where.run"], "expected its folder to exist"),
+    (["index", "encoded", "--codec", "int8"], "Name its folder"),
+    (["index", "encoded", "new", "--codec", "int7"], "expected one of float16"),
+    (["index", "encoded", "new", "--engine", "magic"], "expected exact or qdrant-edge"),
+    (["index", "nowhere"], "found no manifest.json"),
+    (["remove", "encoded"], "got neither"),
+    (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
+    (["encode", "nowhere", "no.jsonl", "new"], "nowhere"),
+]
+
+
+def test_wrong_commands_are_one_line(call, encoded, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, errors = call(*arguments)
-    assert code == 1
-    assert message in errors.strip().splitlines()[-1]
-    assert "Traceback" not in errors
+    for arguments, message in WRONG:
+        code, _, errors = call(*arguments)
+        assert code == 1
+        assert message in errors.strip().splitlines()[-1]
+        assert "Traceback" not in errors
 
 
 def test_filters_take_numbers_truths_and_texts():
