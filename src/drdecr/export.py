@@ -16,6 +16,7 @@ from drdecr.data.schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QuestionSet
 from drdecr.data.token_cache import TokenCache
 
 from .data_card import data_card
+from .precision import settled
 from .recipe import ADAPTERS_OFF, Recipe
 from .run_folder import environment, is_done, same_recipe, start_run
 from .sets import cut_dev, english_cache, prepare_sets
@@ -66,8 +67,9 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     if settings.unlabelled:
         is_done(recipe)  # refuses the folder of another recipe's run: its candidates are not ours
         start_run(recipe)
-    reader = _reader(recipe) if scores or tokens != "none" else None
-    prepared = prepare_sets(recipe, reader, seed)
+    reads = settled(recipe)
+    reader = _reader(reads) if scores or tokens != "none" else None
+    prepared = prepare_sets(reads, reader, seed)
     configs: dict[str, dict[str, Dataset]] = {}
     for name, (train, dev) in cut_dev(prepared.rows, settings.dev_texts, seed).items():
         columns = PARALLEL_COLUMNS if name == "parallel" else CANDIDATE_COLUMNS

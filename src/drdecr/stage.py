@@ -23,6 +23,7 @@ from drdecr.trainers.adapters import check_base
 
 from .hub import push_folder
 from .model_card import write_run_card
+from .precision import settled
 from .processes import check_processes, is_main_process
 from .recipe import ADAPTERS_OFF, ARGUMENTS, Recipe
 from .run_folder import finish_run, is_done, last_checkpoint, start_run
@@ -60,6 +61,9 @@ def run_stage(recipe: Recipe) -> Path:
     check_processes(args.world_size if args else None)
     if is_main_process():
         start_run(recipe)
+    if args is not None:
+        recipe = settled(recipe, args.device)
+        args = build_arguments(recipe) if recipe.precision == "bfloat16" else args
     checkpoints = recipe.folder / "checkpoints"
     stopwatch = Stopwatch(recipe.folder / "seconds.json")
     set_seed(recipe.training.get("seed", 12345))
@@ -86,6 +90,7 @@ def run_stage(recipe: Recipe) -> Path:
             "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             "processes": args.world_size,
             "seed": args.seed,
+            "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
             "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
         }
         finish_run(recipe, stopwatch.seconds, trainer.state.log_history, facts)
@@ -137,6 +142,7 @@ def build_arguments(recipe: Recipe) -> DistillationArguments:
         "report_to": "none",
         "save_total_limit": 2,
         "use_cpu": not torch.accelerator.is_available(),  # the Trainer refuses bf16 on a CPU that it has to find itself
+        **({"bf16": True} if recipe.precision == "bfloat16" else {}),
         **recipe.training,
     }
     if recipe.validation and settings.get("eval_strategy") != "no":
