@@ -1,8 +1,6 @@
 """Fewer tokens a passage: tokens that say nearly the same become one (Clavié et al. 2024, hierarchical pooling)."""
 
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 
@@ -31,6 +29,10 @@ def pool_tokens(tokens: Tensor, factor: int, protected: int = 1) -> Tensor:
     clusters = max(len(rest) // factor, 1)
     if factor == 1 or clusters >= len(rest):
         return tokens
+    # Here, because importing it would cost everyone who searches a part of a second.
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
     distances = (1 - rest.double() @ rest.double().T).clamp(min=0)
     distances.fill_diagonal_(0)
     tree = linkage(squareform(distances.numpy(), checks=False), method="ward")
