@@ -1,4 +1,7 @@
-"""The command line: `drdecr demo | distil | train | evaluate | ...`; `drdecr --help` lists the commands."""
+"""The command line: `drdecr demo | distil | train | evaluate | ...`; `drdecr --help` lists the commands.
+
+What concerns documents (`encode | index | search | rerank | remove | serve`) is in `retrieval_commands.py`.
+"""
 
 import logging
 from pathlib import Path
@@ -6,10 +9,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from . import __version__
 from .errors import SHOWN, in_one_line
+from .retrieval_commands import app as retrieval_app
 from .teaching_commands import add_commands
 
 app = typer.Typer(
@@ -18,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Cross-lingual late-interaction retrieval: distil a multilingual ColBERT student from an English teacher.",
 )
+app.add_typer(retrieval_app)
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -149,33 +153,6 @@ def report(
     from .report import write_report
 
     typer.echo(f"report: {write_report(sources, output, title)}")
-
-
-@app.command()
-def search(
-    model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
-    questions: Annotated[list[str], typer.Argument(help="Questions in any language.")],
-    passages: Annotated[
-        Path | None, typer.Option(help="JSON Lines with document_id and text; default: the sample.")
-    ] = None,
-    top_k: Annotated[int, typer.Option(help="Passages a question.", min=1)] = 3,
-) -> None:
-    """Answer questions in any language with English passages."""
-    from drdecr.data.formats import read_passages
-    from drdecr.data.sample_data import read_sample_questions
-    from drdecr.retrieval import ExactIndex
-
-    from .measuring import load_reader
-
-    collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
-    loaded = load_reader(model)
-    index = ExactIndex(list(collection), loaded.encode_documents(list(collection.values())))
-    hits = index.search(loaded.encode_queries(questions), top_k=top_k)
-    for question, ids, scores in zip(questions, hits.document_ids, hits.scores, strict=True):
-        table = Table(title=question, title_justify="left", show_edge=False, show_header=False)
-        for document_id, score in zip(ids, scores, strict=True):
-            table.add_row(f"{score:.2f}", document_id, collection[document_id][:160])
-        Console(markup=False).print(table)  # a passage may hold [brackets]
 
 
 @app.command("export-data", context_settings=EXTRA)
