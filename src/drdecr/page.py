@@ -46,10 +46,10 @@ def run_page(
         FileNotFoundError: if the demo has not run, or `results` holds none.
         ImportError: without the extra `page`.
     """
-    import_gradio()  # said before models are loaded
     if model is None:
         model, teacher, results = from_demo(DEMO, teacher, results)
     measured = read_results(results) if results else {}
+    import_gradio()  # said before models are loaded
     student, other, known = load_searchers(model, teacher, passages)
     page = build_page(answering(student, other, known), known, [] if passages else sample_examples(), measured)
     serve_page(page, host, port)

@@ -17,7 +17,19 @@ from drdecr.evaluation.runs import read_qrels, read_run
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.stage import run_stage
 
-COMMANDS = ("demo", "distil", "train", "evaluate", "compare", "search", "convert", "export-data", "push", "backbone")
+COMMANDS = (
+    "demo",
+    "distil",
+    "train",
+    "evaluate",
+    "compare",
+    "search",
+    "page",
+    "convert",
+    "export-data",
+    "push",
+    "backbone",
+)
 
 
 @pytest.fixture
