@@ -155,6 +155,32 @@ def report(
     typer.echo(f"report: {write_report(sources, output, title)}")
 
 
+@app.command()
+def page(
+    model: Annotated[
+        str | None, typer.Argument(help="The student, a checkpoint folder or Hub name; default: the demo's.")
+    ] = None,
+    passages: Annotated[
+        Path | None, typer.Option(help="JSON Lines with document_id and text; default: the sample.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Checkpoint that reads the English; default: the demo's, or MODEL itself.")
+    ] = None,
+    results: Annotated[Path | None, typer.Option(help="A run's folder `results`; default: the demo's.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 opens the page to the network.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Default: the first free one from 7860 on.")] = None,
+) -> None:
+    """Open a page in the browser: ask in any language, see the matched tokens, the token alignment and the results.
+
+    Without MODEL it shows what `drdecr demo` made. Needs the extra `page`; nothing is asked of any other host.
+    """
+    from .page import run_page
+
+    run_page(model, teacher, passages, results, host, port)
+
+
 @app.command("export-data", context_settings=EXTRA)
 def export_data(
     context: typer.Context,
