@@ -94,7 +94,13 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         # Taken first: the parent empties the state that it is given.
         projection = (kwargs.get("state_dict") or self.state_dict()).get("linear.weight")
-        super().save_pretrained(save_directory, **kwargs)
+        given_class = type(self)
+        # FSDP2 gives a model that it shares out a class of torch's, and that one's code would be saved in the place of ours.
+        self.__class__ = next(base for base in given_class.__mro__ if not base.__module__.startswith("torch."))
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.__class__ = given_class
         if not kwargs.get("is_main_process", True):
             return
         if self.processor is not None:

@@ -146,6 +146,11 @@ class AdaptersOffTeacher:
         with self._off():
             return self.model(**inputs)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights that it reads with, without those of any adapter."""
+        weights = self.model.state_dict()
+        return {name: weight for name, weight in weights.items() if not ("lora_" in name or "modules_to_save" in name)}
+
     def encode_queries(self, texts: list[str], **kwargs: Any) -> list[Tensor]:
         """Encode questions; as in `DrDecrModel`."""
         with self._off():

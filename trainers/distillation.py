@@ -22,7 +22,9 @@ from . import diagnostics
 from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
-from .compatibility import check_dimensions, check_tokens
+from .compatibility import check_dimensions, check_sharding, check_tokens
+from .encoding import Texts, encode_once
+from .gathering import PassagePool, gather_passages
 from .losses import (
     aligned_token_mse,
     candidate_cross_entropy,
@@ -59,8 +61,8 @@ class DistillationTrainer(Trainer):
         **kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        ValueError: if the teacher's embedding dimension is not the student's; or if `english_anchor` has a weight and the two
-            do not read English text as the same tokens.
+        ValueError: if the teacher's embedding dimension is not the student's; if `english_anchor` has a weight and the two
+            do not read English text as the same tokens; or if FSDP would wait for itself (`check_sharding`).
     """
 
     args: DistillationArguments  # type: ignore[assignment]
@@ -90,55 +92,91 @@ class DistillationTrainer(Trainer):
         self.validate = validate
         self.teacher: Any = teacher
         if isinstance(teacher, nn.Module):
-            self.teacher = self.accelerator.prepare_model(teacher.eval().requires_grad_(False), evaluation_mode=True)
+            frozen = teacher.eval().requires_grad_(False)
+            self.teacher = self.accelerator.prepare_model(frozen, device_placement=True, evaluation_mode=True)
+        if self.is_fsdp_enabled:
+            check_sharding(validate, self.train_dataset)
         self._records = diagnostics.Records()
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the weighted sum of the terms that the batch allows."""
-        terms = self._terms(model, inputs)
+        query, query_mask = self._encode(model, inputs["query"]), inputs["query"]["scoring_mask"]
+        terms = self._terms(model, inputs, query, query_mask)
         if not terms:
             raise ValueError(
                 f"A batch with {', '.join(sorted(inputs))} has nothing for the terms "
                 f"{', '.join(self.args.term_weights)}. Give the rows the columns that they need, or set other weights."
             )
         self._records.add({name: value.detach() for name, value in terms.items()}, self.model.training)
-        loss = sum(self.args.term_weights[name] * value for name, value in terms.items())
+        loss: Any = sum(self.args.term_weights[name] * value for name, value in terms.items())
+        if self._gathers() and not _has_candidates(inputs):
+            loss = loss + self._nothing_to_gather(query, query_mask)
         return (loss, {}) if return_outputs else loss
 
-    def _terms(self, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
+    def _terms(self, model: nn.Module, inputs: Batch, query: Tensor, query_mask: Tensor) -> dict[str, Tensor]:
         weights = self.args.term_weights
-        query, query_mask = model(**inputs["query"]).embeddings, inputs["query"]["scoring_mask"]
         terms: dict[str, Tensor] = {}
         if {"relevance_kl", "contrastive", "in_batch_contrastive"} & set(weights) and _has_candidates(inputs):
             terms.update(self._score_terms(model, inputs, query, query_mask))
         if "aligned_tokens" in weights and ("teacher_query" in inputs or "teacher_query_embeddings" in inputs):
             terms["aligned_tokens"] = self._token_term(inputs, query)
         if "english_anchor" in weights and "anchor" in inputs:
-            student = model(**inputs["anchor"]).embeddings
-            target = self._needs_teacher("english_anchor")(**inputs["anchor"]).embeddings
+            student = self._encode(model, inputs["anchor"])
+            target = self._encode(self._needs_teacher("english_anchor"), inputs["anchor"])
             terms["english_anchor"] = english_anchor_mse(student, target, inputs["anchor"]["scoring_mask"])
         return terms
 
     def _score_terms(self, model: nn.Module, inputs: Batch, query: Tensor, query_mask: Tensor) -> dict[str, Tensor]:
         weights = self.args.term_weights
-        documents, document_mask = _documents(model, inputs)
+        documents, document_mask = self._documents(model, inputs)
         over_batch = self.args.relevance_over == "batch"
         terms: dict[str, Tensor] = {}
+        if "in_batch_contrastive" in weights or ("relevance_kl" in weights and over_batch):
+            pool = self._pool(inputs, documents, document_mask)
         if "contrastive" in weights or ("relevance_kl" in weights and not over_batch):
             scores = self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
         if "relevance_kl" in weights and over_batch:
-            terms["relevance_kl"] = self._relevance_term(
-                *self._batch_scores(inputs, query, query_mask, documents, document_mask)
-            )
+            terms["relevance_kl"] = self._relevance_term(*self._batch_scores(inputs, query, query_mask, pool))
         elif "relevance_kl" in weights:
             terms["relevance_kl"] = self._relevance_term(scores, self._teacher_scores(inputs))
         if "contrastive" in weights:
             terms["contrastive"] = candidate_cross_entropy(scores, self.args.contrastive_temperature)
         if "in_batch_contrastive" in weights:
-            terms["in_batch_contrastive"] = self._in_batch_term(inputs, query, query_mask, documents, document_mask)
+            terms["in_batch_contrastive"] = self._in_batch_term(inputs, query, query_mask, pool)
         return terms
+
+    def _encode(self, model: Any, texts: Texts) -> Tensor:
+        inner = self.accelerator.unwrap_model(model) if isinstance(model, nn.Module) else model
+        return encode_once(model, texts, self.args.encode_mini_batch_size, inner, distinct=not self.is_fsdp_enabled)
+
+    def _documents(self, model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
+        """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""
+        if "document_embeddings" in inputs:
+            dtype = next(model.parameters()).dtype
+            return inputs["document_embeddings"].to(dtype), inputs["document_scoring_mask"]
+        return self._encode(model, inputs[key]), inputs[key]["scoring_mask"]
+
+    def _gathers(self) -> bool:
+        """Tell whether some term compares questions with the passages of other processes."""
+        compares = self.args.in_batch_weight > 0 or (
+            self.args.relevance_weight > 0 and self.args.relevance_over == "batch"
+        )
+        return compares and self.args.gather_across_devices and self.accelerator.num_processes > 1
+
+    def _pool(self, inputs: Batch, documents: Tensor, document_mask: Tensor) -> PassagePool:
+        """Return the passages of the batch, or of all processes' batches."""
+        flat = documents.flatten(0, 1), document_mask.flatten(0, 1), inputs["document_keys"].flatten()
+        return gather_passages(*flat) if self._gathers() else PassagePool(*flat)
+
+    def _nothing_to_gather(self, query: Tensor, query_mask: Tensor) -> Tensor:
+        """Take part in what other processes gather, with no passages; 0, with the gradients that they ask for."""
+        nothing = query[:0], query_mask[:0], torch.zeros(0, dtype=torch.int64, device=query.device)
+        pool = gather_passages(*nothing)
+        if self.args.relevance_weight > 0 and self.args.relevance_over == "batch":
+            gather_passages(nothing[0].detach().float(), *nothing[1:])  # the teacher's
+        return 0.0 * pool.embeddings.sum()
 
     def _relevance_term(self, student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
         figures = diagnostics.of_scores(student_scores, teacher_scores, self.args.temperature)
@@ -146,16 +184,17 @@ class DistillationTrainer(Trainer):
         return relevance_kl(student_scores, teacher_scores, self.args.temperature)
 
     def _batch_scores(
-        self, inputs: Batch, query: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
+        self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool
     ) -> tuple[Tensor, Tensor]:
-        """Return the student's and the teacher's scores of every question for every passage of the batch, each once."""
-        first = _first_places(inputs["document_keys"])
-        documents, document_mask = documents.flatten(0, 1)[first], document_mask.flatten(0, 1)[first]
-        scores = self._scaled(maxsim(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
+        """Return the student's and the teacher's scores of every question for every passage of the pool, each once."""
+        first = _first_places(pool.keys)
+        scores = self._scaled(
+            maxsim(query, pool.embeddings[first], query_mask, pool.mask[first]), query_mask.sum(dim=1)
+        )
         with torch.no_grad():
             teacher_query, teacher_mask = self._teacher_question(inputs)
-            documents, document_mask = (tensor.flatten(0, 1)[first] for tensor in self._teacher_documents(inputs))
-            teacher_scores = maxsim(teacher_query, documents, teacher_mask, document_mask)
+            read = self._pool(inputs, *self._teacher_documents(inputs))
+            teacher_scores = maxsim(teacher_query, read.embeddings[first], teacher_mask, read.mask[first])
             return scores, self._scaled(teacher_scores, teacher_mask.sum(dim=1))
 
     def _teacher_question(self, inputs: Batch) -> tuple[Tensor, Tensor]:
@@ -167,7 +206,7 @@ class DistillationTrainer(Trainer):
                 "relevance_kl: the teacher must read the English question, and the rows have none. Give them an `english` "
                 "column, or `teacher_scores` with `relevance_over: row`."
             )
-        read = self._needs_teacher("relevance_kl")(**inputs["teacher_query"]).embeddings
+        read = self._encode(self._needs_teacher("relevance_kl"), inputs["teacher_query"])
         return read.float(), inputs["teacher_query"]["scoring_mask"]
 
     def _teacher_documents(self, inputs: Batch) -> tuple[Tensor, Tensor]:
@@ -175,19 +214,15 @@ class DistillationTrainer(Trainer):
         if "document_embeddings" in inputs:
             return inputs["document_embeddings"].float(), inputs["document_scoring_mask"]
         key = "teacher_document" if "teacher_document" in inputs else "document"
-        documents, mask = _documents(self._needs_teacher("relevance_kl"), inputs, key)
+        documents, mask = self._documents(self._needs_teacher("relevance_kl"), inputs, key)
         return documents.float(), mask
 
-    def _in_batch_term(
-        self, inputs: Batch, query: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
-    ) -> Tensor:
-        batch, candidates = document_mask.shape[:2]
-        scores = maxsim(query, documents.flatten(0, 1), query_mask, document_mask.flatten(0, 1))
-        scores = self._scaled(scores, query_mask.sum(dim=1))
-        keys = inputs["document_keys"].flatten()  # (batch * candidates,)
-        positives = torch.arange(batch, device=scores.device) * candidates
+    def _in_batch_term(self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool) -> Tensor:
+        batch, candidates = inputs["document_keys"].shape
+        scores = self._scaled(maxsim(query, pool.embeddings, query_mask, pool.mask), query_mask.sum(dim=1))
+        positives = torch.arange(batch, device=scores.device) * candidates + pool.own
         # The same passage may stand in two rows: it is no negative of a question that it answers.
-        is_own_positive = keys[None, :] == keys[positives][:, None]
+        is_own_positive = pool.keys[None, :] == pool.keys[positives][:, None]
         return in_batch_cross_entropy(scores, positives, ~is_own_positive, self.args.contrastive_temperature)
 
     def _token_term(self, inputs: Batch, query: Tensor) -> Tensor:
@@ -195,7 +230,7 @@ class DistillationTrainer(Trainer):
         if "teacher_query_embeddings" in inputs:
             teacher, teacher_mask = inputs["teacher_query_embeddings"].to(query.dtype), inputs[f"teacher_query_{mask}"]
         else:
-            teacher = self._needs_teacher("aligned_tokens")(**inputs["teacher_query"]).embeddings
+            teacher = self._encode(self._needs_teacher("aligned_tokens"), inputs["teacher_query"])
             teacher_mask = inputs["teacher_query"][mask]
         student, student_mask = query.detach(), inputs["query"][mask]
         if self.args.alignment == "sinkhorn":
@@ -223,7 +258,9 @@ class DistillationTrainer(Trainer):
                 "score_scale needs to know how many query tokens each teacher score sums over. Give the rows a "
                 "`teacher_query_tokens` column, or leave `score_scale` out."
             )
-        return scores * (self.args.score_scale / num_query_tokens.clamp(min=1))[:, None]
+        # 0: the scores of a cross-encoder or a file, which sum over nothing, are taken as they are.
+        factors = torch.where(num_query_tokens > 0, self.args.score_scale / num_query_tokens.clamp(min=1), 1.0)
+        return scores * factors[:, None]
 
     def _needs_teacher(self, term: str) -> Any:
         if self.teacher is None:
@@ -385,14 +422,3 @@ def _first_places(keys: Tensor) -> Tensor:
     flat = keys.flatten()
     is_repeated = (flat[:, None] == flat[None, :]).tril(diagonal=-1).any(dim=1)
     return (~is_repeated).nonzero()[:, 0]
-
-
-def _documents(model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
-    """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""
-    if "document_embeddings" in inputs:
-        dtype = next(model.parameters()).dtype
-        return inputs["document_embeddings"].to(dtype), inputs["document_scoring_mask"]
-    batch, candidates, tokens = inputs[key]["input_ids"].shape
-    flat = {name: tensor.flatten(0, 1) for name, tensor in inputs[key].items()}
-    embeddings = model(**flat).embeddings.view(batch, candidates, tokens, -1)
-    return embeddings, inputs[key]["scoring_mask"]

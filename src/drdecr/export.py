@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.errors import HTTPError
 
 from drdecr.data.export import write_dataset
-from drdecr.data.formats import locate
 from drdecr.data.schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QuestionSet
+from drdecr.data.source_files import files_of
 from drdecr.data.token_cache import TokenCache
 
 from .data_card import data_card
+from .precision import settled
 from .recipe import ADAPTERS_OFF, Recipe
 from .run_folder import environment, is_done, same_recipe, start_run
 from .sets import cut_dev, english_cache, prepare_sets
@@ -66,8 +67,9 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     if settings.unlabelled:
         is_done(recipe)  # refuses the folder of another recipe's run: its candidates are not ours
         start_run(recipe)
-    reader = _reader(recipe) if scores or tokens != "none" else None
-    prepared = prepare_sets(recipe, reader, seed)
+    reads = settled(recipe)
+    reader = _reader(reads) if scores or tokens != "none" else None
+    prepared = prepare_sets(reads, reader, seed)
     configs: dict[str, dict[str, Dataset]] = {}
     for name, (train, dev) in cut_dev(prepared.rows, settings.dev_texts, seed).items():
         columns = PARALLEL_COLUMNS if name == "parallel" else CANDIDATE_COLUMNS
@@ -80,7 +82,7 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     for entry in recipe.validation:
         configs.update(_evaluation(read_validation(entry), set(configs)))
     if reader is not None and tokens != "none":
-        configs["teacher_queries"] = {"train": english_cache(reader, prepared).to_dataset()}
+        configs["teacher_queries"] = {"train": english_cache(reader, prepared, settings.token_folder).to_dataset()}
     if reader is not None and tokens == "all" and prepared.passages:
         passage_cache = prepared.passage_cache or TokenCache.of_documents(reader, prepared.passages)
         configs["teacher_passages"] = {"train": passage_cache.to_dataset()}
@@ -144,11 +146,12 @@ def _described(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of an entry's source: its arguments, what it says about itself, and its revision."""
     arguments = {key: value for key, value in entry.items() if key not in ("about", "format")}
     facts: dict[str, Any] = {"format": entry["format"], "arguments": arguments, **(entry.get("about") or {})}
-    revision = _hub_revision(entry) if str(entry["format"]).startswith("hub") else _digest(entry)
+    revision = hub_revision(entry) if str(entry["format"]).startswith("hub") else _digest(entry)
     return {**facts, "revision": revision} if revision else facts
 
 
-def _hub_revision(entry: dict[str, Any]) -> str | None:
+def hub_revision(entry: dict[str, Any]) -> str | None:
+    """Return the commit that an entry of the Hub stands for now; None for a folder."""
     if "$" in entry["name"] or Path(entry["name"]).exists():
         return None
     try:
@@ -160,19 +163,7 @@ def _hub_revision(entry: dict[str, Any]) -> str | None:
 def _digest(entry: dict[str, Any]) -> str | None:
     """Return a digest of all files that an entry names, read in order."""
     digest, count = hashlib.sha256(), 0
-    for path in _files(entry):
+    for path in files_of(entry):
         digest.update(path.read_bytes())
         count += 1
     return f"sha256 {digest.hexdigest()[:16]} of {count} file{'s' * (count > 1)}" if count else None
-
-
-def _files(entry: dict[str, Any]) -> Iterator[Path]:
-    languages = entry.get("languages") or []
-    names = list(languages.values()) if isinstance(languages, dict) else languages
-    for key in ("path", "english", "questions", "passages"):
-        if not isinstance(entry.get(key), str):
-            continue
-        paths = (
-            [entry[key].replace("{language}", name) for name in names] if "{language}" in entry[key] else [entry[key]]
-        )
-        yield from (locate(path) for path in paths)

@@ -33,6 +33,7 @@ FILES = {
     "processing_drdecr.py",
     "pushing_drdecr.py",
     "scoring_drdecr.py",
+    "scoring_gradient_drdecr.py",
     # For the other loaders (docs/loaders.md).
     "1_Dense/config.json",
     "1_Dense/model.safetensors",
