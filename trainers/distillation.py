@@ -15,7 +15,7 @@ from transformers.utils import PushInProgress, logging
 
 from drdecr.data.hub_repositories import make_repository
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
-from drdecr.modeling_drdecr.hub_errors_drdecr import explain, explained
+from drdecr.modeling_drdecr.hub_errors_drdecr import explain, explained, without_tokens
 from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
 from . import diagnostics
@@ -411,7 +411,7 @@ class DistillationTrainer(Trainer):
         push.jobs = [job for job in push.jobs if job not in done]
         for error in (job.exception() for job in done if not job.cancelled()):
             if error is not None:
-                logger.warning(f"An upload during the training failed. {explain(error) or error}")
+                logger.warning(f"An upload during the training failed. {explain(error) or without_tokens(str(error))}")
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Take rows of a mixture in the order that it laid out."""
