@@ -96,6 +96,27 @@ def masked_cosine(student: Tensor, teacher: Tensor, student_mask: Tensor, teache
     return cosine
 
 
+def pair_tokens(student_tokens: Tensor, teacher_tokens: Tensor, method: str = "greedy") -> tuple[Tensor, Tensor]:
+    """Align the tokens of one question with those of its English form, and keep what the choice was made from.
+
+    Args:
+        student_tokens: `(student_tokens, dim)`, those that may be paired.
+        teacher_tokens: `(teacher_tokens, dim)`, in the same space.
+        method: as in `align_tokens`.
+
+    Returns:
+        The cosines, float32 `(student_tokens, teacher_tokens)`, and each student token's teacher token, int64
+        `(student_tokens,)`, -1 where it has none.
+
+    Raises:
+        ValueError: as in `align_tokens`.
+    """
+    student, teacher = student_tokens[None], teacher_tokens[None]
+    masks = [torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) for tokens in (student, teacher)]
+    partners = align_tokens(student, teacher, *masks, method)[0]
+    return masked_cosine(student, teacher, *masks)[0].T, partners
+
+
 def _greedy_without_ties(similarity: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> Tensor | None:
     """`_greedy` for a CPU: only the pairs of a round are looked up and written, in numpy, whose calls cost less.
 

@@ -1,6 +1,8 @@
 """The trainer of all stages: embed, score, loss. Which terms there are is said by the weights in its arguments."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,12 +10,12 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import HubStrategy
-from transformers.utils import logging
+from transformers.trainer_utils import HubStrategy, SaveStrategy
+from transformers.utils import PushInProgress, logging
 
-from drdecr.data.hub_errors import explain, explained
 from drdecr.data.hub_repositories import make_repository
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
+from drdecr.modeling_drdecr.hub_errors_drdecr import explain, explained
 from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
 from . import diagnostics
@@ -31,7 +33,8 @@ from .losses import (
     relevance_kl,
     transported_token_mse,
 )
-from .pushing import copy_what_loads, write_training_card
+from .pushing import push_folder, push_staged, stage_checkpoint, write_training_card
+from .training_state import unpack_state
 from .transport import transport_weights
 
 logger = logging.get_logger(__name__)
@@ -255,7 +258,9 @@ class DistillationTrainer(Trainer):
                 "score_scale needs to know how many query tokens each teacher score sums over. Give the rows a "
                 "`teacher_query_tokens` column, or leave `score_scale` out."
             )
-        return scores * (self.args.score_scale / num_query_tokens.clamp(min=1))[:, None]
+        # 0: the scores of a cross-encoder or a file, which sum over nothing, are taken as they are.
+        factors = torch.where(num_query_tokens > 0, self.args.score_scale / num_query_tokens.clamp(min=1), 1.0)
+        return scores * factors[:, None]
 
     def _needs_teacher(self, term: str) -> Any:
         if self.teacher is None:
@@ -314,33 +319,81 @@ class DistillationTrainer(Trainer):
             metrics.update(figures)
         return metrics
 
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer` does; also from a checkpoint that was pushed, whose state is in safetensors."""
+        if isinstance(resume_from_checkpoint, str | os.PathLike):
+            with self.args.main_process_first():
+                unpack_state(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Create the repository that is pushed to; what fails is said in one line, before anything is trained."""
         with explained(self.args.hub_model_id):
             super().init_hf_repo(*args, **kwargs)
-            if self.args.hub_private_repo and self.is_world_process_zero():
-                make_repository(HfApi(token=self.args.hub_token), str(self.hub_model_id), private=True)
+            if self.is_world_process_zero():
+                self._api = HfApi(token=kwargs.get("token") or self.args.hub_token)
+                if self.args.hub_private_repo:
+                    make_repository(self._api, str(self.hub_model_id), private=True)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write a card of what this training knows; the Trainer's own names no base model and guesses hardware."""
-        if not self.is_world_process_zero():
-            return
+        if self.is_world_process_zero():
+            self._write_card(str(self.args.output_dir))
+
+    def _write_card(self, folder: str) -> None:
         student: Any = self.accelerator.unwrap_model(self.model)
         adapters = getattr(student, "peft_config", {})
         base = next((found.base_model_name_or_path for found in adapters.values()), student.config._name_or_path)
         library = "peft" if adapters else "transformers"
-        folder, log = str(self.args.output_dir), self.state.log_history
-        write_training_card(folder, self.args, hub_name(str(base)), log, library)
+        write_training_card(folder, self.args, hub_name(str(base)), self.state.log_history, library)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Push the model with its card, in one commit and without pickles; arguments are those of `Trainer`.
+
+        Raises:
+            HubError: if the Hub refuses, cannot be reached, or another's commit came in between.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        self._finish_current_push()
+        where = (str(self.hub_model_id), commit_message, revision or self.args.hub_revision)
+        api = self._api if token is None else HfApi(token=token)
+        if blocking:
+            return push_folder(api, str(self.args.output_dir), *where)
+        return api.run_as_future(push_folder, api, str(self.args.output_dir), *where)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push so that it loads: the Trainer's own push leaves out the code that the configuration names."""
+        """Push a checkpoint in the background, so that it loads: the Trainer's own push leaves out what is not weights."""
+        if self.args.hub_strategy == HubStrategy.END:
+            return
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
         push = getattr(self, "push_in_progress", None)  # the Trainer gives it to the main process alone
         is_left_out = push is not None and not push.is_done() and not self.args.hub_always_push
-        # While a push runs, it reads the files that would be written.
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END and not is_left_out:
-            copy_what_loads(checkpoint_folder, str(self.args.output_dir))
-            self.create_model_card()
-        super()._push_from_checkpoint(checkpoint_folder)
+        if not self.is_world_process_zero() or is_left_out:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        place = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
+        staged = stage_checkpoint(checkpoint_folder, str(self.args.output_dir), place.get(self.args.hub_strategy))
+        self._write_card(staged.name)
+        by_steps = self.args.save_strategy == SaveStrategy.STEPS
+        when = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
+        message, name = f"Training in progress, {when}", str(self.hub_model_id)
+        job = self._api.run_as_future(push_staged, self._api, staged, name, message, self.args.hub_revision)
+        jobs = [] if push is None or push.is_done() else push.jobs
+        self.push_in_progress = PushInProgress([*jobs, job])
 
     def _finish_current_push(self) -> None:
         """Wait for uploads, and say which failed: a lost connection ends no training."""

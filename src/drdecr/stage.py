@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from drdecr.data.hub_errors import HubError
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 from drdecr.trainers import (
     AdaptersOffTeacher,
     ContrastiveTrainer,
@@ -87,6 +87,7 @@ def run_stage(recipe: Recipe) -> Path:
             **facts,
             "rows": data.counts,
             "cleaning": data.cleaning,
+            "languages": data.languages,
             "steps": trainer.state.global_step,
             "last_loss": next((line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line), None),
             "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
