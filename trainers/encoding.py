@@ -72,7 +72,7 @@ def _in_mini_batches(model: Any, inner: Any, texts: Texts, size: int) -> Tensor:
     counts = torch.stack([texts[name].bool() for name in texts if name != "input_ids"]).any(dim=0)
     lengths = (counts * positions).amax(dim=1)  # up to the last token that anything looks at
     order = lengths.argsort(stable=True)
-    parts = []
+    parts: list[Tensor] = []
     for rows in order.split(size):
         longest = int(lengths[rows].max())
         part = {name: tensor[rows, :longest] for name, tensor in texts.items()}
