@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -57,7 +58,8 @@ def int8_copy(model: DrDecrModel) -> DrDecrModel:
 
 def bfloat16_copy(model: DrDecrModel) -> DrDecrModel:
     """Return a copy in bfloat16."""
-    return copy.deepcopy(model).to(torch.bfloat16).eval()
+    narrow: Any = copy.deepcopy(model)
+    return narrow.to(torch.bfloat16).eval()
 
 
 def fastest_encoder(
@@ -100,7 +102,7 @@ def fastest_encoder(
     rounds: dict[str, list[float]] = {name: [] for name in ways if name not in seconds}
     for _ in range(repeats):
         for name, found in rounds.items():
-            found.append(_seconds(lambda name=name: ways[name].encode_documents(texts, batch_size, False)))
+            found.append(_seconds(partial(ways[name].encode_documents, texts, batch_size, False)))
     seconds |= {name: min(found) for name, found in rounds.items()}
     name = choose(seconds, cosines, smallest_cosine)
     return EncoderChoice(name, ways[name], seconds, cosines)
