@@ -23,7 +23,7 @@ from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
 from .compatibility import check_dimensions, check_sharding, check_tokens
-from .encoding import Texts, encode_once
+from .encoding import Texts, encode_once, first_of_group
 from .gathering import PassagePool, gather_passages
 from .losses import (
     aligned_token_mse,
@@ -427,6 +427,5 @@ def _has_candidates(inputs: Batch) -> bool:
 
 def _first_places(keys: Tensor) -> Tensor:
     """Return where in the flattened keys each different one stands first, in order of appearance."""
-    flat = keys.flatten()
-    is_repeated = (flat[:, None] == flat[None, :]).tril(diagonal=-1).any(dim=1)
-    return (~is_repeated).nonzero()[:, 0]
+    _, group = torch.unique(keys.flatten(), return_inverse=True)
+    return (first_of_group(group) == torch.arange(len(group), device=group.device)).nonzero()[:, 0]
