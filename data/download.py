@@ -7,7 +7,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.file_download import http_get
 
-from .hub_errors import HubError, explained
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError, explained
+
 from .prepared_shards import digest_of
 
 RANGE_BEYOND_THE_END = 416

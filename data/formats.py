@@ -1,8 +1,16 @@
 """Readers of the public file formats, each into the one schema (`schema.py`), one file a family."""
 
 from .collection_formats import read_beir, read_miracl, read_mr_tydi
-from .hub_formats import read_hub_candidates, read_hub_parallel, read_hub_questions, read_hub_tokens
+from .hub_formats import (
+    read_hub_candidates,
+    read_hub_parallel,
+    read_hub_questions,
+    read_hub_tokens,
+    read_hub_unscored,
+    read_stored_tokens,
+)
 from .ir_datasets_format import read_ir_datasets
+from .mkqa_format import read_mkqa_retrieval
 from .parallel_formats import read_lines, read_mkqa, read_moses, read_tsv
 from .passages import read_passages
 from .prepared_formats import read_prepared, read_prepared_candidates, read_prepared_questions
@@ -21,11 +29,13 @@ __all__ = [
     "read_hub_parallel",
     "read_hub_questions",
     "read_hub_tokens",
+    "read_hub_unscored",
     "read_ir_datasets",
     "read_jsonl",
     "read_lines",
     "read_miracl",
     "read_mkqa",
+    "read_mkqa_retrieval",
     "read_moses",
     "read_mr_tydi",
     "read_passages",
@@ -34,6 +44,7 @@ __all__ = [
     "read_prepared_questions",
     "read_qed",
     "read_squad",
+    "read_stored_tokens",
     "read_texts",
     "read_tsv",
     "read_xor_retrieve",

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: str = "en") -> QuestionSet:
     """Read AfriQA's gold passages (train, dev, test): questions in languages of Africa, their translation and passage.
 
-    Questions whose passage is null are left out with a warning: one in twenty has none.
+    Questions whose passage is null are left out, with a warning that counts them: one in twenty has none.
 
     Args:
         path: with `{language}`, JSON Lines (though called `.json`); the passages of all lines form the collection.
@@ -25,12 +25,12 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
     """
     by_text: dict[str, str] = {}
     rows = []
-    without_passage = 0
+    left_out = 0
     for code, file in language_files(path, languages):
+        without_passage = []
         for number, record in records_of(file):
             if record.get("context", "") is None:
-                without_passage += 1
-                logger.warning("%s, line %d: left out, it has no passage.", file, number)
+                without_passage.append(number)
                 continue
             has_fields(record, ("context", "question_lang", "question_translated", "answer_pivot"), file, number)
             document_id = by_text.setdefault(
@@ -44,9 +44,17 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
                 "answer": next(iter(record["answer_pivot"]["text"]), ""),
             }
             rows.append(row | ({"english": record["question_translated"]} if pivot == "en" else {}))
+        if without_passage:
+            left_out += len(without_passage)
+            logger.warning(
+                "%s: %d questions left out that have no passage, the first in line %d.",
+                file,
+                len(without_passage),
+                without_passage[0],
+            )
     passages = {document_id: text for text, document_id in by_text.items()}
-    left_out = {"without a passage": without_passage} if without_passage else {}
-    return QuestionSet(name, Dataset.from_list(rows), passages, left_out)
+    counters = {"without a passage": left_out} if left_out else {}
+    return QuestionSet(name, Dataset.from_list(rows), passages, counters)
 
 
 def read_qed(path: str, name: str = "qed") -> QuestionSet:

@@ -10,7 +10,10 @@ PARALLEL_COLUMNS = ("query", "english", "language")
 """A text in another language (or a question), the same in English, and the language's code."""
 
 CANDIDATE_COLUMNS = ("query", "english", "language", "document_ids", "teacher_scores", "teacher_query_tokens")
-"""A question, its candidates, what the teacher thinks of each, and how many query tokens its scores sum over."""
+"""A question, its candidates, what the teacher thinks of each, and how many query tokens its scores sum over.
+
+0 query tokens: the scores are no such sums (a cross-encoder's); `score_scale` leaves them as they are.
+"""
 
 QUESTION_COLUMNS = ("query_id", "query", "language", "document_ids")
 """A question and the ids of the passages that answer it.

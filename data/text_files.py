@@ -24,15 +24,25 @@ def locate(path: str | Path) -> Path:
         ValueError: if a variable is not set.
         FileNotFoundError: if there is no such file or folder, with the cure.
     """
+    resolved = expanded(path)
+    if not resolved.exists():
+        raise FileNotFoundError(
+            f"{resolved}: no such file or folder. Check the path in the recipe, or set DRDECR_DATA."
+        )
+    return resolved
+
+
+def expanded(path: str | Path) -> Path:
+    """Resolve environment variables in a path that need not be there.
+
+    Raises:
+        ValueError: if a variable is not set.
+    """
     resolved = os.path.expandvars(os.path.expanduser(str(path)))
     if "$" in resolved:
         variable = resolved[resolved.index("$") + 1 :].split("/")[0].strip("{}")
         raise ValueError(
             f"{path}: the environment variable {variable} is not set. Set it to the folder that holds the data."
-        )
-    if not Path(resolved).exists():
-        raise FileNotFoundError(
-            f"{resolved}: no such file or folder. Check the path in the recipe, or set DRDECR_DATA."
         )
     return Path(resolved)
 

@@ -72,7 +72,7 @@ def _questions(file: Path) -> Iterator[dict[str, object]]:
 
 
 def wikipedia_passages(file: Path) -> Iterator[tuple[Path, int, str, str]]:
-    """Yield the passages of a file in DPR's form: file, line number, id, and the text behind its title."""
+    """Yield file, line number, id and text, behind its title, of passages in DPR's form: tabs between id, text and title."""
     with readable(file, newline="") as stream:
         rows = csv.reader(stream, delimiter="\t")
         start = 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from drdecr.data.source_files import files_of
 from drdecr.data.token_cache import TokenCache
 
 from .data_card import data_card
+from .precision import settled
 from .recipe import ADAPTERS_OFF, Recipe
 from .run_folder import environment, is_done, same_recipe, start_run
 from .sets import cut_dev, english_cache, prepare_sets
@@ -65,8 +67,9 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     if settings.unlabelled:
         is_done(recipe)  # refuses the folder of another recipe's run: its candidates are not ours
         start_run(recipe)
-    reader = _reader(recipe) if scores or tokens != "none" else None
-    prepared = prepare_sets(recipe, reader, seed)
+    reads = settled(recipe)
+    reader = _reader(reads) if scores or tokens != "none" else None
+    prepared = prepare_sets(reads, reader, seed)
     configs: dict[str, dict[str, Dataset]] = {}
     for name, (train, dev) in cut_dev(prepared.rows, settings.dev_texts, seed).items():
         columns = PARALLEL_COLUMNS if name == "parallel" else CANDIDATE_COLUMNS
@@ -79,10 +82,12 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     for entry in recipe.validation:
         configs.update(_evaluation(read_validation(entry), set(configs)))
     if reader is not None and tokens != "none":
-        configs["teacher_queries"] = {"train": english_cache(reader, prepared).to_dataset()}
+        configs["teacher_queries"] = {"train": english_cache(reader, prepared, settings.token_folder).to_dataset()}
     if reader is not None and tokens == "all" and prepared.passages:
         passage_cache = prepared.passage_cache or TokenCache.of_documents(reader, prepared.passages)
         configs["teacher_passages"] = {"train": passage_cache.to_dataset()}
+    if "teacher_queries" in configs:
+        configs["teacher_queries"]["train"] = _of_rows(configs["teacher_queries"]["train"], prepared.rows)
     sources = {name: [_described(entry) for entry in getattr(settings, name)] for name in SOURCES}
     sources["validation"] = [_described(entry) for entry in recipe.validation]
     body, metadata = data_card(recipe, configs, sources, prepared.cleaning, environment(), seed, license)
@@ -117,6 +122,12 @@ def _reader(recipe: Recipe) -> Any:
     if recipe.teacher and recipe.teacher != ADAPTERS_OFF:
         return load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)
     return load_start(recipe)
+
+
+def _of_rows(tokens: Dataset, sets: Mapping[str, Dataset]) -> Dataset:
+    """Leave out texts that no row has any more: candidates were searched for more than were found."""
+    wanted = {text for rows in sets.values() for text in rows.unique("english")}
+    return tokens.select([row for row, text in enumerate(tokens["text"]) if text in wanted])
 
 
 def _passage_rows(passages: Any) -> Dataset:

@@ -18,6 +18,7 @@ from drdecr.trainers import (
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
+from drdecr.trainers.precision import PRECISIONS
 
 from .settings import check_values, known_keys
 
@@ -62,7 +63,10 @@ class DataSettings:
         cache_teacher: compute the teacher's tokens of questions once (default True).
         cache_passages: use the teacher's passage tokens instead of encoding passages (default False). Only the query side
             is then trained, and the student searches the teacher's index.
-        query_tokens: the teacher's tokens of the English texts, `{format: hub_tokens, ...}`; default: the teacher reads them.
+        token_folder: folder in which the teacher's tokens are kept, by its weights and each text, and read back by whatever
+            run has the same teacher; several processes share the work. Default: in memory, encoded by every run.
+        query_tokens: the teacher's tokens of the English texts, `{format: hub_tokens, ...}` or `{format: stored_tokens, path:
+            ...}`; default: the teacher reads them.
         passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`.
         weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
@@ -87,6 +91,7 @@ class DataSettings:
     english_share: float = 0.0
     cache_teacher: bool = True
     cache_passages: bool = False
+    token_folder: str | None = None
     query_tokens: dict[str, Any] | None = None
     passage_tokens: dict[str, Any] | None = None
     weights: dict[str, float] | None = None
@@ -116,8 +121,10 @@ class Recipe:
             entry may have `distractors`, question sets whose passages are searched too.
         training: settings of the stage's arguments; those not named keep the paper's values.
         revision: of `start`, if it is on the Hub.
-        teacher_dtype: precision in which the teacher encodes (default float32). bfloat16 is about 1.7 times as fast on CPUs
-            that have it; the smallest token cosine to float32 is 0.99.
+        precision: what the student's training computes in, beside float32 weights: `float32` (default), `bfloat16`, or `auto`,
+            whichever a measurement at the start finds faster on the machine. A resumed run goes on in what it began with.
+        teacher_dtype: precision in which the teacher encodes, likewise (default float32). bfloat16 is about 1.7 times as fast
+            on CPUs that have it and far slower on others; the smallest token cosine to float32 is 0.99.
         lora: train an adapter and the projection only (`drdecr.trainers.adapters.LoraSettings`); default: the whole model.
             The start is then a checkpoint, and the adapter only fits that one.
         encoder: settings of the start's encoder, by their names in its `config.json` (`hidden_dropout_prob: 0.0`); saved with
@@ -137,6 +144,7 @@ class Recipe:
     validation: list[dict[str, Any]] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
     revision: str | None = None
+    precision: str = "float32"
     teacher_dtype: str = "float32"
     lora: LoraSettings | None = None
     encoder: dict[str, Any] = field(default_factory=dict)
@@ -153,6 +161,13 @@ class Recipe:
         if self.lora is not None and self.stage == "initialise":
             raise ValueError(
                 "lora: the stage `initialise` trains nothing. Give `lora` to the stage that starts from it."
+            )
+        for key in ("precision", "teacher_dtype"):
+            if getattr(self, key) not in PRECISIONS:
+                raise ValueError(f"{key}: expected one of {', '.join(PRECISIONS)}, got {getattr(self, key)!r}.")
+        if self.precision != "float32" and (self.training.get("bf16") or self.training.get("fp16")):
+            raise ValueError(
+                f"precision: expected it alone, got {self.precision!r} beside `bf16` or `fp16` under `training`. Leave one out."
             )
         if self.teacher == ADAPTERS_OFF and (self.lora is None or self.teacher_dtype != "float32"):
             raise ValueError(

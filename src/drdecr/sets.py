@@ -1,7 +1,7 @@
 """A stage's training rows, made from its recipe: cleaned, with candidates, with the teacher's words looked up."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ from drdecr.data.mixture import MixedSet
 from drdecr.data.prepared_mixture import PreparedMixture
 from drdecr.data.schema import QuestionSet, joined_passages
 from drdecr.data.sources import QUESTION_READERS, read_candidates, read_parallel, read_questions, read_tokens
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.text_files import expanded
+from drdecr.data.token_cache import TokenCache, Tokens
+from drdecr.data.token_store import StoredTokens, stored_documents, stored_queries
 from drdecr.modeling_drdecr import DrDecrModel
 
 from .kept_candidates import find_candidates
@@ -37,6 +39,7 @@ class TrainingData:
         collator: makes batches of them.
         counts: rows of each set, for the record.
         cleaning: rows read, and dropped for which reason, of each set.
+        languages: of the questions and sentences, sorted.
     """
 
     train: Any
@@ -44,6 +47,7 @@ class TrainingData:
     collator: DistillationCollator
     counts: dict[str, int]
     cleaning: dict[str, dict[str, int]]
+    languages: list[str]
 
 
 @dataclass
@@ -60,8 +64,8 @@ class PreparedSets:
 
     rows: dict[str, Dataset]
     passages: dict[str, str]
-    passage_cache: TokenCache | None
-    query_cache: TokenCache | None
+    passage_cache: Tokens | None
+    query_cache: Tokens | None
     cleaning: dict[str, dict[str, int]]
 
 
@@ -95,7 +99,9 @@ def build_training_data(
     train = _mixed(
         {name: part for name, (part, _) in parts.items()}, settings, num_steps, batch_size, seed, batches_a_step
     )
-    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()}, prepared.cleaning)
+    counts = {name: len(part) for name, (part, _) in parts.items()}
+    languages = {code for rows in prepared.rows.values() for code in rows.unique("language")}
+    return TrainingData(train, dev, collator, counts, prepared.cleaning, sorted(languages))
 
 
 def streamed_data(
@@ -160,7 +166,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
     cleaning: dict[str, dict[str, int]] = {}
-    query_cache: TokenCache | None = None
+    query_cache: Tokens | None = None
 
     def cleaned(rows: Dataset, name: str) -> Dataset:
         kept, cleaning[name] = _cleaned(rows, held_out, name)
@@ -176,7 +182,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
         rows = cleaned(read_parallel(settings.unlabelled), "unlabelled")
         rows = _with_english(rows, settings.english_share, seed)
         if reader is not None and settings.cache_teacher and recipe.teacher:
-            query_cache = read_english(reader, {**sets, "unlabelled": rows})
+            query_cache = read_english(reader, {**sets, "unlabelled": rows}, settings.token_folder)
         if passage_cache is None or reader is None:
             raise ValueError(
                 "data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one."
@@ -191,19 +197,23 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     return PreparedSets(sets, passages, passage_cache, query_cache, cleaning)
 
 
-def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset]) -> TokenCache:
-    """Let the teacher read every English text of the sets, each once."""
+def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset], token_folder: str | None = None) -> Tokens:
+    """Let the teacher read every English text of the sets, each once; what the folder holds is not read again."""
     english = [text for rows in sets.values() for text in rows.unique("english")]
     logger.info("Reading %d English questions and sentences with the teacher.", len(set(english)))
-    return TokenCache.of_queries(teacher, english)
+    return (
+        stored_queries(teacher, english, expanded(token_folder))
+        if token_folder
+        else TokenCache.of_queries(teacher, english)
+    )
 
 
-def english_cache(teacher: DrDecrModel, prepared: PreparedSets) -> TokenCache:
+def english_cache(teacher: DrDecrModel, prepared: PreparedSets, token_folder: str | None = None) -> Tokens:
     """Return the teacher's tokens of every English text; what finding candidates has read already is not read again."""
     english = {text for rows in prepared.rows.values() for text in rows.unique("english")}
     if prepared.query_cache is not None and all(text in prepared.query_cache for text in english):
         return prepared.query_cache
-    return read_english(teacher, prepared.rows)
+    return read_english(teacher, prepared.rows, token_folder)
 
 
 def cut_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str, tuple[Dataset, Dataset]]:
@@ -240,7 +250,11 @@ def cut_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str,
 
 def held_out_texts(recipe: Recipe) -> list[str]:
     """Return the questions, and their English, of what a recipe is measured on or told to hold out."""
-    entries = [*recipe.data.held_out, *recipe.validation]
+    return texts_of([*recipe.data.held_out, *recipe.validation])
+
+
+def texts_of(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the questions, and their English, of sets that must not be learnt."""
     texts: list[str] = []
     for entry in entries:
         entry = {name: value for name, value in entry.items() if name != "distractors"}
@@ -281,12 +295,14 @@ def _with_english(rows: Dataset, share: float, seed: int) -> Dataset:
     return concatenate_datasets([rows, english])
 
 
-def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str]) -> TokenCache | None:
+def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str]) -> Tokens | None:
     settings = recipe.data
     used = settings.questions or settings.unlabelled or (settings.cache_passages and not settings.passage_tokens)
     if not passages or not used or reader is None:
         return None
     logger.info("Encoding %d passages with the %s.", len(passages), "teacher" if recipe.teacher else "student")
+    if settings.token_folder:
+        return stored_documents(reader, passages, expanded(settings.token_folder))
     return TokenCache.of_documents(reader, dict(passages))
 
 
@@ -316,10 +332,12 @@ def _collator(
     settings = recipe.data
     query_cache = read_tokens(settings.query_tokens) if settings.query_tokens else None
     if query_cache is None and teacher is not None and settings.cache_teacher:
-        query_cache = english_cache(teacher, prepared)
+        query_cache = english_cache(teacher, prepared, settings.token_folder)
     document_cache = prepared.passage_cache if settings.cache_passages else None
     if settings.passage_tokens:
         document_cache = read_tokens(settings.passage_tokens)
+        if isinstance(document_cache, StoredTokens):  # of texts, whatever their ids are here
+            document_cache = document_cache.named(prepared.passages)
     return DistillationCollator(
         student.processor,
         passages=prepared.passages,

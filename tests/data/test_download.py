@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from drdecr.data.download import download
-from drdecr.data.hub_errors import HubError
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 
 CONTENT = bytes(range(256)) * 400
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -189,7 +189,7 @@ def test_afriqa_has_question_translation_passage_and_answer(tmp_path: Path, capl
     with_null = write_json_lines(tmp_path / "null.jsonl", record, {**record, "context": None, "title": None})
     with caplog.at_level(logging.WARNING):
         assert len(read_afriqa(with_null, ["ha"]).questions) == 1
-    assert "null.jsonl, line 2: left out, it has no passage" in caplog.text
+    assert "null.jsonl: 1 questions left out that have no passage, the first in line 2." in caplog.text
     del record["context"]
     write_json_lines(Path(path), record)
     with pytest.raises(ValueError, match=r"train.jsonl, line 1: expected the fields context, .* missing context"):

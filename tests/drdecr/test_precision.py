@@ -1,0 +1,69 @@
+"""`precision: auto` in a recipe: measured once, kept for a resumed run, and what the training then computes in."""
+
+import json
+
+import pytest
+
+from drdecr import precision
+from drdecr.recipe import Recipe, load_recipe
+from drdecr.stage import build_arguments, run_stage
+
+
+def auto(folder, **keys):
+    return Recipe("relevance", str(folder), "x", precision="auto", teacher_dtype="auto", **keys)
+
+
+def test_auto_means_what_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "faster_precision", lambda device: "bfloat16")
+    recipe = precision.settled(auto(tmp_path))
+    assert (recipe.precision, recipe.teacher_dtype) == ("bfloat16", "bfloat16")
+    assert build_arguments(recipe).bf16
+    assert not build_arguments(auto(tmp_path)).bf16
+
+
+def test_a_resumed_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "faster_precision", lambda device: "bfloat16")
+    precision.settled(auto(tmp_path))
+    monkeypatch.setattr(precision, "faster_precision", lambda device: "float32")
+    assert precision.settled(auto(tmp_path)).precision == "bfloat16"
+
+
+def test_a_named_precision_is_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "faster_precision", None)
+    recipe = Recipe("relevance", str(tmp_path / "run"), "x", precision="bfloat16")
+    assert precision.settled(recipe) is recipe
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_a_run_says_in_which_precision_it_was_trained(faster, write_recipe, data, monkeypatch):
+    monkeypatch.setattr(precision, "faster_precision", lambda device: faster)
+    training = {"max_steps": 1, "eval_strategy": "no"}
+    file = write_recipe(
+        "a",
+        stage="contrastive",
+        precision="auto",
+        training=training,
+        data={
+            "questions": [data["train"]],
+            "num_candidates": 3,
+            "dev_texts": 2,
+        },
+    )
+    recipe = load_recipe(file)
+    run_stage(recipe)
+    assert json.loads((recipe.folder / "run.json").read_text())["precision"] == faster
+    run_stage(load_recipe(file))  # done: `auto` is still the same recipe
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"precision": "half"}, "precision: expected one of float32, bfloat16, auto, got 'half'"),
+        ({"teacher_dtype": "bf16"}, "teacher_dtype: expected one of"),
+        ({"precision": "auto", "training": {"bf16": True}}, "Leave one out"),
+    ],
+)
+def test_an_odd_precision_is_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe("relevance", "x", "y", **keys)
