@@ -200,7 +200,7 @@ def test_a_wrong_file_is_named_with_row_and_expectation_and_leaves_nothing(kind,
     }
     entry = {"format": kind, **arguments, **paths}
     cleaner = Cleaner(CleaningSettings(), HeldOutTexts([]), 1)
-    with pytest.raises(ValueError, match="expected|stands twice|is not among|blank in one") as error:
+    with pytest.raises(ValueError, match=r"expected|stands twice|is not among|blank in one") as error:
         Preparation(tmp_path / "shards", tmp_path / "journal", cleaner, rows_per_part=1).run(
             [PreparedSource("x", entry)]
         )
@@ -219,6 +219,6 @@ def test_every_format_of_files_has_a_case():
         "sample_questions",
         "texts",
     }
-    elsewhere |= {"prepared", "prepared_questions", "prepared_candidates"}
+    elsewhere |= {"mkqa_retrieval", "prepared", "prepared_questions", "prepared_candidates"}
     assert set(FORMATS) - elsewhere == {case[0] for case in CASES}
     assert {*PAIR_STREAMS, *ITEM_STREAMS} <= set(FORMATS)
