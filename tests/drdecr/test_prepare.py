@@ -190,12 +190,12 @@ def test_the_counts_add_up_and_every_row_says_where_it_comes_from(recipe, tmp_pa
 
 
 def test_each_check_has_a_counter_and_test_sets_are_held_out(tmp_path):
-    dev = {"id": "1", "question": "متى بني الجسر القديم في المدينة؟", "answers": ["1900"], "lang": " ar"}
+    dev = {"id": "1", "question": "متى بني الجسر القديم في المدينة الكبيرة؟", "answers": ["1900"], "lang": " ar"}
     (tmp_path / "data" / "xor-tydi").mkdir()
     (tmp_path / "data/xor-tydi/xor_dev_retrieve_eng_span_v1_1.jsonl").write_text(json.dumps(dev) + "\n")
     lines = [
-        ("متى بني الجسر القديم في المدينة", "When was the old bridge built?"),  # held out, but for its sign
-        ("من فضلك: متى بني الجسر القديم في المدينة", "Please: when was it built?"),  # nearly
+        ("متى بني الجسر القديم في المدينة الكبيرة", "When was the old bridge built?"),  # held out, but for its sign
+        ("من فضلك: متى بني الجسر القديم في المدينة الكبيرة", "Please: when was it built?"),  # nearly
         ("أين النهر؟", "Where is the river?"),
         ("أين النهر", "where is the RIVER"),  # repeated
         ("", "Nothing"),

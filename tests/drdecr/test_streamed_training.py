@@ -63,7 +63,7 @@ def test_rows_mix_languages_and_leave_out_what_is_held_out(recipe, folder, data)
 
 
 def test_a_stream_stands_alone_and_needs_steps(recipe, data):
-    with pytest.raises(ValueError, match="expected no other set .* got also parallel"):
+    with pytest.raises(ValueError, match=r"expected no other set .* got also parallel"):
         run_stage(recipe("a", parallel=[data["parallel"]]))
     made = recipe("b")
     with pytest.raises(ValueError, match="got no `max_steps`"):
