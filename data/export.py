@@ -12,7 +12,8 @@ from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, DatasetCardData, HfApi
 from tqdm.auto import tqdm
 
-from .hub_errors import explained
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
+
 from .hub_repositories import make_repository
 from .shards import SUMS
 

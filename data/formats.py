@@ -10,8 +10,10 @@ from .hub_formats import (
     read_stored_tokens,
 )
 from .ir_datasets_format import read_ir_datasets
-from .parallel_formats import read_lines, read_mkqa, read_tsv
+from .mkqa_format import read_mkqa_retrieval
+from .parallel_formats import read_lines, read_mkqa, read_moses, read_tsv
 from .passages import read_passages
+from .prepared_formats import read_prepared, read_prepared_candidates, read_prepared_questions
 from .question_formats import read_afriqa, read_clapnq, read_jsonl, read_qed, read_texts
 from .squad_format import read_squad
 from .text_files import Languages, locate
@@ -33,8 +35,13 @@ __all__ = [
     "read_lines",
     "read_miracl",
     "read_mkqa",
+    "read_mkqa_retrieval",
+    "read_moses",
     "read_mr_tydi",
     "read_passages",
+    "read_prepared",
+    "read_prepared_candidates",
+    "read_prepared_questions",
     "read_qed",
     "read_squad",
     "read_stored_tokens",

@@ -6,7 +6,8 @@ from pathlib import Path
 from datasets import Dataset, load_dataset
 from huggingface_hub import snapshot_download
 
-from .hub_errors import explained
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
+
 from .passages import collection
 from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, check_rows
 from .text_files import locate
@@ -32,7 +33,7 @@ def read_hub_parallel(
         split: its split (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    dataset = _load(_hub_source(name), config, split=split, revision=revision).rename_columns(dict(columns or {}))
+    dataset = _load(hub_source(name), config, split=split, revision=revision).rename_columns(dict(columns or {}))
     if language is not None:
         dataset = dataset.add_column("language", [language] * len(dataset))
     check_rows(dataset, PARALLEL_COLUMNS, name)
@@ -141,7 +142,7 @@ def read_stored_tokens(
     """
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
-    source = Path(_hub_source(name)).expanduser()
+    source = Path(hub_source(name)).expanduser()
     if not source.exists():
         with explained(name):
             source = Path(
@@ -166,7 +167,7 @@ def read_hub_tokens(
         split: default train.
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    rows = _load(_hub_source(name), config, split=split, revision=revision)
+    rows = _load(hub_source(name), config, split=split, revision=revision)
     check_rows(rows, ("text", "embeddings", "text_flags"), f"{name}, {config}")
     return TokenCache.from_dataset(rows)
 
@@ -175,7 +176,7 @@ def _rows_and_passages(
     name: str, config: str, passages: str, split: str, passages_split: str, revision: str | None
 ) -> tuple[Dataset, dict[str, str]]:
     """Load the configuration of the rows, and the one of the passages that they name."""
-    source = _hub_source(name)
+    source = hub_source(name)
     rows = _load(source, config, split=split, revision=revision)
     documents = _load(source, passages, split=passages_split, revision=revision)
     place = f"{name}, {passages}"
@@ -189,5 +190,6 @@ def _load(source: str, config: str | None, split: str, revision: str | None) -> 
     return load_dataset(source, config, split=split, revision=revision, download_mode=mode)
 
 
-def _hub_source(name: str) -> str:
+def hub_source(name: str) -> str:
+    """Return a Hub name as it is, and of a path with environment variables the folder."""
     return str(locate(name)) if "$" in name else name

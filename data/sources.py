@@ -15,7 +15,9 @@ PARALLEL_READERS: dict[str, Callable[..., Dataset]] = {
     "tsv": formats.read_tsv,
     "lines": formats.read_lines,
     "mkqa": formats.read_mkqa,
+    "moses": formats.read_moses,
     "hub": formats.read_hub_parallel,
+    "prepared": formats.read_prepared,
     "sample_sentences": read_sample_sentences,
 }
 
@@ -29,12 +31,17 @@ QUESTION_READERS: dict[str, Callable[..., QuestionSet]] = {
     "miracl": formats.read_miracl,
     "mr_tydi": formats.read_mr_tydi,
     "xor_retrieve": formats.read_xor_retrieve,
+    "mkqa_retrieval": formats.read_mkqa_retrieval,
     "ir_datasets": formats.read_ir_datasets,
     "hub_questions": formats.read_hub_questions,
+    "prepared_questions": formats.read_prepared_questions,
     "sample_questions": read_sample_questions,
 }
 
-CANDIDATE_READERS: dict[str, Callable[..., CandidateSet]] = {"hub_candidates": formats.read_hub_candidates}
+CANDIDATE_READERS: dict[str, Callable[..., CandidateSet]] = {
+    "hub_candidates": formats.read_hub_candidates,
+    "prepared_candidates": formats.read_prepared_candidates,
+}
 
 TOKEN_READERS: dict[str, Callable[..., Tokens]] = {
     "hub_tokens": formats.read_hub_tokens,

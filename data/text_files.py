@@ -96,12 +96,6 @@ def readable(file: Path, newline: str | None = None) -> Iterator[TextIO]:
         raise ValueError(f"{file}: expected a whole gzip file ({error}). Get it again.") from error
 
 
-def all_lines(file: Path) -> list[str]:
-    """Return all lines, blank ones too: leaving them out of each file by itself would shift the pairs."""
-    with readable(file) as stream:
-        return [line.strip() for line in stream]
-
-
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, each with its number in the file."""
     with readable(file) as stream:

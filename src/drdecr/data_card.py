@@ -135,7 +135,7 @@ def _shown(value: Any) -> str:
 
 
 def made_by(environment: Mapping[str, Any], seed: int | None = None) -> str:
-    """Return the command, commit and versions; with a seed, that of a recipe which stands beside the card."""
+    """Say which command, commit and versions made a dataset; with a seed, that of a recipe which stands beside the card."""
     versions = ", ".join(f"{name} {found}" for name, found in environment["versions"].items() if found)
     recipe = [", with the recipe in `recipe.yaml`", f"\n- seed: {seed}"] if seed is not None else []
     lines = [f"- command: `{environment['command']}`{''.join(recipe)}"]
@@ -145,7 +145,7 @@ def made_by(environment: Mapping[str, Any], seed: int | None = None) -> str:
 
 
 def table(head: list[str], lines: list[list[Any]]) -> str:
-    """Return a table in Markdown without the columns that are empty."""
+    """Return a table in Markdown without its empty columns; nothing for no lines."""
     filled = [column for column in range(len(head)) if any(str(line[column]) for line in lines)]
     rows = [head, ["---"] * len(head), *lines]
     text = [[str(row[column]).replace("|", "\\|").replace("\n", " ") for column in filled] for row in rows]

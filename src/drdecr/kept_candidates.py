@@ -12,10 +12,10 @@ from accelerate import PartialState
 from datasets import Dataset, load_from_disk
 
 from drdecr.data.candidates import retrieve_candidates
-from drdecr.data.hub_errors import explained
 from drdecr.data.offline_backbone import prepare_offline_backbone
 from drdecr.data.token_cache import Tokens
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
 from .identity import model_identity
 from .recipe import ADAPTERS_OFF, OFFLINE, Recipe

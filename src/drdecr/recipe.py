@@ -72,6 +72,11 @@ class DataSettings:
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
             fifth). A text that stands in several sets is cut off all of them.
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
+        language_temperature: T: within a set, a language with n rows is drawn with probability proportional to n^(1/T).
+            Default 1: by size. With more, small languages come more often, and `max_steps` is needed.
+        stream: parallel text of a folder that `drdecr prepare` wrote, in place of all other sets and in constant memory:
+            `{folder: ..., weights: {source: number}, languages: [...]}` (`drdecr.data.prepared_mixture`). The teacher reads
+            every batch, `max_steps` is needed, and no rows are cut off for evaluation.
     """
 
     parallel: list[dict[str, Any]] = field(default_factory=list)
@@ -92,6 +97,8 @@ class DataSettings:
     weights: dict[str, float] | None = None
     dev_texts: int = 16
     limits: dict[str, int] = field(default_factory=dict)
+    language_temperature: float = 1.0
+    stream: dict[str, Any] | None = None
 
 
 @dataclass

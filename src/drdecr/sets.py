@@ -12,7 +12,9 @@ from drdecr.data.candidates import add_negatives
 from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.formats import read_texts
+from drdecr.data.held_out import HeldOutTexts
 from drdecr.data.mixture import MixedSet
+from drdecr.data.prepared_mixture import PreparedMixture
 from drdecr.data.schema import QuestionSet, joined_passages
 from drdecr.data.sources import QUESTION_READERS, read_candidates, read_parallel, read_questions, read_tokens
 from drdecr.data.text_files import expanded
@@ -22,6 +24,7 @@ from drdecr.modeling_drdecr import DrDecrModel
 
 from .kept_candidates import find_candidates
 from .recipe import DataSettings, Recipe
+from .settings import known_keys
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ class TrainingData:
         collator: makes batches of them.
         counts: rows of each set, for the record.
         cleaning: rows read, and dropped for which reason, of each set.
+        languages: of the questions and sentences, sorted.
     """
 
     train: Any
@@ -43,6 +47,7 @@ class TrainingData:
     collator: DistillationCollator
     counts: dict[str, int]
     cleaning: dict[str, dict[str, int]]
+    languages: list[str]
 
 
 @dataclass
@@ -85,6 +90,8 @@ def build_training_data(
         batches_a_step: accumulation steps times processes (default 1).
     """
     settings = recipe.data
+    if settings.stream is not None:
+        return streamed_data(recipe, student, teacher, num_steps * batch_size * batches_a_step, seed)
     prepared = prepare_sets(recipe, teacher or student, seed)
     collator = _collator(recipe, student, teacher, prepared)
     parts = cut_dev(prepared.rows, settings.dev_texts, seed)
@@ -92,7 +99,54 @@ def build_training_data(
     train = _mixed(
         {name: part for name, (part, _) in parts.items()}, settings, num_steps, batch_size, seed, batches_a_step
     )
-    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()}, prepared.cleaning)
+    counts = {name: len(part) for name, (part, _) in parts.items()}
+    languages = {code for rows in prepared.rows.values() for code in rows.unique("language")}
+    return TrainingData(train, dev, collator, counts, prepared.cleaning, sorted(languages))
+
+
+def streamed_data(
+    recipe: Recipe, student: DrDecrModel, teacher: DrDecrModel | None, num_rows: int, seed: int
+) -> TrainingData:
+    """Read a prepared folder as the training goes, in constant memory; the teacher reads each batch.
+
+    A row that stands, or nearly stands, in a set that the recipe holds out or validates on gives its place to the next one.
+
+    Args:
+        recipe: with `data.stream` and no other set.
+        student: its processor tokenises.
+        teacher: if it has a tokenizer of its own.
+        num_rows: of the whole run.
+        seed: of the order.
+
+    Raises:
+        ValueError: for other sets beside the stream, or a run without `max_steps`.
+    """
+    settings = recipe.data
+    others = [name for name in ("parallel", "questions", "unlabelled", "annotated", "pool") if getattr(settings, name)]
+    if others or not num_rows:
+        wrong = f"also {', '.join(others)}" if others else "no `max_steps`"
+        raise ValueError(
+            f"data.stream: expected no other set and `training.max_steps`, got {wrong}. Prepare all sets into one folder."
+        )
+    given = dict(settings.stream or {})
+    known_keys(given, ["folder", "weights", "languages"], "data.stream")
+    held_out = HeldOutTexts(held_out_texts(recipe))
+    train = PreparedMixture(
+        given.get("folder", ""),
+        num_rows,
+        given.get("weights"),
+        settings.language_temperature,
+        seed,
+        settings.english_share,
+        given.get("languages"),
+        lambda row: any(held_out.leak(row[column]) for column in ("query", "english")),
+    )
+    collator = DistillationCollator(
+        student.processor,
+        teacher_processor=teacher.processor if teacher is not None else None,
+        anchor=_wants_anchor(recipe),
+    )
+    return TrainingData(train, None, collator, {"stream": sum(strand.rows for strand in train.strands)}, {})
 
 
 def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> PreparedSets:
@@ -256,13 +310,20 @@ def _mixed(
     sets: dict[str, Dataset], settings: DataSettings, num_steps: int, batch_size: int, seed: int, batches_a_step: int
 ) -> Any:
     lengths = {name: [len(text) for text in rows["query"]] for name, rows in sets.items()}
+    temperature = settings.language_temperature
+    if temperature != 1 and not num_steps:
+        raise ValueError(
+            "data.language_temperature needs `max_steps`: an epoch has every row once. Give `training.max_steps`."
+        )
+    languages = {name: rows["language"][:] for name, rows in sets.items()} if temperature != 1 else None
+    drawn: tuple[Any, ...] = (seed, lengths, languages, temperature)
     if len(sets) == 1:
         if not num_steps:  # epochs, which the Trainer shuffles
             return next(iter(sets.values()))
         # Laid out by steps, so that accumulation and processes share out the rows that one large batch would have.
-        return MixedSet(sets, batch_size * batches_a_step, num_steps, None, seed, lengths)
+        return MixedSet(sets, batch_size * batches_a_step, num_steps, None, *drawn)
     one_pass = -(-sum(len(rows) for rows in sets.values()) // batch_size)
-    return MixedSet(sets, batch_size, num_steps * batches_a_step or one_pass, settings.weights, seed, lengths)
+    return MixedSet(sets, batch_size, num_steps * batches_a_step or one_pass, settings.weights, *drawn)
 
 
 def _collator(
@@ -283,5 +344,9 @@ def _collator(
         teacher_processor=teacher.processor if teacher is not None else None,
         query_cache=query_cache,
         document_cache=document_cache,
-        anchor=bool(recipe.training.get("anchor_weight", 0.5 if recipe.stage == "representation" else 0.0)),
+        anchor=_wants_anchor(recipe),
     )
+
+
+def _wants_anchor(recipe: Recipe) -> bool:
+    return bool(recipe.training.get("anchor_weight", 0.5 if recipe.stage == "representation" else 0.0))
