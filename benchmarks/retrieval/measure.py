@@ -60,7 +60,7 @@ def measure_candidates(vectors: dict[str, Any]) -> None:
         truth = index.search(vectors["queries"], top_k=TOP)
         dim = index.manifest.dim
         sources: dict[str, Any] = {f"centroids, {n} probes": CentroidCandidates(index, n) for n in (1, 2, 4)}
-        for repetitions, planes in ((20, 3), (20, 4), (20, 5)):
+        for repetitions, planes in ((20, 3), (20, 4)):
             encoding = FixedDimensionalEncoding(dim, repetitions, planes, 16, SEED)
             name = f"MUVERA, {encoding.width} numbers in 8 bit"
             sources[name] = MuveraCandidates.build(index, Path(folder) / name, encoding=encoding)
@@ -68,7 +68,7 @@ def measure_candidates(vectors: dict[str, Any]) -> None:
             index, Path(folder) / "pq", "PQ256x4", FixedDimensionalEncoding(dim, 20, 4, 16, SEED)
         )
         for name, source in sources.items():
-            for count in (20, 50, 100):
+            for count in (20, 50):
                 search = TwoStageIndex(index, source, count)
                 hits, seconds = _timed(lambda search=search: search.search(vectors["queries"], top_k=TOP))
                 cells = [*_found(vectors, truth, hits), f"{1000 * seconds / len(vectors['queries']):.1f}"]

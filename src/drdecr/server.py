@@ -176,7 +176,8 @@ def key_check(api_key: str | None) -> Callable[[str | None], None]:
     header = APIKeyHeader(name="X-API-Key", auto_error=False)
 
     def check(given: Annotated[str | None, Depends(header)]) -> None:
-        if api_key is not None and not secrets.compare_digest((given or "").encode(), api_key.encode()):
+        # Headers are decoded as latin-1 whatever the client wrote; the bytes are what it wrote.
+        if api_key is not None and not secrets.compare_digest((given or "").encode("latin-1"), api_key.encode()):
             raise HTTPException(401, "Expected the key in the header X-API-Key.")
 
     return check
