@@ -199,7 +199,7 @@ def limit_bodies(
     return limited
 
 
-def run_server(system: OneStepSystem, settings: ServerSettings, host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C; what has been asked by then is still answered (30 seconds at most)."""
+def make_server(system: OneStepSystem, settings: ServerSettings, host: str, port: int) -> uvicorn.Server:
+    """Return a server that runs until SIGTERM or Ctrl-C; what has been asked by then is still answered, in 30 seconds at most."""
     app = create_app(system, settings)
-    uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=30, log_level="info")
+    return uvicorn.Server(uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=30, log_level="info"))
