@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, P
 from transformers.utils import PROCESSOR_NAME, cached_file
 from transformers.utils.hub import is_offline_mode
 
+from .hub_errors_drdecr import explained
 from .pushing_drdecr import push_saved
 
 PRIMEQA_MARKERS = (9748, 9749)
@@ -112,9 +113,7 @@ class DrDecrProcessor(ProcessorMixin):
 
     def process_documents(self, texts: list[str]) -> BatchFeature:
         """Tokenise passages; arguments, result and errors as in `process_queries`, up to `document_length` tokens."""
-        rows, roles, characters = self._tokenise(
-            texts, self.document_length, self.document_marker, self.document_prefix
-        )
+        rows, roles, spans = self._tokenise(texts, self.document_length, self.document_marker, self.document_prefix)
         input_ids, roles_matrix = _rectangle(rows, self.tokenizer.pad_token_id), _rectangle(roles, PADDING)
         is_real = roles_matrix != PADDING
         if self.legacy_primeqa:
@@ -122,10 +121,36 @@ class DrDecrProcessor(ProcessorMixin):
             return _feature(input_ids, is_real, scoring, roles_matrix)
         scoring = self._scores(roles_matrix)
         if self.skip_punctuation:
-            tokens = zip(rows, characters, strict=True)
-            signs = [list(map(self._is_punctuation, ids, covered)) for ids, covered in tokens]
+            wholes = [self.document_prefix + text for text in texts]
+            covered = [[whole[slice(*span)] for span in row] for whole, row in zip(wholes, spans, strict=True)]
+            signs = [list(map(self._is_punctuation, *tokens)) for tokens in zip(rows, covered, strict=True)]
             scoring &= ~(_rectangle(signs, False).bool() & (roles_matrix != SPECIAL))
         return _feature(input_ids, is_real, scoring, roles_matrix)
+
+    def query_spans(self, texts: list[str]) -> list[list[tuple[int, int] | None]]:
+        """Tell where in its text each token of `process_queries` stands, to show what a model read.
+
+        Args:
+            texts: a non-empty list of strings.
+
+        Returns:
+            For each text and each of its tokens, first and last character as a slice takes them. None for special tokens,
+            marker and prefix, which stand for nothing in it; padding and expansion behind them have no entry.
+
+        Raises:
+            ValueError: as in `process_queries`.
+        """
+        return self._spans(texts, self.query_length, self.query_marker, self.query_prefix)
+
+    def document_spans(self, texts: list[str]) -> list[list[tuple[int, int] | None]]:
+        """Tell where in its text each token of `process_documents` stands; see `query_spans`."""
+        return self._spans(texts, self.document_length, self.document_marker, self.document_prefix)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as any processor does; what the Hub refuses is told in one line (`HubError`)."""
+        with explained(str(pretrained_model_name_or_path)):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def load_if_there(cls, name_or_path: Any, **kwargs: Any) -> "DrDecrProcessor | None":
@@ -166,10 +191,23 @@ class DrDecrProcessor(ProcessorMixin):
         """Names of the tensors that the model takes."""
         return ["input_ids", "attention_mask", "scoring_mask", "text_mask"]
 
+    def _spans(
+        self, texts: list[str], length: int, marker: str | int | None, prefix: str
+    ) -> list[list[tuple[int, int] | None]]:
+        _, roles, spans = self._tokenise(texts, length, marker, prefix)
+        skipped = len(prefix)
+        return [
+            [
+                (max(start - skipped, 0), end - skipped) if role == TEXT else None
+                for role, (start, end) in zip(*row, strict=True)
+            ]
+            for row in zip(roles, spans, strict=True)
+        ]
+
     def _tokenise(
         self, texts: list[str], length: int, marker: str | int | None, prefix: str
-    ) -> tuple[list[list[int]], list[list[int]], list[list[str]]]:
-        """Return token ids and, for each, its role and the characters of the text that it covers."""
+    ) -> tuple[list[list[int]], list[list[int]], list[list[tuple[int, int]]]]:
+        """Return token ids and, for each, its role and the characters of prefix and text that it covers."""
         if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
             raise ValueError(
                 f"Expected a non-empty list of strings to tokenise, got {describe_texts(texts)}. Wrap a single text: "
@@ -189,15 +227,14 @@ class DrDecrProcessor(ProcessorMixin):
             return_offsets_mapping=True,
             verbose=False,
         )
-        rows, roles, characters = [], [], []
-        for text, ids, offsets in zip(whole_texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        rows, roles, places = [], [], []
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             spans = offsets[:room]
             body = [PREFIX if prefix and end <= len(prefix) else TEXT for _, end in spans]
             rows.append([*head, *ids[:room], *self._after])
             roles.append([*[SPECIAL] * len(head), *body, *[SPECIAL] * len(self._after)])
-            covered = [text[start:end] for start, end in spans]
-            characters.append([*[""] * len(head), *covered, *[""] * len(self._after)])
-        return rows, roles, characters
+            places.append([*[(0, 0)] * len(head), *spans, *[(0, 0)] * len(self._after)])
+        return rows, roles, places
 
     def _scores(self, roles: Tensor) -> Tensor:
         scoring = roles == TEXT

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from drdecr.trainers import align_tokens
-from drdecr.trainers.alignment import _greedy, _greedy_without_ties, masked_cosine
+from drdecr.trainers.alignment import _greedy, _greedy_without_ties, masked_cosine, pair_tokens
 
 
 def published_loop(student: Tensor, teacher: Tensor) -> list[int]:
@@ -148,7 +148,7 @@ def test_both_routes_of_greedy_agree_and_only_ties_need_the_second():
         tokens = [torch.stack([random_tokens(generator, 9, quantised) for _ in range(20)]) for _ in range(2)]
         masks = [torch.rand(20, 9, generator=generator) < 0.8 for _ in range(2)]
         similarity = masked_cosine(*tokens, *masks)
-        fast, sure = _greedy_without_ties(similarity), _greedy(similarity)
+        fast, sure = _greedy_without_ties(similarity, *masks), _greedy(similarity)
         assert (fast is None) == quantised
         assert quantised or torch.equal(fast, sure)
         assert torch.equal(align_tokens(*tokens, *masks), sure)
@@ -183,3 +183,16 @@ def test_bad_input_is_refused_in_words():
         align_tokens(torch.full_like(tokens, torch.nan), tokens, mask, mask)
     with pytest.raises(ValueError, match="teacher embeddings are not finite"):
         align_tokens(tokens, torch.full_like(tokens, torch.inf), mask, mask)
+
+
+def test_the_pairs_of_one_question_come_with_their_cosines():
+    generator = torch.Generator().manual_seed(5)
+    student, teacher = torch.randn(4, 8, generator=generator), torch.randn(3, 8, generator=generator)
+    cosines, partners = pair_tokens(student, teacher)
+    assert partners.tolist() == published_loop(student, teacher)
+    for row, own in enumerate(student.tolist()):
+        for column, other in enumerate(teacher.tolist()):
+            product = sum(a * b for a, b in zip(own, other, strict=True))
+            lengths = sum(a * a for a in own) ** 0.5 * sum(b * b for b in other) ** 0.5
+            assert cosines[row, column].item() == pytest.approx(product / lengths, abs=1e-6)
+    assert pair_tokens(student, teacher[:0])[1].tolist() == [-1] * 4

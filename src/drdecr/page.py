@@ -1,0 +1,243 @@
+"""`drdecr page`: a page in the browser that asks a student and its teacher, and shows why a passage was found.
+
+Layout and events alone: what is computed stands in page_answers.py, how it is drawn in page_view.py.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from drdecr.data.formats import read_passages
+from drdecr.data.sample_data import read_sample_questions
+from drdecr.evaluation.results import EvaluationResult
+
+from .measuring import file_names, load_reader
+from .page_answers import KnownQuestion, Searcher, ask, sample_examples, sample_known
+from .page_view import LANGUAGE_NAMES, show_alignment, show_answer, show_notice, show_results, style_sheet
+from .pipeline import load_pipeline
+
+if TYPE_CHECKING:
+    import gradio
+
+Answering = Callable[[str, str], tuple[str, str]]
+"""Question and English to the HTML of the passages and of the alignment."""
+
+DEMO = Path("runs/demo")
+
+MEASURES = {"MRR@10": "RR@10", "R@10": "R@10", "nDCG@10": "nDCG@10"}
+INTRODUCTION = (
+    "<h1>Ask in any language, read in English</h1><p class='lead'>The student reads the question as it was asked, the teacher "
+    "reads its English. What each of their tokens matched in a passage is coloured.</p>"
+)
+NO_RESULTS = (
+    "There are no results to show. Name a run's folder with --results: `make demo` leaves them in runs/demo/results."
+)
+
+
+def run_page(
+    model: str | None, teacher: str | None, passages: Path | None, results: Path | None, host: str, port: int | None
+) -> None:
+    """Serve the page until the process is stopped; without `model`, over what `drdecr demo` made.
+
+    Raises:
+        FileNotFoundError: if the demo has not run, or `results` holds none.
+        ImportError: without the extra `page`.
+    """
+    if model is None:
+        model, teacher, results = from_demo(DEMO, teacher, results)
+    measured = read_results(results) if results else {}
+    import_gradio()  # said before models are loaded
+    student, other, known = load_searchers(model, teacher, passages)
+    page = build_page(answering(student, other, known), known, [] if passages else sample_examples(), measured)
+    serve_page(page, host, port)
+
+
+def from_demo(run: Path, teacher: str | None, results: Path | None) -> tuple[str, str, Path | None]:
+    """Return student, teacher and results of the demo's run, those that are given excepted.
+
+    Raises:
+        FileNotFoundError: if the demo has not run to its end.
+    """
+    student = run / "relevance" / "model"
+    if not student.is_dir():
+        raise FileNotFoundError(
+            f"{student}: expected the student that `drdecr demo` trains. Run `drdecr demo` (or `make demo`) first, or name a "
+            "checkpoint: drdecr page MODEL."
+        )
+    found = run / "results"
+    return str(student), teacher or str(run / "teacher" / "model"), results or (found if found.is_dir() else None)
+
+
+def load_searchers(
+    model: str, teacher: str | None, passages: Path | None
+) -> tuple[Searcher, Searcher, Mapping[str, KnownQuestion]]:
+    """Load both models and encode the passages with each.
+
+    Args:
+        model: the student, a checkpoint folder or Hub name.
+        teacher: the same for the teacher; default: the student reads the English too.
+        passages: JSON Lines; default: the sample data.
+
+    Returns:
+        Student, teacher, and the sample's questions by their text; no questions for passages of one's own.
+    """
+    collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
+    student = Searcher.over(load_reader(model), collection)
+    other = Searcher.over(load_reader(teacher), collection) if teacher and teacher != model else student
+    return student, other, {} if passages else sample_known()
+
+
+def read_results(folder: Path) -> dict[str, EvaluationResult]:
+    """Read what a pipeline measured, in the order of its table where it is the demo's, else by name.
+
+    Raises:
+        FileNotFoundError: for a folder without results.
+        ValueError: for a file that is damaged.
+    """
+    found = {
+        path.stem: path for path in sorted(folder.glob("*.json")) if "." not in path.stem and path.stem != "details"
+    }
+    if not found:
+        raise FileNotFoundError(
+            f"{folder}: expected the results of a run, NAME.json for each system. Run `drdecr demo` or `drdecr distil` first, "
+            "or leave out --results."
+        )
+    names = file_names([row.label for row in load_pipeline(str(files("drdecr.recipes") / "demo")).systems])
+    labels = {name: label for label, name in names.items()}
+    ordered = [*(name for name in labels if name in found), *(name for name in found if name not in labels)]
+    return {labels.get(name, name): EvaluationResult.from_json(found[name]) for name in ordered}
+
+
+def answering(student: Searcher, teacher: Searcher, known: Mapping[str, KnownQuestion]) -> Answering:
+    """Return the function behind the button: it answers whatever is typed, if need be with a plain message."""
+
+    def answer(question: str, english: str) -> tuple[str, str]:
+        sample = known.get(question.strip())
+        try:
+            found = ask(student, teacher, question, english or (sample.english if sample else ""), sample)
+        except ValueError as error:
+            return show_notice(str(error)), show_notice(str(error))
+        shown = show_answer(found, sample, same_model=teacher is student)
+        return shown, show_alignment(found.alignment, found.notes)
+
+    return answer
+
+
+def build_page(
+    answer: Answering,
+    known: Mapping[str, KnownQuestion],
+    examples: list[KnownQuestion],
+    results: Mapping[str, EvaluationResult],
+) -> "gradio.Blocks":
+    """Lay the page out.
+
+    Args:
+        answer: as from `answering`.
+        known: questions whose English is known, by their text.
+        examples: questions to choose from; the first is asked when the page opens.
+        results: of each system, by its label; may be empty.
+    """
+    gradio = import_gradio()
+    first = examples[0] if examples else KnownQuestion("", "", "", [])
+
+    def english_of(question: str, english: str) -> str:
+        """Fill in what is known, and take back what was filled in for another question."""
+        if question.strip() in known:
+            return known[question.strip()].english
+        return "" if english in {row.english for row in known.values()} else english
+
+    with gradio.Blocks(title="drdecr", analytics_enabled=False) as page:
+        gradio.HTML(INTRODUCTION)
+        with gradio.Row():
+            question = gradio.Textbox(first.query, label="Question, in any language", elem_id="question", scale=3)
+            english = gradio.Textbox(
+                first.english, label="The same in English, for the teacher", elem_id="english", scale=3
+            )
+            button = gradio.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=90)
+        with gradio.Tabs():
+            with gradio.Tab("Passages"):
+                passages = gradio.HTML(elem_id="passages")
+            with gradio.Tab("Token alignment"):
+                alignment = gradio.HTML(elem_id="alignment")
+            with gradio.Tab("Results by language"):
+                show_measures(gradio, results)
+        asked, shown = [question, english], [passages, alignment]
+        if examples:
+            rows = [[row.query, row.english] for row in examples]
+            labels = [f"{LANGUAGE_NAMES[row.language]}: {row.query}" for row in examples]
+            gradio.Examples(
+                rows,
+                asked,
+                shown,
+                answer,
+                run_on_click=True,
+                cache_examples=False,
+                label="Examples",
+                example_labels=labels,
+                elem_id="examples",
+            )
+            page.load(answer, asked, shown, api_visibility="private")
+        question.input(english_of, asked, english, show_progress="hidden", api_visibility="private")
+        gradio.on([button.click, question.submit, english.submit], answer, asked, shown, api_name="ask")
+    return page
+
+
+def show_measures(gradio: Any, results: Mapping[str, EvaluationResult]) -> None:
+    """Lay out the results: a choice of measure and the bars."""
+    measures = [name for name, key in MEASURES.items() if all(key in result.scores for result in results.values())]
+    if not results or not measures:
+        gradio.HTML(show_notice(NO_RESULTS))
+        return
+    choice = gradio.Radio(measures, value=measures[0], label="Measure", elem_id="measure")
+    bars = gradio.HTML(show_results(results, MEASURES[measures[0]]), elem_id="results")
+    choice.change(lambda name: show_results(results, MEASURES[name]), choice, bars, api_visibility="private")
+
+
+def serve_page(page: "gradio.Blocks", host: str, port: int | None, wait: bool = True) -> str:
+    """Open the page to browsers of this machine (or network, by `host`); nothing is asked of any other host.
+
+    Args:
+        page: as from `build_page`.
+        host: address that is listened at.
+        port: default: the first free one from 7860 on.
+        wait: until the process is stopped; False: return while it is served.
+
+    Returns:
+        Its address.
+
+    Raises:
+        OSError: for a port that is taken.
+    """
+    gradio = import_gradio()
+    theme = gradio.themes.Default(primary_hue="blue")
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        footer_links=[],
+        css=style_sheet(),
+        theme=theme,
+    )
+    if wait:
+        typer.echo(f"page: {address}  (stop it with Ctrl+C)")
+        page.block_thread()
+    return str(address)
+
+
+def import_gradio() -> Any:
+    """Import Gradio.
+
+    Raises:
+        ImportError: naming the extra that brings it.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError("The page needs Gradio. Install it with `pip install drdecr[page]`.") from error
+    return gradio

@@ -1,0 +1,118 @@
+"""The page in a browser: it answers, shows why, asks no other host, and survives what people type."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from drdecr.evaluation.results import EvaluationResult, Score
+from drdecr.page import answering, build_page, from_demo, import_gradio, read_results, serve_page
+from drdecr.page_answers import KnownQuestion, Searcher
+
+PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
+EXAMPLES = [KnownQuestion("z c z", "what is the city c", "fi", ["p-c"]), KnownQuestion("من b", "b", "ar", ["p-b"])]
+SCORES = {name: {"fi": Score(0.5, 0.4, 0.6, 9), "avg": Score(0.5, 0.4, 0.6, 9)} for name in ("RR@10", "R@10")}
+
+
+@pytest.fixture
+def address(tiny_model):
+    """A page over a tiny model that is served for one test."""
+    pytest.importorskip("gradio", reason="needs the extra `page`")
+    searcher, known = Searcher.over(tiny_model, PASSAGES), {row.query: row for row in EXAMPLES}
+    results = {"zero-shot": EvaluationResult(SCORES, {}), "student": EvaluationResult(SCORES, {})}
+    page = build_page(answering(searcher, searcher, known), known, EXAMPLES, results)
+    yield serve_page(page, "127.0.0.1", None, wait=False)
+    page.close()
+
+
+@pytest.fixture
+def browser():
+    """Headless Chromium, the system's own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address, browser):
+    view = browser.new_page(viewport={"width": 390, "height": 844})
+    asked, complaints = [], []
+    view.on("request", lambda request: asked.append(request.url))
+    view.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    view.on("pageerror", lambda error: complaints.append(str(error)))
+    view.goto(address)
+    view.wait_for_selector("[data-side=teacher] .found .token", timeout=60_000)  # the first example, as it opens
+    view.locator("#question textarea").fill("من d")  # no sample question: its English is for people to write
+    view.locator("#english textarea").fill("d")
+    view.locator("#ask").click()
+    view.wait_for_selector("[data-side=teacher] .asked:has-text('d')")
+    assert view.locator("[data-side=student] .asked").inner_text() == "من d"
+    assert view.locator("[data-side=student] .found .token").count() > 0
+    direction = "element => getComputedStyle(element).direction"
+    assert view.locator("[data-side=student] .asked").evaluate(direction) == "rtl"
+    assert view.locator("[data-side=student] .found").first.evaluate(direction) == "ltr"
+    view.get_by_role("tab", name="Token alignment").click()
+    view.wait_for_selector(".heat td.pair", state="visible")
+    assert view.locator(".heat tbody td").count() == 2 * 1
+    view.get_by_role("tab", name="Results by language").click()
+    view.get_by_label("R@10", exact=True).click()
+    view.wait_for_selector("#results .legend:has-text('R@10, with')", state="visible")
+    assert view.locator("#results .bar u").count() == 2 * 2
+    view.get_by_role("tab", name="Passages").click()
+    view.get_by_text("Suomi: z c z").click()  # an example brings its English and is asked at once
+    view.wait_for_selector("[data-side=student] .right")
+    assert view.locator("#english textarea").input_value() == "what is the city c"
+    width = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert view.evaluate(width) <= 0  # nothing sticks out of a phone
+    assert complaints == []
+    foreign = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert foreign == []
+
+
+def test_whatever_is_typed_is_answered(tiny_model):
+    searcher = Searcher.over(tiny_model, PASSAGES)
+    answer = answering(searcher, searcher, {})
+    for text in ("", " \x00", "x" * 100_000, None):
+        assert all('class="notice"' in html for html in answer(text, ""))
+    for text in ("<script>alert(1)</script>", "😀😀", "من؟ \u202e b", "{{ 7 * 7 }} ${1}", "b " * 500, "\ud83d b"):
+        passages, _ = answer(text, text)
+        assert passages.count('class="passage"') == 6
+        assert "<script>" not in passages
+
+
+def test_a_demo_that_has_not_run_is_named_with_its_cure(call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = call("page")
+    assert code == 1
+    assert "drdecr demo" in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_the_page_opens_on_what_the_demo_made(tmp_path):
+    (tmp_path / "relevance" / "model").mkdir(parents=True)
+    student, teacher = (str(tmp_path / stage / "model") for stage in ("relevance", "teacher"))
+    assert from_demo(tmp_path, None, None) == (student, teacher, None)
+    (tmp_path / "results").mkdir()
+    assert from_demo(tmp_path, "other", None) == (student, "other", tmp_path / "results")
+    assert from_demo(tmp_path, None, Path("mine"))[2] == Path("mine")
+
+
+def test_results_are_read_in_the_order_of_the_demos_table_under_its_names(tmp_path):
+    for name in ("another", "b--student-start", "a--teacher--questions-as-asked", "zero-shot"):
+        EvaluationResult(SCORES, {}).to_json(tmp_path / f"{name}.json")
+    (tmp_path / "zero-shot.scores.json").write_text("{}")
+    found = list(read_results(tmp_path))
+    assert found == ["zero-shot", "A: teacher, questions as asked", "B: student start", "another"]
+    with pytest.raises(FileNotFoundError, match=r"drdecr demo.*--results"):
+        read_results(tmp_path / "nowhere")
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ImportError, match=r"drdecr\[page\]"):
+        import_gradio()

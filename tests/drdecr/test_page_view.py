@@ -1,0 +1,81 @@
+"""How answers and results are drawn: every text and number is there, and no text becomes markup."""
+
+import re
+from html import unescape
+
+import pytest
+
+from drdecr.evaluation.results import EvaluationResult, Score
+from drdecr.page_answers import KnownQuestion, Searcher, ask
+from drdecr.page_view import show_alignment, show_answer, show_notice, show_results, style_sheet, token_labels
+
+PASSAGES = {"p1": "the city b is in france.", "p2": "a <b>king</b> & the sea"}
+KNOWN = KnownQuestion("z b z", "the city b", "xx", ["p1"])
+
+
+@pytest.fixture
+def answer(tiny_model):
+    searcher = Searcher.over(tiny_model, PASSAGES)
+    return ask(searcher, searcher, KNOWN.query, KNOWN.english, KNOWN)
+
+
+def text_of(html: str) -> str:
+    return unescape(re.sub(r"<[^>]*>", "", html))
+
+
+def test_texts_stay_whole_and_markup_in_them_stays_text(answer):
+    html = show_answer(answer, KNOWN, same_model=False)
+    for text in (*PASSAGES.values(), KNOWN.query, KNOWN.english):
+        assert text in text_of(html)
+    assert "<b>king" not in html
+    assert "✓" in html
+    assert ("Teacher" in html, "The same model" in html) == (True, False)
+    assert "The same model" in show_answer(answer, KNOWN, same_model=True)
+    assert "<script>" not in show_notice("<script>")
+
+
+def test_a_passages_colours_are_its_matches(answer):
+    found = answer.student.found[0]
+    html = show_answer(answer, KNOWN, same_model=False).split('<p class="found"')[1].split("</p>")[0]
+    coloured = re.findall(r'<span class="token ([^"]*)" style="--strength:([\d.]+)" title="[^"]*">([^<]*)</span>', html)
+    values = [value for passage in answer.student.found for value in passage.matches.cosines]
+    expected = {}
+    for query, (token, cosine) in enumerate(zip(found.matches.tokens, found.matches.cosines, strict=True)):
+        span = found.tokens.spans[token]
+        if span is not None:
+            names, best = expected.get(span, ([], -1.0))
+            expected[span] = ([*names, f"m{query}"], max(best, cosine))
+    assert expected
+    assert len(coloured) == len(expected)
+    for (classes, strength, characters), span in zip(coloured, sorted(expected), strict=True):
+        names, cosine = expected[span]
+        assert classes.split() == names
+        assert float(strength) == pytest.approx((cosine - min(values)) / (max(values) - min(values)), abs=1e-3)
+        assert characters == found.tokens.text[slice(*span)]
+
+
+def test_the_heat_map_holds_every_cosine_and_frames_the_pairs(answer):
+    html = show_alignment(answer.alignment, [])
+    cells = re.findall(r'<td class="(pair)?" [^>]*>(-?[\d.]+)</td>', html)
+    flat = [(row, column) for row in range(3) for column in range(3)]
+    assert [cell[1] for cell in cells] == [f"{answer.alignment.cosines[row][column]:.2f}" for row, column in flat]
+    framed = [place for place, cell in zip(flat, cells, strict=True) if cell[0]]
+    assert framed == [(row, partner) for row, partner in enumerate(answer.alignment.partners)]
+    assert token_labels(answer.alignment.teacher) == ["the", "city", "b"]
+    assert "why not" in show_alignment(None, ["why not"])
+
+
+def test_bars_are_as_long_as_the_scores_and_languages_without_one_say_so():
+    scores = {"fi": Score(0.4, 0.3, 0.5, 10), "avg": Score(0.4, 0.3, 0.5, 10)}
+    more = {"ar": Score(0.8, 0.7, 1.0, 10), **scores}
+    results = {"zero-shot": EvaluationResult({"RR@10": scores}, {}), "student": EvaluationResult({"RR@10": more}, {})}
+    html = show_results(results, "RR@10")
+    assert re.findall(r"<small>(\w*) n=10", html) == ["ar", "fi", ""]  # by name, the average last
+    assert re.findall(r"width:([\d.]+)%;background", html) == ["80.0", *["40.0"] * 4]
+    assert re.findall(r"left:([\d.]+)%;width:([\d.]+)%", html)[0] == ("70.0", "30.000000000000004")
+    assert html.count("–") == 1
+    assert "MRR@10" in html
+
+
+def test_pointing_at_a_query_token_frames_what_it_matched():
+    assert ".side:has(.q5:is(:hover, :focus)) .m5" in style_sheet()
