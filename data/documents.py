@@ -161,7 +161,7 @@ def _number(value: Any) -> Any:
 def _hub_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     from datasets import load_dataset
 
-    from .hub_errors import explained
+    from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
     repository, _, config = name.partition("@")
     with explained(repository):
