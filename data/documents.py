@@ -126,7 +126,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    names = ("document_id", "text", "title")
+    names: tuple[str, ...] = ("document_id", "text", "title")
     for number, line in lines_of(path):
         cells = line.rstrip("\r").split("\t")
         if number == 1 and set(cells) & {*ID_FIELDS} and set(cells) & {*TEXT_FIELDS}:
