@@ -115,6 +115,7 @@ def answering(student: Searcher, teacher: Searcher, known: Mapping[str, KnownQue
     """Return the function behind the button: it answers whatever is typed, if need be with a plain message."""
 
     def answer(question: str, english: str) -> tuple[str, str]:
+        question, english = question or "", english or ""  # a client of the API may send nothing
         sample = known.get(question.strip())
         try:
             found = ask(student, teacher, question, english or (sample.english if sample else ""), sample)

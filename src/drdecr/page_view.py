@@ -92,7 +92,7 @@ def show_results(results: Results, measure: str) -> str:
         colours=colours,
         scale=max(highest, 1e-6),
         name=display_name(measure),
-        none=NO_CELL,
+        no_cell=NO_CELL,
         collection=facts.get("collection", ""),
         hardware=facts.get("hardware", ""),
     )
