@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from drdecr.modeling_drdecr import DrDecrModel, maxsim_candidates, pad_embeddings
 from drdecr.retrieval import ExactIndex
 
-from .token_cache import TokenCache
+from .token_cache import Tokens
 
 RANKINGS = ("maxsim", "mean")
 """How the pool is ranked for candidates."""
@@ -19,12 +19,12 @@ RANKINGS = ("maxsim", "mean")
 def retrieve_candidates(
     questions: Dataset,
     teacher: DrDecrModel,
-    passages: TokenCache,
+    passages: Tokens,
     num_candidates: int = 16,
     depth: int | None = None,
     batch_size: int = 64,
     ranked_by: str = "maxsim",
-    query_tokens: TokenCache | None = None,
+    query_tokens: Tokens | None = None,
 ) -> Dataset:
     """Let the teacher find candidates for each question and say how relevant they are.
 
@@ -77,7 +77,7 @@ def retrieve_candidates(
     return _with_columns(questions, [found[text] for text in questions["english"]])
 
 
-def _nearest_means(queries: list[Tensor], passages: TokenCache, depth: int) -> list[list[str]]:
+def _nearest_means(queries: list[Tensor], passages: Tokens, depth: int) -> list[list[str]]:
     """Rank passages by the cosine of their mean token with the query's, the first `depth` of them.
 
     A text without a scoring token has the cosine 0 with every other.
@@ -92,7 +92,7 @@ def _nearest_means(queries: list[Tensor], passages: TokenCache, depth: int) -> l
 
 @torch.no_grad()
 def _scored(
-    queries: list[Tensor], chosen: list[list[str]], passages: TokenCache, batch_size: int
+    queries: list[Tensor], chosen: list[list[str]], passages: Tokens, batch_size: int
 ) -> list[tuple[list[str], list[float], int]]:
     """Score each query's chosen passages exactly, best first, with the number of query tokens."""
     rows: list[tuple[list[str], list[float], int]] = []
@@ -124,7 +124,7 @@ def candidate_ranks(num_candidates: int, depth: int) -> list[int]:
 def add_negatives(
     questions: Dataset,
     reader: DrDecrModel,
-    passages: TokenCache,
+    passages: Tokens,
     num_candidates: int = 2,
     depth: int = 30,
     seed: int = 12345,
@@ -171,7 +171,7 @@ def add_negatives(
 
 
 def _ranked_negatives(
-    answers: dict[str, set[str]], reader: DrDecrModel, passages: TokenCache, depth: int, batch_size: int = 64
+    answers: dict[str, set[str]], reader: DrDecrModel, passages: Tokens, depth: int, batch_size: int = 64
 ) -> dict[str, tuple[list[str], dict[str, float], int]]:
     """Return for each text its `depth` best passages that are no answer, their and the answers' scores, its query tokens."""
     index = _index(passages, reader)
@@ -191,7 +191,7 @@ def _ranked_negatives(
     return ranked
 
 
-def _index(passages: TokenCache, reader: DrDecrModel) -> ExactIndex:
+def _index(passages: Tokens, reader: DrDecrModel) -> ExactIndex:
     names = list(passages.rows)
     return ExactIndex(names, [passages.tokens(name) for name in names], dtype=reader.dtype)
 

@@ -18,15 +18,26 @@ def normalised(text: str) -> str:
     True
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    kinds = ((character, unicodedata.category(character)) for character in folded)
-    return " ".join("".join(c if kind[0] in "LMN" else " " for c, kind in kinds if kind != "Cf").split())
+    return " ".join(folded.translate(_COMPARED).split())
+
+
+class _Compared(dict[int, str | None]):
+    """What each character counts as: itself, a space or nothing; filled as characters come."""
+
+    def __missing__(self, code: int) -> str | None:
+        kind = unicodedata.category(chr(code))
+        self[code] = found = chr(code) if kind[0] in "LMN" else None if kind == "Cf" else " "
+        return found
+
+
+_COMPARED = _Compared()
 
 
 def drop_repeated(dataset: Dataset, name: str) -> Dataset:
     """Keep the first of rows with the same question and English text; say how many went."""
     seen: set[tuple[str, str]] = set()
     keep = []
-    for index, pair in enumerate(zip(dataset["query"], dataset["english"], strict=True)):
+    for index, pair in enumerate(zip(dataset["query"][:], dataset["english"][:], strict=True)):
         key = (normalised(pair[0]), normalised(pair[1]))
         if key not in seen:
             seen.add(key)
@@ -43,7 +54,7 @@ def drop_leaks(dataset: Dataset, held_out: Iterable[str], name: str) -> Dataset:
         name: of the training set, for the log.
     """
     forbidden = {normalised(text) for text in held_out}
-    columns = [dataset[column] for column in ("query", "english") if column in dataset.column_names]
+    columns = [dataset[column][:] for column in ("query", "english") if column in dataset.column_names]
     leaks = {
         index
         for column in columns

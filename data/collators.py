@@ -7,7 +7,7 @@ from torch import Tensor
 
 from drdecr.modeling_drdecr import DrDecrProcessor
 
-from .token_cache import TokenCache
+from .token_cache import Tokens
 
 Row = dict[str, Any]
 
@@ -60,8 +60,8 @@ class DistillationCollator:
         processor: DrDecrProcessor,
         passages: dict[str, str] | None = None,
         teacher_processor: DrDecrProcessor | None = None,
-        query_cache: TokenCache | None = None,
-        document_cache: TokenCache | None = None,
+        query_cache: Tokens | None = None,
+        document_cache: Tokens | None = None,
         anchor: bool = False,
     ) -> None:
         self.processor, self.passages = processor, passages or {}

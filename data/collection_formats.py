@@ -32,7 +32,7 @@ def read_beir(folder: str, split: str = "test", language: str = "en", name: str 
     )
     judgements = beir_judgements(locate(root / "qrels" / f"{split}.tsv"))
     judgements.check_queries(queries)  # before the collection, which takes long
-    passages = StoredPassages(_passages([corpus], "_id"), corpus)
+    passages = StoredPassages(read_collection([corpus], "_id"), corpus)
     return judged_set(name or root.name, language, queries, judgements, passages)
 
 
@@ -57,7 +57,7 @@ def read_miracl(
     queries = unique_queries(file, _topics(file))
     judgements = trec_judgements(locate(qrels))
     judgements.check_queries(queries)
-    collection = StoredPassages(_passages(locate_all(passages), "docid"), passages)
+    collection = StoredPassages(read_collection(locate_all(passages), "docid"), passages)
     return judged_set(name or f"miracl-{language}", language, queries, judgements, collection)
 
 
@@ -83,7 +83,8 @@ def _topics(file: Path) -> Iterator[tuple[int, str, str]]:
         yield number, parts[0].strip(), parts[1]
 
 
-def _passages(files: list[Path], id_field: str) -> Iterator[tuple[Path, int, str, str]]:
+def read_collection(files: list[Path], id_field: str) -> Iterator[tuple[Path, int, str, str]]:
+    """Yield file, line number, id and text of JSON Lines in the form of BEIR (`_id`) or of MIRACL and Mr. TyDi (`docid`)."""
     for file in files:
         for number, record in records_of(file):
             if id_field == "docid" and "contents" in record:

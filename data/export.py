@@ -1,6 +1,8 @@
 """Processed sets as a dataset of the Hub: parquet files by configuration and split, beside a card that names them."""
 
+import json
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +12,10 @@ from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, DatasetCardData, HfApi
 from tqdm.auto import tqdm
 
-from .hub_errors import explained
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
+
 from .hub_repositories import make_repository
+from .shards import SUMS
 
 Configs = Mapping[str, Mapping[str, Dataset]]
 """`{configuration: {split: rows}}`."""
@@ -21,7 +25,13 @@ SHARD_BYTES = 400 * 2**20
 
 
 def write_dataset(
-    folder: Path, configs: Configs, body: str, metadata: Mapping[str, Any] | None = None, recipe: str | None = None
+    folder: Path,
+    configs: Configs,
+    body: str,
+    metadata: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    folders: Mapping[str, Path] | None = None,
 ) -> None:
     """Write a folder that `load_dataset(folder, configuration)` opens, whole or not at all.
 
@@ -31,6 +41,8 @@ def write_dataset(
         body: text of the card, below its metadata.
         metadata: of the card (`language`, `license`, `tags` ...).
         recipe: text of the recipe that made the sets, kept as `recipe.yaml`.
+        facts: what made the sets, and what was counted, kept as `facts.json`.
+        folders: shards that go along, by their place in the folder: linked, or copied to another disk.
 
     Raises:
         ValueError: if the folder is there, or there is nothing to write.
@@ -54,14 +66,18 @@ def write_dataset(
     (unfinished / "README.md").write_text(str(card), encoding="utf-8")
     if recipe is not None:
         (unfinished / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    if facts is not None:
+        (unfinished / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, source in (folders or {}).items():
+        shutil.copytree(source, unfinished / name, copy_function=_linked, ignore=shutil.ignore_patterns("*.sha256"))
     unfinished.rename(folder)
 
 
 def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str | None = None) -> str:
     """Push such a folder in one commit: what is read is the old set or the new one, never half of each.
 
-    A file that an interrupted push has sent is not sent again; parquet files of an earlier push that are no longer there
-    are deleted.
+    A file that an interrupted push has sent is not sent again; parquet files and shards of an earlier push that are no
+    longer there are deleted.
 
     Args:
         folder: written by `write_dataset`.
@@ -86,7 +102,7 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
         # Another's commit in between is refused by the Hub rather than mixed with ours.
         parent = api.dataset_info(repo_id).sha
         there = api.list_repo_files(repo_id, repo_type="dataset", revision=parent)
-        stale = [name for name in there if name.endswith(".parquet") and name not in names]
+        stale = [name for name in there if name.endswith((".parquet", ".safetensors", SUMS)) and name not in names]
         operations: list[Any] = [
             *(CommitOperationAdd(name, path) for name, path in zip(names, files, strict=True)),
             *(CommitOperationDelete(name) for name in stale),
@@ -96,6 +112,13 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
             repo_id, operations, commit_message=message, repo_type="dataset", parent_commit=parent
         )
         return str(commit.oid)
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copy2(source, target)
 
 
 def _write_split(rows: Dataset, folder: Path, split: str) -> None:

@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
+from huggingface_hub import snapshot_download
+
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
 from .passages import collection
 from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, check_rows
 from .text_files import locate
 from .token_cache import TokenCache
+from .token_store import KINDS, StoredTokens, open_tokens
 
 
 def read_hub_parallel(
@@ -29,7 +33,7 @@ def read_hub_parallel(
         split: its split (default train).
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    dataset = _load(_hub_source(name), config, split=split, revision=revision).rename_columns(dict(columns or {}))
+    dataset = _load(hub_source(name), config, split=split, revision=revision).rename_columns(dict(columns or {}))
     if language is not None:
         dataset = dataset.add_column("language", [language] * len(dataset))
     check_rows(dataset, PARALLEL_COLUMNS, name)
@@ -83,6 +87,75 @@ def read_hub_candidates(
     return found
 
 
+def read_hub_unscored(
+    name: str,
+    config: str = "mined_candidates",
+    passages: str = "passages",
+    split: str = "train",
+    passages_split: str = "train",
+    revision: str | None = None,
+) -> tuple[Dataset, dict[str, str]]:
+    """Read questions with candidates that need no scores yet, as `drdecr mine` writes them, and the passages.
+
+    Args:
+        name: the dataset's Hub name or folder.
+        config: the configuration of the rows (default `mined_candidates`): `query`, `language`, `document_ids`, and `english`
+            unless all questions are.
+        passages: the configuration of the passages: `document_id`, `text`.
+        split: of the rows (default train).
+        passages_split: of the passages (default train).
+        revision: branch, tag or commit; name one for a run that can be repeated.
+
+    Raises:
+        ValueError: naming row and column, for a missing column, an empty text, or a candidate that is not among the passages.
+    """
+    rows, texts = _rows_and_passages(name, config, passages, split, passages_split, revision)
+    if "english" not in rows.column_names and set(rows.unique("language")) == {"en"}:
+        rows = rows.add_column("english", rows["query"])
+    place = f"{name}, {config}"
+    check_rows(rows, ("query", "english", "language", "document_ids"), place)
+    for number, document_ids in enumerate(rows["document_ids"], start=1):
+        unknown = next((document_id for document_id in document_ids if document_id not in texts), None)
+        if unknown is not None or not document_ids:
+            raise ValueError(
+                f"{place}, row {number}: expected candidates among the {len(texts)} passages, got {unknown!r}. Give the "
+                "passages that they were taken from."
+            )
+    return rows, texts
+
+
+def read_stored_tokens(
+    name: str, kind: str = "queries", revision: str | None = None, check: bool = True
+) -> StoredTokens:
+    """Read the teacher's token embeddings from shards, as `drdecr annotate --tokens` and `token_folder` write them.
+
+    They are mapped from the files: memory holds what is being read.
+
+    Args:
+        name: folder that `drdecr annotate` wrote, or its Hub name, or a `token_folder` that holds one teacher's tokens.
+        kind: `queries` (default) or `documents`.
+        revision: of the Hub name.
+        check: compare the checksums (default True): every byte is read once.
+
+    Raises:
+        ValueError: if there are none or several, or naming a shard that is cut off or changed.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
+    source = Path(hub_source(name)).expanduser()
+    if not source.exists():
+        with explained(name):
+            source = Path(
+                snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=f"tokens/{kind}/*")
+            )
+    found = sorted({*source.glob(f"tokens/{kind}"), *source.glob(f"{kind}-*")})
+    if len(found) != 1:
+        raise ValueError(
+            f"{name}: expected the {kind} of one teacher, got {len(found)}. Write them with `drdecr annotate --tokens`."
+        )
+    return open_tokens(found[0], check)
+
+
 def read_hub_tokens(
     name: str, config: str = "teacher_queries", split: str = "train", revision: str | None = None
 ) -> TokenCache:
@@ -94,7 +167,7 @@ def read_hub_tokens(
         split: default train.
         revision: branch, tag or commit; name one for a run that can be repeated.
     """
-    rows = _load(_hub_source(name), config, split=split, revision=revision)
+    rows = _load(hub_source(name), config, split=split, revision=revision)
     check_rows(rows, ("text", "embeddings", "text_flags"), f"{name}, {config}")
     return TokenCache.from_dataset(rows)
 
@@ -103,7 +176,7 @@ def _rows_and_passages(
     name: str, config: str, passages: str, split: str, passages_split: str, revision: str | None
 ) -> tuple[Dataset, dict[str, str]]:
     """Load the configuration of the rows, and the one of the passages that they name."""
-    source = _hub_source(name)
+    source = hub_source(name)
     rows = _load(source, config, split=split, revision=revision)
     documents = _load(source, passages, split=passages_split, revision=revision)
     place = f"{name}, {passages}"
@@ -117,5 +190,6 @@ def _load(source: str, config: str | None, split: str, revision: str | None) -> 
     return load_dataset(source, config, split=split, revision=revision, download_mode=mode)
 
 
-def _hub_source(name: str) -> str:
+def hub_source(name: str) -> str:
+    """Return a Hub name as it is, and of a path with environment variables the folder."""
     return str(locate(name)) if "$" in name else name

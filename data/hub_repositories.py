@@ -1,8 +1,18 @@
-"""Make a repository on the Hub, or take the one that is there, without publishing what should stay private."""
+"""Repositories on the Hub: making one without publishing what should stay private, and what a push takes out or leaves here."""
 
 from typing import Any
 
 from huggingface_hub import HfApi
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
+"""They can do harm to whoever opens them."""
+
+NOT_PUSHED = (".*", "_*", "*.pyc", *PICKLES, "trainer_state.json", "checkpoint-*")
+"""What never goes to the Hub with a model: pickles, and what only serves to resume a training."""
+
+REPLACED = ("adapter_*", "model*.safetensors", "model.safetensors.index.json", "*_drdecr.py", *PICKLES)
+"""What a push of a model takes out of a repository where it brings none of that name: what another model, or another
+version of this package, left there would be loaded with ours, or is a pickle."""
 
 
 def make_repository(api: HfApi, repository: str, private: bool = False, **kwargs: Any) -> str:

@@ -136,6 +136,7 @@ def judged_set(
     """
     judgements.check_queries(queries)
     judgements.check_passages(passages)
+    left_out = {"blank passages": len(passages.blank_ids)} if passages.blank_ids else {}
     if passages.blank_ids:
         lost = sum(
             document_id in passages.blank_ids for judged in judgements.by_query.values() for document_id in judged
@@ -160,6 +161,7 @@ def judged_set(
     if not rows:
         raise ValueError(f"{name}: no query has a relevant passage in {judgements.source}. Look at its last field.")
     if len(rows) < len(queries):
+        left_out["without a relevant passage"] = len(queries) - len(rows)
         logger.warning(
             "%s: %d of %d queries left out, no passage is judged relevant to them (%d have judgements).",
             name,
@@ -170,4 +172,4 @@ def judged_set(
     text_column, ids = Value("string"), List(Value("string"))
     features = dict.fromkeys(rows[0], text_column)
     features |= {"document_ids": ids, "relevance": List(Value("int64")), "irrelevant_ids": ids}
-    return QuestionSet(name, Dataset.from_list(rows, features=Features(features)), passages)
+    return QuestionSet(name, Dataset.from_list(rows, features=Features(features)), passages, left_out)

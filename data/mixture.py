@@ -25,6 +25,9 @@ class MixedSet(Dataset):
         num_batches: batches to lay out: steps x accumulation x processes.
         seed: of the order.
         lengths: for each set, a length of each of its rows (characters will do); default: rows are not sorted.
+        languages: for each set, the language of each of its rows; needed for a temperature other than 1.
+        language_temperature: T: a language with n rows is drawn with probability proportional to n^(1/T). 1 (default) draws by
+            size, infinity each language as often. Each language's rows are then used up before they start again.
 
     Raises:
         ValueError: for an empty set, a batch without rows, a weight for a set that is not there, or weights that are
@@ -41,6 +44,8 @@ class MixedSet(Dataset):
         weights: Mapping[str, float] | None = None,
         seed: int = 12345,
         lengths: Mapping[str, Sequence[int]] | None = None,
+        languages: Mapping[str, Sequence[str]] | None = None,
+        language_temperature: float = 1.0,
     ) -> None:
         _check(sets, weights, batch_size)
         self.sets = dict(sets)
@@ -52,7 +57,10 @@ class MixedSet(Dataset):
         self._row = np.empty(len(self._set_of_row), dtype=np.int64)
         for index, name in enumerate(names):
             places = np.flatnonzero(self._set_of_row == index)
-            order = _passes(len(self.sets[name]), len(places), generator)
+            if language_temperature == 1 or languages is None:
+                order = _passes(len(self.sets[name]), len(places), generator)
+            else:
+                order = _by_language(np.asarray(languages[name]), len(places), language_temperature, generator)
             if lengths is not None:
                 order = _sorted_within_windows(order, np.asarray(lengths[name]), batch_size, generator)
             self._row[places] = order
@@ -74,6 +82,34 @@ def _passes(size: int, needed: int, generator: np.random.Generator) -> np.ndarra
     passes = -(-needed // size)
     order = np.concatenate([generator.permutation(size) for _ in range(passes)]) if passes else np.empty(0, np.int64)
     return order[:needed]
+
+
+def language_shares(sizes: Sequence[int], temperature: float) -> np.ndarray:
+    """Return with which probability each language is drawn: proportional to its rows to the power of 1 / temperature.
+
+    >>> language_shares([8, 1], 3).round(3).tolist()
+    [0.667, 0.333]
+
+    Raises:
+        ValueError: for a temperature below 1, which would make large languages larger.
+    """
+    if not temperature >= 1:
+        raise ValueError(
+            f"language_temperature: expected a number from 1 up, got {temperature}. 1 draws languages by their size."
+        )
+    shares = np.asarray(sizes, dtype=float) ** (1 / temperature)
+    return shares / shares.sum()
+
+
+def _by_language(languages: np.ndarray, needed: int, temperature: float, generator: np.random.Generator) -> np.ndarray:
+    """Return `needed` row numbers, each of a language drawn by temperature; of a language, whole shuffled passes."""
+    codes, sizes = np.unique(languages, return_counts=True)
+    drawn = generator.choice(len(codes), size=needed, p=language_shares(sizes.tolist(), temperature))
+    order = np.empty(needed, dtype=np.int64)
+    for index, code in enumerate(codes):
+        places = np.flatnonzero(drawn == index)
+        order[places] = np.flatnonzero(languages == code)[_passes(int(sizes[index]), len(places), generator)]
+    return order
 
 
 def _sorted_within_windows(

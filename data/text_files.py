@@ -24,15 +24,25 @@ def locate(path: str | Path) -> Path:
         ValueError: if a variable is not set.
         FileNotFoundError: if there is no such file or folder, with the cure.
     """
+    resolved = expanded(path)
+    if not resolved.exists():
+        raise FileNotFoundError(
+            f"{resolved}: no such file or folder. Check the path in the recipe, or set DRDECR_DATA."
+        )
+    return resolved
+
+
+def expanded(path: str | Path) -> Path:
+    """Resolve environment variables in a path that need not be there.
+
+    Raises:
+        ValueError: if a variable is not set.
+    """
     resolved = os.path.expandvars(os.path.expanduser(str(path)))
     if "$" in resolved:
         variable = resolved[resolved.index("$") + 1 :].split("/")[0].strip("{}")
         raise ValueError(
             f"{path}: the environment variable {variable} is not set. Set it to the folder that holds the data."
-        )
-    if not Path(resolved).exists():
-        raise FileNotFoundError(
-            f"{resolved}: no such file or folder. Check the path in the recipe, or set DRDECR_DATA."
         )
     return Path(resolved)
 
@@ -84,12 +94,6 @@ def readable(file: Path, newline: str | None = None) -> Iterator[TextIO]:
         raise ValueError(f"{file}: expected text in UTF-8 ({error.reason}). Convert the file.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{file}: expected a whole gzip file ({error}). Get it again.") from error
-
-
-def all_lines(file: Path) -> list[str]:
-    """Return all lines, blank ones too: leaving them out of each file by itself would shift the pairs."""
-    with readable(file) as stream:
-        return [line.strip() for line in stream]
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:

@@ -1,6 +1,7 @@
 """The teacher's token embeddings, computed once and looked up in every step and epoch."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,55 @@ from torch import Tensor
 from drdecr.modeling_drdecr import DrDecrModel, PackedEmbeddings, pack_embeddings, pad_embeddings
 
 
-class TokenCache:
+class Tokens(ABC):
+    """Token embeddings of many texts, by key: a question's own text, or the id of a passage."""
+
+    rows: Mapping[str, Any]
+    """The keys, in order."""
+
+    @abstractmethod
+    def tokens(self, key: str) -> Tensor:
+        """Return one text's token embeddings, `(tokens, dim)`.
+
+        Raises:
+            ValueError: if the key was never encoded.
+        """
+
+    @abstractmethod
+    def flags(self, key: str) -> Tensor:
+        """Return which of these tokens stand for the text itself, boolean `(tokens,)`."""
+
+    @abstractmethod
+    def to_dataset(self) -> Dataset:
+        """Return the tokens as rows of `text` (its key), `embeddings` (float16, `(tokens, dim)`) and `text_flags`."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.rows
+
+    def padded(self, keys: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Look up several texts.
+
+        Returns:
+            Embeddings `(len(keys), longest, dim)`, the boolean scoring mask and the boolean text mask of that shape.
+        """
+        embeddings, scoring_mask = pad_embeddings([self.tokens(key) for key in keys])
+        text_mask = torch.zeros_like(scoring_mask)
+        for index, key in enumerate(keys):
+            flags = self.flags(key)
+            text_mask[index, : len(flags)] = flags
+        return embeddings, scoring_mask, text_mask
+
+    def unknown(self, key: str) -> ValueError:
+        """Return the error for a key that was never encoded."""
+        return ValueError(
+            f"The teacher's cache of {len(self)} texts does not hold {key!r}. Build it from the same data."
+        )
+
+
+class TokenCache(Tokens):
     """Token embeddings of many texts in memory, by key.
 
     A token takes `2 * dim` bytes: a question of 20 tokens 5 kB, a passage of 150 tokens 38 kB at 128 dimensions.
@@ -54,14 +103,14 @@ class TokenCache:
         """Encode questions, keyed by their own text; duplicates once. `kwargs` go to `encode_queries`."""
         unique = list(dict.fromkeys(texts))
         embeddings = model.encode_queries(unique, **kwargs)
-        return cls(unique, embeddings, _text_flags(model.processor.process_queries, unique, embeddings))
+        return cls(unique, embeddings, text_flags(model.processor.process_queries, unique, embeddings))
 
     @classmethod
     def of_documents(cls, model: DrDecrModel, passages: dict[str, str], **kwargs: Any) -> "TokenCache":
         """Encode passages `{document_id: text}`, keyed by their id. `kwargs` go to `encode_documents`."""
         texts = list(passages.values())
         embeddings = model.encode_documents(texts, **kwargs)
-        return cls(list(passages), embeddings, _text_flags(model.processor.process_documents, texts, embeddings))
+        return cls(list(passages), embeddings, text_flags(model.processor.process_documents, texts, embeddings))
 
     def to_dataset(self) -> Dataset:
         """Return the cache as rows of `text` (its key), `embeddings` (float16, `(tokens, dim)`) and `text_flags`."""
@@ -90,40 +139,27 @@ class TokenCache:
             columns["text"].to_pylist(), list(torch.from_numpy(values).split(lengths)), list(flat.split(lengths))
         )
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.rows
-
     def tokens(self, key: str) -> Tensor:
-        """Return one text's token embeddings, `(tokens, dim)`.
-
-        Raises:
-            ValueError: if the key was never encoded.
-        """
+        """Return one text's token embeddings, `(tokens, dim)`."""
         if key not in self.rows:
-            raise ValueError(
-                f"The teacher's cache of {len(self)} texts does not hold {key!r}. Build it from the same data."
-            )
+            raise self.unknown(key)
         return self.packed[self.rows[key]]
 
-    def padded(self, keys: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Look up several texts.
-
-        Returns:
-            Embeddings `(len(keys), longest, dim)`, the boolean scoring mask and the boolean text mask of that shape.
-        """
-        embeddings, scoring_mask = pad_embeddings([self.tokens(key) for key in keys])
-        text_mask = torch.zeros_like(scoring_mask)
-        offsets = self.packed.offsets
-        for index, key in enumerate(keys):
-            flags = self.text_flags[offsets[self.rows[key]] : offsets[self.rows[key] + 1]]
-            text_mask[index, : len(flags)] = flags
-        return embeddings, scoring_mask, text_mask
+    def flags(self, key: str) -> Tensor:
+        """Return which of these tokens stand for the text itself, boolean `(tokens,)`."""
+        start, stop = self.packed.offsets[self.rows[key] : self.rows[key] + 2]
+        return self.text_flags[start:stop]
 
 
-def _text_flags(process: Any, texts: list[str], embeddings: list[Tensor], chunk: int = 1024) -> list[Tensor]:
+def text_flags(process: Any, texts: list[str], embeddings: list[Tensor], chunk: int = 1024) -> list[Tensor]:
+    """Return which scoring tokens of each text stand for the text itself.
+
+    Args:
+        process: the processor's function that the texts were encoded with.
+        texts: that were encoded.
+        embeddings: what came of them.
+        chunk: texts processed at once (default 1024).
+    """
     flags: list[Tensor] = []
     for start in range(0, len(texts), chunk):
         batch = process(texts[start : start + chunk])

@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import Dataset, Features, List, Value
 
 from .passages import passage_text
-from .schema import QuestionSet
+from .schema import QuestionSet, qualified
 from .stored_passages import StoredPassages
 from .text_files import has_fields, locate, readable, records_of
 
@@ -44,7 +44,13 @@ def read_xor_retrieve(
     if not rows:
         raise ValueError(f"{questions}: expected questions in {languages or 'any language'}, got none.")
     file = locate(passages)
-    return QuestionSet(name, Dataset.from_list(rows, features=COLUMNS), StoredPassages(_wikipedia(file), file))
+    return QuestionSet(name, Dataset.from_list(rows, features=COLUMNS), StoredPassages(wikipedia_passages(file), file))
+
+
+def xor_question_rows(path: str, name: str = "xor") -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield XOR-Retrieve's questions with their answers and without passages, as rows of the table `questions`."""
+    for row in _questions(locate(path)):
+        yield "questions", {**row, "query_id": qualified(f"{name}-{row['language']}", row["query_id"])}
 
 
 def _questions(file: Path) -> Iterator[dict[str, object]]:
@@ -65,7 +71,8 @@ def _questions(file: Path) -> Iterator[dict[str, object]]:
         }
 
 
-def _wikipedia(file: Path) -> Iterator[tuple[Path, int, str, str]]:
+def wikipedia_passages(file: Path) -> Iterator[tuple[Path, int, str, str]]:
+    """Yield file, line number, id and text, behind its title, of passages in DPR's form: tabs between id, text and title."""
     with readable(file, newline="") as stream:
         rows = csv.reader(stream, delimiter="\t")
         start = 1

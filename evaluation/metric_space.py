@@ -5,8 +5,8 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from drdecr.data.hub_errors import explained
 from drdecr.data.hub_repositories import make_repository
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
 METRIC_FOLDER = Path(__file__).with_name("recall_at_k_tokens")
 """`evaluate.load(str(METRIC_FOLDER))` opens the metric, offline."""

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_drdecr import DrDecrConfig
 from .encoding_drdecr import encode_texts, pad_embeddings
+from .hub_errors_drdecr import explained
 from .loaders_drdecr import write_loader_files
 from .processing_drdecr import DrDecrProcessor
 from .pushing_drdecr import STALE, hub_name, model_card, push_saved
@@ -61,7 +62,15 @@ class DrDecrPreTrainedModel(PreTrainedModel):
 
         Takes what `PreTrainedModel.from_pretrained` takes. The processor comes from the same place and the same
         revision; it is what `encode_queries` and `encode_documents` use.
+
+        Raises:
+            HubError: if the Hub refuses, cannot be reached, or knows no such name.
         """
+        with explained(str(pretrained_model_name_or_path)):
+            return cls._from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         # Copied because the parent takes the entries out. They say where the files are: the processor needs them too.
         where = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "proxies")
         source = {key: kwargs[key] for key in where if kwargs.get(key) is not None}
@@ -85,7 +94,13 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         # Taken first: the parent empties the state that it is given.
         projection = (kwargs.get("state_dict") or self.state_dict()).get("linear.weight")
-        super().save_pretrained(save_directory, **kwargs)
+        given_class = type(self)
+        # FSDP2 gives a model that it shares out a class of torch's, and that one's code would be saved in the place of ours.
+        self.__class__ = next(base for base in given_class.__mro__ if not base.__module__.startswith("torch."))
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.__class__ = given_class
         if not kwargs.get("is_main_process", True):
             return
         if self.processor is not None:

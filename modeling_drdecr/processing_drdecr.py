@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, P
 from transformers.utils import PROCESSOR_NAME, cached_file
 from transformers.utils.hub import is_offline_mode
 
+from .hub_errors_drdecr import explained
 from .pushing_drdecr import push_saved
 
 PRIMEQA_MARKERS = (9748, 9749)
@@ -144,6 +145,12 @@ class DrDecrProcessor(ProcessorMixin):
     def document_spans(self, texts: list[str]) -> list[list[tuple[int, int] | None]]:
         """Tell where in its text each token of `process_documents` stands; see `query_spans`."""
         return self._spans(texts, self.document_length, self.document_marker, self.document_prefix)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as any processor does; what the Hub refuses is told in one line (`HubError`)."""
+        with explained(str(pretrained_model_name_or_path)):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def load_if_there(cls, name_or_path: Any, **kwargs: Any) -> "DrDecrProcessor | None":

@@ -7,6 +7,8 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
+from .hub_errors_drdecr import explained
+
 TAGS = ["drdecr", "ColBERT", "late-interaction"]
 
 STALE = ["model*.safetensors", "model.safetensors.index.json", "*_drdecr.py"]
@@ -96,17 +98,18 @@ def push_saved(
 
     Raises:
         ValueError: if a public repository was to be private.
+        HubError: if the Hub refuses or cannot be reached. The repository is then as it was.
     """
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision and not revision.startswith("refs/pr") and not create_pr:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    found = api.model_info(repo_id, revision=revision)
-    if private and not found.private:
-        raise ValueError(
-            f"{repo_id} exists and is public, so nothing was pushed. Make it private in its settings, or choose another name."
-        )
-    with tempfile.TemporaryDirectory() as folder:
+    with explained(repo_id), tempfile.TemporaryDirectory() as folder:
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision and not revision.startswith("refs/pr") and not create_pr:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        found = api.model_info(repo_id, revision=revision)
+        if private and not found.private:
+            raise ValueError(
+                f"{repo_id} exists and is public, so nothing was pushed. Make it private in its settings, or choose another name."
+            )
         item.save_pretrained(folder, **kwargs)
         _write_card(Path(folder) / "README.md", api, repo_id, revision, card, tags)
         return api.upload_folder(

@@ -4,21 +4,17 @@ Pure functions: tensors in, tensors out. Masks are boolean and mean "this token 
 m documents, n candidates of one query, q query tokens, t document tokens, d dimensions.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from .scoring_gradient_drdecr import EMPTY_DOCUMENT_SIMILARITY, GroupedMaxSim
 
 DEFAULT_MEMORY_BUDGET = 256 * 2**20
 """Bytes that the largest similarity block of one `maxsim` call may take."""
 
 CPU_CACHE = 2 * 2**20
-"""Bytes that a block takes on a CPU where no gradient is wanted: similarities that leave the cache are slower to write and read
-again than to make (benchmarks/speed)."""
-
-EMPTY_DOCUMENT_SIMILARITY = -1.0
-"""What a query token scores against a document without a scoring token: the lowest cosine there is."""
+"""Bytes that a block takes on a CPU: similarities that leave the cache are slower to write and read again than to make
+(benchmarks/speed)."""
 
 
 def maxsim(
@@ -40,7 +36,7 @@ def maxsim(
         document_mask: boolean `(num_documents, document_tokens)`; a document without a token that counts gives each
             query token -1, the lowest cosine.
         memory_budget: bytes that one block of similarities may take (default 256 MiB). Documents are scored in blocks;
-            with gradients, blocks are recomputed in the backward pass instead of being kept.
+            with gradients, two bytes a query token and document are kept for the backward pass, and no similarities.
 
     Returns:
         float32 `(num_queries, num_documents)`.
@@ -54,13 +50,15 @@ def maxsim(
     if 0 in (num_queries, num_documents):
         return query_embeddings.new_zeros((num_queries, num_documents), dtype=torch.float32)
     bytes_per_document = num_queries * query_tokens * max(document_tokens, 1) * query_embeddings.element_size()
-    if query_embeddings.device.type == "cpu" and not _needs_gradient(query_embeddings, document_embeddings):
-        memory_budget = min(memory_budget, CPU_CACHE)
-    block = max(1, memory_budget // max(bytes_per_document, 1))
+    block_bytes = _block_bytes(query_embeddings, memory_budget)
+    if _needs_gradient(query_embeddings, document_embeddings):
+        tensors = (query_embeddings, document_embeddings, query_mask, document_mask)
+        return GroupedMaxSim.apply(*(tensor[None] for tensor in tensors), block_bytes, memory_budget)[0]
+    block = max(1, block_bytes // max(bytes_per_document, 1))
     if block >= num_documents:
         return _all_pairs(query_embeddings, document_embeddings, query_mask, document_mask)
     blocks = zip(document_embeddings.split(block), document_mask.split(block), strict=True)
-    scores = [_recomputed(_all_pairs, query_embeddings, documents, query_mask, mask) for documents, mask in blocks]
+    scores = [_all_pairs(query_embeddings, documents, query_mask, mask) for documents, mask in blocks]
     return torch.cat(scores, dim=1)  # (num_queries, num_documents)
 
 
@@ -78,7 +76,7 @@ def maxsim_candidates(
         document_embeddings: `(batch, candidates, document_tokens, dim)`, L2-normalised.
         query_mask: boolean `(batch, query_tokens)`.
         document_mask: boolean `(batch, candidates, document_tokens)`.
-        memory_budget: bytes that one block of similarities may take (default 256 MiB); blocks run over queries.
+        memory_budget: bytes that one block of similarities may take (default 256 MiB), as in `maxsim`.
 
     Returns:
         float32 `(batch, candidates)`; empty queries and documents as in `maxsim`.
@@ -91,13 +89,16 @@ def maxsim_candidates(
     candidates, document_tokens = document_mask.shape[1:]
     if 0 in (batch, candidates):
         return query_embeddings.new_zeros((batch, candidates), dtype=torch.float32)
-    bytes_per_query = query_tokens * candidates * max(document_tokens, 1) * query_embeddings.element_size()
-    block = max(1, memory_budget // max(bytes_per_query, 1))
-    if block >= batch:
-        return _own_candidates(query_embeddings, document_embeddings, query_mask, document_mask)
     tensors = (query_embeddings, document_embeddings, query_mask, document_mask)
+    block_bytes = _block_bytes(query_embeddings, memory_budget)
+    if _needs_gradient(query_embeddings, document_embeddings):
+        queries, counts = query_embeddings[:, None], query_mask[:, None]
+        scores = GroupedMaxSim.apply(queries, document_embeddings, counts, document_mask, block_bytes, memory_budget)
+        return scores[:, 0]
+    bytes_per_query = query_tokens * candidates * max(document_tokens, 1) * query_embeddings.element_size()
+    block = max(1, block_bytes // max(bytes_per_query, 1))
     blocks = zip(*(tensor.split(block) for tensor in tensors), strict=True)
-    return torch.cat([_recomputed(_own_candidates, *parts) for parts in blocks])  # (batch, candidates)
+    return torch.cat([_own_candidates(*parts) for parts in blocks])  # (batch, candidates)
 
 
 def _all_pairs(
@@ -106,8 +107,7 @@ def _all_pairs(
     num_queries, query_tokens, dim = query_embeddings.shape
     num_documents, document_tokens, _ = document_embeddings.shape
     empty = None
-    on_cpu = document_mask.device.type == "cpu" and not _needs_gradient(query_embeddings, document_embeddings)
-    if on_cpu and num_queries * query_tokens > dim and document_tokens:
+    if document_mask.device.type == "cpu" and num_queries * query_tokens > dim and document_tokens:
         # Copies of a token that counts in place of those that do not change no maximum, and are fewer numbers to write than
         # the similarities that would have to be filled.
         first = document_embeddings.gather(1, document_mask.int().argmax(dim=1)[:, None, None].expand(-1, 1, dim))
@@ -147,10 +147,8 @@ def _sum_of_best(similarities: Tensor, query_mask: Tensor, document_mask: Tensor
     return best.float().masked_fill(~query_mask, 0.0).sum(dim=-1)
 
 
-def _recomputed(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    if _needs_gradient(*tensors):
-        return checkpoint(function, *tensors, use_reentrant=False)
-    return function(*tensors)
+def _block_bytes(embeddings: Tensor, memory_budget: int) -> int:
+    return min(memory_budget, CPU_CACHE) if embeddings.device.type == "cpu" else memory_budget
 
 
 def _needs_gradient(*tensors: Tensor) -> bool:

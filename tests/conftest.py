@@ -1,7 +1,12 @@
 """Tiny, seeded, offline stand-ins that tests of every package share: a tokenizer of words, a processor, a student."""
 
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 # Before transformers is imported: code of checkpoints is loaded from here, and two test processes must not share it.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="drdecr-modules-")
@@ -13,7 +18,7 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor
 
-pytest_plugins = ["local_hub"]  # the fixture `hub`
+pytest_plugins = ["local_hub", "bare_environment"]  # the fixtures `hub` and `run_bare`
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[Q]", "[D]"]
 WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
@@ -64,3 +69,38 @@ def tiny_model(tiny_processor: DrDecrProcessor) -> DrDecrModel:
     model = DrDecrModel(DrDecrConfig(encoder_config=encoder, embedding_dim=16)).eval()
     model.processor = tiny_processor
     return model
+
+
+@pytest.fixture
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_python("-c", code)` runs this Python in a process of its own: offline, without a terminal, without a GPU.
+
+    `env` is put over the environment, `cwd` is where it runs, `processes` starts so many with torchrun. Where it fails,
+    the test does, with the end of what was printed, but for `check=False`.
+    """
+
+    def run(
+        *words: Any,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        processes: int = 1,
+        timeout: int = 280,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        offline = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        done = subprocess.run(
+            [sys.executable, *(torchrun if processes > 1 else []), *map(str, words)],
+            cwd=cwd,
+            env={**os.environ, **offline, **(env or {})},
+            stdin=subprocess.DEVNULL,  # a question to the user fails instead of waiting
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"exit code {done.returncode}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+        return done
+
+    return run

@@ -16,7 +16,6 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 
-from drdecr.data.hub_errors import explained
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrOutput
 from drdecr.modeling_drdecr.pushing_drdecr import TAGS, push_saved
 
@@ -147,6 +146,11 @@ class AdaptersOffTeacher:
         with self._off():
             return self.model(**inputs)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights that it reads with, without those of any adapter."""
+        weights = self.model.state_dict()
+        return {name: weight for name, weight in weights.items() if not ("lora_" in name or "modules_to_save" in name)}
+
     def encode_queries(self, texts: list[str], **kwargs: Any) -> list[Tensor]:
         """Encode questions; as in `DrDecrModel`."""
         with self._off():
@@ -248,8 +252,7 @@ def push_adapter(model: PeftModel, repo_id: str, base: str | None = None, **kwar
         title = repo_id.split("/")[-1]
         return CARD.format(front_matter=data.to_yaml(), title=title, base=named, repo_id=repo_id)
 
-    with explained(repo_id):
-        return push_saved(model, repo_id, card, **{"commit_message": "Upload adapter", **kwargs})
+    return push_saved(model, repo_id, card, **{"commit_message": "Upload adapter", **kwargs})
 
 
 def check_base(named: str | None) -> str:

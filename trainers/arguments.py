@@ -65,6 +65,16 @@ class DistillationArguments(TrainingArguments):
     align_special_tokens: bool = _setting(
         False, "Let special tokens and markers be aligned too (the authors' code aligns them, and padding as well)."
     )
+    gather_across_devices: bool = _setting(
+        False,
+        "Compare questions with the passages of all processes, in `in_batch_contrastive` and in `relevance_kl` over the "
+        "batch: N processes then do the step of one with all their rows. Without effect in one process.",
+    )
+    encode_mini_batch_size: int | None = _setting(
+        None,
+        "Encode this many texts at a time and keep only their embeddings: any number of candidates at constant memory and "
+        "equal gradients, for one more forward pass (gradient caching). Default: all texts of a batch at once.",
+    )
     freeze_word_embeddings: bool = _setting(
         False, "Keep the word embeddings as they are: most of a multilingual model's parameters (paper: trained)."
     )
@@ -104,6 +114,8 @@ class DistillationArguments(TrainingArguments):
             value = getattr(self, setting)
             if value is not None and not value > 0:
                 raise ValueError(f"{setting}: expected a positive number, got {value}.")
+        if self.encode_mini_batch_size is not None and not self.encode_mini_batch_size >= 1:
+            raise ValueError(f"encode_mini_batch_size: expected at least 1, got {self.encode_mini_batch_size}.")
         if self.relevance_over not in ("row", "batch"):
             raise ValueError(f"relevance_over: expected row or batch, got {self.relevance_over!r}.")
         if self.alignment not in ALIGNMENTS:

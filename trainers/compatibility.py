@@ -1,4 +1,6 @@
-"""Whether a student and a teacher can be compared at all: checked once, before anything is trained."""
+"""Whether student, teacher, data and launch go together at all: checked once, before anything is trained."""
+
+from typing import Any
 
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 
@@ -43,3 +45,22 @@ def check_tokens(model: DrDecrModel, teacher: DrDecrTeacher | AdaptersOffTeacher
         f"english_anchor compares token with token, so student and teacher must read English alike, got {got}. Start the "
         "student from the teacher's checkpoint, or set `anchor_weight` to 0."
     )
+
+
+def check_sharding(validate: Any, dataset: Any) -> None:
+    """Check that every process makes the same forward passes: a model that FSDP shares out is put together in each of them.
+
+    Raises:
+        ValueError: for a validation, in which processes encode different numbers of texts, or a mixture of sets, of which
+            they read different ones in one step.
+    """
+    if validate is not None:
+        raise ValueError(
+            "FSDP: expected no validation, whose forward passes differ between processes, which would wait for each other. "
+            "Set `eval_strategy: no` and measure afterwards, or use DDP."
+        )
+    if len(getattr(dataset, "sets", [])) > 1:
+        raise ValueError(
+            f"FSDP: expected rows of one set, got a mixture of {', '.join(dataset.sets)}, of which processes read different "
+            "ones in a step and would wait for each other. Train on one set, or use DDP."
+        )

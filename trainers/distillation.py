@@ -1,6 +1,8 @@
 """The trainer of all stages: embed, score, loss. Which terms there are is said by the weights in its arguments."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,19 +10,21 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import HubStrategy
-from transformers.utils import logging
+from transformers.trainer_utils import HubStrategy, SaveStrategy
+from transformers.utils import PushInProgress, logging
 
-from drdecr.data.hub_errors import explain, explained
 from drdecr.data.hub_repositories import make_repository
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
+from drdecr.modeling_drdecr.hub_errors_drdecr import explain, explained
 from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
 from . import diagnostics
 from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
-from .compatibility import check_dimensions, check_tokens
+from .compatibility import check_dimensions, check_sharding, check_tokens
+from .encoding import Texts, encode_once
+from .gathering import PassagePool, gather_passages
 from .losses import (
     aligned_token_mse,
     candidate_cross_entropy,
@@ -29,7 +33,8 @@ from .losses import (
     relevance_kl,
     transported_token_mse,
 )
-from .pushing import copy_what_loads, write_training_card
+from .pushing import push_folder, push_staged, stage_checkpoint, write_training_card
+from .training_state import unpack_state
 from .transport import transport_weights
 
 logger = logging.get_logger(__name__)
@@ -56,8 +61,8 @@ class DistillationTrainer(Trainer):
         **kwargs: passed to `transformers.Trainer`.
 
     Raises:
-        ValueError: if the teacher's embedding dimension is not the student's; or if `english_anchor` has a weight and the two
-            do not read English text as the same tokens.
+        ValueError: if the teacher's embedding dimension is not the student's; if `english_anchor` has a weight and the two
+            do not read English text as the same tokens; or if FSDP would wait for itself (`check_sharding`).
     """
 
     args: DistillationArguments  # type: ignore[assignment]
@@ -87,55 +92,91 @@ class DistillationTrainer(Trainer):
         self.validate = validate
         self.teacher: Any = teacher
         if isinstance(teacher, nn.Module):
-            self.teacher = self.accelerator.prepare_model(teacher.eval().requires_grad_(False), evaluation_mode=True)
+            frozen = teacher.eval().requires_grad_(False)
+            self.teacher = self.accelerator.prepare_model(frozen, device_placement=True, evaluation_mode=True)
+        if self.is_fsdp_enabled:
+            check_sharding(validate, self.train_dataset)
         self._records = diagnostics.Records()
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the weighted sum of the terms that the batch allows."""
-        terms = self._terms(model, inputs)
+        query, query_mask = self._encode(model, inputs["query"]), inputs["query"]["scoring_mask"]
+        terms = self._terms(model, inputs, query, query_mask)
         if not terms:
             raise ValueError(
                 f"A batch with {', '.join(sorted(inputs))} has nothing for the terms "
                 f"{', '.join(self.args.term_weights)}. Give the rows the columns that they need, or set other weights."
             )
         self._records.add({name: value.detach() for name, value in terms.items()}, self.model.training)
-        loss = sum(self.args.term_weights[name] * value for name, value in terms.items())
+        loss: Any = sum(self.args.term_weights[name] * value for name, value in terms.items())
+        if self._gathers() and not _has_candidates(inputs):
+            loss = loss + self._nothing_to_gather(query, query_mask)
         return (loss, {}) if return_outputs else loss
 
-    def _terms(self, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
+    def _terms(self, model: nn.Module, inputs: Batch, query: Tensor, query_mask: Tensor) -> dict[str, Tensor]:
         weights = self.args.term_weights
-        query, query_mask = model(**inputs["query"]).embeddings, inputs["query"]["scoring_mask"]
         terms: dict[str, Tensor] = {}
         if {"relevance_kl", "contrastive", "in_batch_contrastive"} & set(weights) and _has_candidates(inputs):
             terms.update(self._score_terms(model, inputs, query, query_mask))
         if "aligned_tokens" in weights and ("teacher_query" in inputs or "teacher_query_embeddings" in inputs):
             terms["aligned_tokens"] = self._token_term(inputs, query)
         if "english_anchor" in weights and "anchor" in inputs:
-            student = model(**inputs["anchor"]).embeddings
-            target = self._needs_teacher("english_anchor")(**inputs["anchor"]).embeddings
+            student = self._encode(model, inputs["anchor"])
+            target = self._encode(self._needs_teacher("english_anchor"), inputs["anchor"])
             terms["english_anchor"] = english_anchor_mse(student, target, inputs["anchor"]["scoring_mask"])
         return terms
 
     def _score_terms(self, model: nn.Module, inputs: Batch, query: Tensor, query_mask: Tensor) -> dict[str, Tensor]:
         weights = self.args.term_weights
-        documents, document_mask = _documents(model, inputs)
+        documents, document_mask = self._documents(model, inputs)
         over_batch = self.args.relevance_over == "batch"
         terms: dict[str, Tensor] = {}
+        if "in_batch_contrastive" in weights or ("relevance_kl" in weights and over_batch):
+            pool = self._pool(inputs, documents, document_mask)
         if "contrastive" in weights or ("relevance_kl" in weights and not over_batch):
             scores = self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
         if "relevance_kl" in weights and over_batch:
-            terms["relevance_kl"] = self._relevance_term(
-                *self._batch_scores(inputs, query, query_mask, documents, document_mask)
-            )
+            terms["relevance_kl"] = self._relevance_term(*self._batch_scores(inputs, query, query_mask, pool))
         elif "relevance_kl" in weights:
             terms["relevance_kl"] = self._relevance_term(scores, self._teacher_scores(inputs))
         if "contrastive" in weights:
             terms["contrastive"] = candidate_cross_entropy(scores, self.args.contrastive_temperature)
         if "in_batch_contrastive" in weights:
-            terms["in_batch_contrastive"] = self._in_batch_term(inputs, query, query_mask, documents, document_mask)
+            terms["in_batch_contrastive"] = self._in_batch_term(inputs, query, query_mask, pool)
         return terms
+
+    def _encode(self, model: Any, texts: Texts) -> Tensor:
+        inner = self.accelerator.unwrap_model(model) if isinstance(model, nn.Module) else model
+        return encode_once(model, texts, self.args.encode_mini_batch_size, inner, distinct=not self.is_fsdp_enabled)
+
+    def _documents(self, model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
+        """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""
+        if "document_embeddings" in inputs:
+            dtype = next(model.parameters()).dtype
+            return inputs["document_embeddings"].to(dtype), inputs["document_scoring_mask"]
+        return self._encode(model, inputs[key]), inputs[key]["scoring_mask"]
+
+    def _gathers(self) -> bool:
+        """Tell whether some term compares questions with the passages of other processes."""
+        compares = self.args.in_batch_weight > 0 or (
+            self.args.relevance_weight > 0 and self.args.relevance_over == "batch"
+        )
+        return compares and self.args.gather_across_devices and self.accelerator.num_processes > 1
+
+    def _pool(self, inputs: Batch, documents: Tensor, document_mask: Tensor) -> PassagePool:
+        """Return the passages of the batch, or of all processes' batches."""
+        flat = documents.flatten(0, 1), document_mask.flatten(0, 1), inputs["document_keys"].flatten()
+        return gather_passages(*flat) if self._gathers() else PassagePool(*flat)
+
+    def _nothing_to_gather(self, query: Tensor, query_mask: Tensor) -> Tensor:
+        """Take part in what other processes gather, with no passages; 0, with the gradients that they ask for."""
+        nothing = query[:0], query_mask[:0], torch.zeros(0, dtype=torch.int64, device=query.device)
+        pool = gather_passages(*nothing)
+        if self.args.relevance_weight > 0 and self.args.relevance_over == "batch":
+            gather_passages(nothing[0].detach().float(), *nothing[1:])  # the teacher's
+        return 0.0 * pool.embeddings.sum()
 
     def _relevance_term(self, student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
         figures = diagnostics.of_scores(student_scores, teacher_scores, self.args.temperature)
@@ -143,16 +184,17 @@ class DistillationTrainer(Trainer):
         return relevance_kl(student_scores, teacher_scores, self.args.temperature)
 
     def _batch_scores(
-        self, inputs: Batch, query: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
+        self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool
     ) -> tuple[Tensor, Tensor]:
-        """Return the student's and the teacher's scores of every question for every passage of the batch, each once."""
-        first = _first_places(inputs["document_keys"])
-        documents, document_mask = documents.flatten(0, 1)[first], document_mask.flatten(0, 1)[first]
-        scores = self._scaled(maxsim(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
+        """Return the student's and the teacher's scores of every question for every passage of the pool, each once."""
+        first = _first_places(pool.keys)
+        scores = self._scaled(
+            maxsim(query, pool.embeddings[first], query_mask, pool.mask[first]), query_mask.sum(dim=1)
+        )
         with torch.no_grad():
             teacher_query, teacher_mask = self._teacher_question(inputs)
-            documents, document_mask = (tensor.flatten(0, 1)[first] for tensor in self._teacher_documents(inputs))
-            teacher_scores = maxsim(teacher_query, documents, teacher_mask, document_mask)
+            read = self._pool(inputs, *self._teacher_documents(inputs))
+            teacher_scores = maxsim(teacher_query, read.embeddings[first], teacher_mask, read.mask[first])
             return scores, self._scaled(teacher_scores, teacher_mask.sum(dim=1))
 
     def _teacher_question(self, inputs: Batch) -> tuple[Tensor, Tensor]:
@@ -164,7 +206,7 @@ class DistillationTrainer(Trainer):
                 "relevance_kl: the teacher must read the English question, and the rows have none. Give them an `english` "
                 "column, or `teacher_scores` with `relevance_over: row`."
             )
-        read = self._needs_teacher("relevance_kl")(**inputs["teacher_query"]).embeddings
+        read = self._encode(self._needs_teacher("relevance_kl"), inputs["teacher_query"])
         return read.float(), inputs["teacher_query"]["scoring_mask"]
 
     def _teacher_documents(self, inputs: Batch) -> tuple[Tensor, Tensor]:
@@ -172,19 +214,15 @@ class DistillationTrainer(Trainer):
         if "document_embeddings" in inputs:
             return inputs["document_embeddings"].float(), inputs["document_scoring_mask"]
         key = "teacher_document" if "teacher_document" in inputs else "document"
-        documents, mask = _documents(self._needs_teacher("relevance_kl"), inputs, key)
+        documents, mask = self._documents(self._needs_teacher("relevance_kl"), inputs, key)
         return documents.float(), mask
 
-    def _in_batch_term(
-        self, inputs: Batch, query: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
-    ) -> Tensor:
-        batch, candidates = document_mask.shape[:2]
-        scores = maxsim(query, documents.flatten(0, 1), query_mask, document_mask.flatten(0, 1))
-        scores = self._scaled(scores, query_mask.sum(dim=1))
-        keys = inputs["document_keys"].flatten()  # (batch * candidates,)
-        positives = torch.arange(batch, device=scores.device) * candidates
+    def _in_batch_term(self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool) -> Tensor:
+        batch, candidates = inputs["document_keys"].shape
+        scores = self._scaled(maxsim(query, pool.embeddings, query_mask, pool.mask), query_mask.sum(dim=1))
+        positives = torch.arange(batch, device=scores.device) * candidates + pool.own
         # The same passage may stand in two rows: it is no negative of a question that it answers.
-        is_own_positive = keys[None, :] == keys[positives][:, None]
+        is_own_positive = pool.keys[None, :] == pool.keys[positives][:, None]
         return in_batch_cross_entropy(scores, positives, ~is_own_positive, self.args.contrastive_temperature)
 
     def _token_term(self, inputs: Batch, query: Tensor) -> Tensor:
@@ -192,7 +230,7 @@ class DistillationTrainer(Trainer):
         if "teacher_query_embeddings" in inputs:
             teacher, teacher_mask = inputs["teacher_query_embeddings"].to(query.dtype), inputs[f"teacher_query_{mask}"]
         else:
-            teacher = self._needs_teacher("aligned_tokens")(**inputs["teacher_query"]).embeddings
+            teacher = self._encode(self._needs_teacher("aligned_tokens"), inputs["teacher_query"])
             teacher_mask = inputs["teacher_query"][mask]
         student, student_mask = query.detach(), inputs["query"][mask]
         if self.args.alignment == "sinkhorn":
@@ -220,7 +258,9 @@ class DistillationTrainer(Trainer):
                 "score_scale needs to know how many query tokens each teacher score sums over. Give the rows a "
                 "`teacher_query_tokens` column, or leave `score_scale` out."
             )
-        return scores * (self.args.score_scale / num_query_tokens.clamp(min=1))[:, None]
+        # 0: the scores of a cross-encoder or a file, which sum over nothing, are taken as they are.
+        factors = torch.where(num_query_tokens > 0, self.args.score_scale / num_query_tokens.clamp(min=1), 1.0)
+        return scores * factors[:, None]
 
     def _needs_teacher(self, term: str) -> Any:
         if self.teacher is None:
@@ -279,33 +319,81 @@ class DistillationTrainer(Trainer):
             metrics.update(figures)
         return metrics
 
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer` does; also from a checkpoint that was pushed, whose state is in safetensors."""
+        if isinstance(resume_from_checkpoint, str | os.PathLike):
+            with self.args.main_process_first():
+                unpack_state(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Create the repository that is pushed to; what fails is said in one line, before anything is trained."""
         with explained(self.args.hub_model_id):
             super().init_hf_repo(*args, **kwargs)
-            if self.args.hub_private_repo and self.is_world_process_zero():
-                make_repository(HfApi(token=self.args.hub_token), str(self.hub_model_id), private=True)
+            if self.is_world_process_zero():
+                self._api = HfApi(token=kwargs.get("token") or self.args.hub_token)
+                if self.args.hub_private_repo:
+                    make_repository(self._api, str(self.hub_model_id), private=True)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write a card of what this training knows; the Trainer's own names no base model and guesses hardware."""
-        if not self.is_world_process_zero():
-            return
+        if self.is_world_process_zero():
+            self._write_card(str(self.args.output_dir))
+
+    def _write_card(self, folder: str) -> None:
         student: Any = self.accelerator.unwrap_model(self.model)
         adapters = getattr(student, "peft_config", {})
         base = next((found.base_model_name_or_path for found in adapters.values()), student.config._name_or_path)
         library = "peft" if adapters else "transformers"
-        folder, log = str(self.args.output_dir), self.state.log_history
-        write_training_card(folder, self.args, hub_name(str(base)), log, library)
+        write_training_card(folder, self.args, hub_name(str(base)), self.state.log_history, library)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Push the model with its card, in one commit and without pickles; arguments are those of `Trainer`.
+
+        Raises:
+            HubError: if the Hub refuses, cannot be reached, or another's commit came in between.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        self._finish_current_push()
+        where = (str(self.hub_model_id), commit_message, revision or self.args.hub_revision)
+        api = self._api if token is None else HfApi(token=token)
+        if blocking:
+            return push_folder(api, str(self.args.output_dir), *where)
+        return api.run_as_future(push_folder, api, str(self.args.output_dir), *where)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push so that it loads: the Trainer's own push leaves out the code that the configuration names."""
+        """Push a checkpoint in the background, so that it loads: the Trainer's own push leaves out what is not weights."""
+        if self.args.hub_strategy == HubStrategy.END:
+            return
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
         push = getattr(self, "push_in_progress", None)  # the Trainer gives it to the main process alone
         is_left_out = push is not None and not push.is_done() and not self.args.hub_always_push
-        # While a push runs, it reads the files that would be written.
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END and not is_left_out:
-            copy_what_loads(checkpoint_folder, str(self.args.output_dir))
-            self.create_model_card()
-        super()._push_from_checkpoint(checkpoint_folder)
+        if not self.is_world_process_zero() or is_left_out:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        place = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
+        staged = stage_checkpoint(checkpoint_folder, str(self.args.output_dir), place.get(self.args.hub_strategy))
+        self._write_card(staged.name)
+        by_steps = self.args.save_strategy == SaveStrategy.STEPS
+        when = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
+        message, name = f"Training in progress, {when}", str(self.hub_model_id)
+        job = self._api.run_as_future(push_staged, self._api, staged, name, message, self.args.hub_revision)
+        jobs = [] if push is None or push.is_done() else push.jobs
+        self.push_in_progress = PushInProgress([*jobs, job])
 
     def _finish_current_push(self) -> None:
         """Wait for uploads, and say which failed: a lost connection ends no training."""
@@ -333,14 +421,3 @@ def _first_places(keys: Tensor) -> Tensor:
     flat = keys.flatten()
     is_repeated = (flat[:, None] == flat[None, :]).tril(diagonal=-1).any(dim=1)
     return (~is_repeated).nonzero()[:, 0]
-
-
-def _documents(model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
-    """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""
-    if "document_embeddings" in inputs:
-        dtype = next(model.parameters()).dtype
-        return inputs["document_embeddings"].to(dtype), inputs["document_scoring_mask"]
-    batch, candidates, tokens = inputs[key]["input_ids"].shape
-    flat = {name: tensor.flatten(0, 1) for name, tensor in inputs[key].items()}
-    embeddings = model(**flat).embeddings.view(batch, candidates, tokens, -1)
-    return embeddings, inputs[key]["scoring_mask"]

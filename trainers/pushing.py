@@ -1,33 +1,108 @@
-"""What a Trainer's pushes lack: the modelling code and the processor beside the weights, and a card that is true."""
+"""A Trainer's pushes: a checkpoint that loads, a card that is true, in one commit and without pickles."""
 
+import os
 import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 
-TRAINING_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state.json", "training_args.bin")
-"""How the names of files begin that serve to resume a training, and nothing else."""
+from drdecr.data.hub_repositories import NOT_PUSHED, PICKLES, REPLACED
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
-LEFT_OUT = (".safetensors", ".bin", ".pt", ".pth", ".md")
-"""Weights, which the Trainer copies itself, pickles, and a card, which is written anew."""
+from .training_state import STATE_FILES, pack_state
+
+Staged = tempfile.TemporaryDirectory[str]
+
+LAST = "last-checkpoint"
+"""Folder of the newest checkpoint in a repository; the Trainer's own name for it."""
 
 
-def copy_what_loads(checkpoint: str | Path, folder: str | Path) -> None:
-    """Copy into the folder that the Trainer pushes what it does not take of a checkpoint itself.
-
-    It takes weights and `config.json`, which names code that is then not there. Beside that code stand the processor and
-    what other libraries read: `modules.json`, `artifact.metadata`, and `1_Dense/`, with weights of its own.
+def stage_checkpoint(checkpoint: str | Path, beside: str | Path, copy_to: str | None = None) -> Staged:
+    """Set a checkpoint aside for a push, as links: the training may delete it before the push has read it.
 
     Args:
-        checkpoint: a checkpoint's folder.
-        folder: the Trainer's `output_dir`.
+        checkpoint: its folder.
+        beside: an existing folder of the same disk.
+        copy_to: name of a folder in the repository that takes all of the checkpoint too, to resume from; its pickles
+            become safetensors in the push (`pack_state`).
+
+    Returns:
+        The folder, laid out as the repository will be.
     """
+    staged = tempfile.TemporaryDirectory(dir=beside, prefix=".push-")
     for path in Path(checkpoint).iterdir():
-        if path.is_dir() and any((path / name).exists() for name in ("config.json", "adapter_config.json")):
-            shutil.copytree(path, Path(folder) / path.name, dirs_exist_ok=True)
-        elif path.is_file() and path.suffix not in LEFT_OUT and not path.name.startswith(TRAINING_STATE):
-            shutil.copyfile(path, Path(folder) / path.name)
+        is_state = path.name.startswith((*STATE_FILES, "trainer_state.json"))
+        is_model = path.is_file() and path.suffix != ".md" and not is_state and path.name != "training_args.bin"
+        is_part = path.is_dir() and any((path / name).exists() for name in ("config.json", "adapter_config.json"))
+        if is_model or is_part:
+            _link(path, Path(staged.name) / path.name)
+        if copy_to and (is_model or is_part or (is_state and path.is_file())):
+            _link(path, Path(staged.name) / copy_to / path.name)
+    return staged
+
+
+def push_staged(api: HfApi, staged: Staged, repository: str, message: str, revision: str | None = None) -> Any:
+    """Push what was set aside, and remove it, however the push ends."""
+    with staged as folder:
+        for state in Path(folder).glob("*/trainer_state.json"):
+            pack_state(state.parent)
+        return push_folder(api, folder, repository, message, revision, left_out=PICKLES)
+
+
+def push_folder(
+    api: HfApi,
+    folder: str | Path,
+    repository: str,
+    message: str | None,
+    revision: str | None = None,
+    left_out: Sequence[str] = NOT_PUSHED,
+) -> Any:
+    """Push a folder in one commit, in place of the model that stands in the repository.
+
+    Args:
+        api: of who pushes.
+        folder: a whole model or adapter.
+        repository: `user/name`.
+        message: of the commit.
+        revision: branch; default `main`.
+        left_out: patterns of files that stay here.
+
+    Returns:
+        The commit.
+
+    Raises:
+        HubError: if the Hub refuses, cannot be reached, or another's commit came in between.
+    """
+    stale = REPLACED if (Path(folder) / "config.json").exists() else PICKLES
+    with explained(repository):
+        return api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message=message,
+            revision=revision,
+            parent_commit=api.model_info(repository, revision=revision).sha,
+            ignore_patterns=list(left_out),
+            delete_patterns=[*stale, *([f"{LAST}/*"] if (Path(folder) / LAST).exists() else [])],
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link a file, or those of a folder, or copy them where the disk knows no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link_file)
+    else:
+        _link_file(source, target)
+
+
+def _link_file(source: Any, target: Any) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_training_card(

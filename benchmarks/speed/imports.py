@@ -10,6 +10,9 @@ STATEMENTS = {
     "import torch": "import torch",
     "import torch, drdecr": "import torch, drdecr",
     "import torch; from transformers import AutoModel": "import torch; from transformers import AutoModel",
+    "import torch; from transformers import PreTrainedModel, ProcessorMixin": (
+        "import torch; from transformers import PreTrainedModel, ProcessorMixin"
+    ),
     "import torch; from drdecr import DrDecrModel": "import torch; from drdecr import DrDecrModel",
     "import torch; from sentence_transformers import MultiVectorEncoder": (
         "import torch; from sentence_transformers import MultiVectorEncoder"

@@ -17,7 +17,7 @@ _HOMES = {
         "maxsim",
         "maxsim_candidates",
     ),
-    "drdecr.retrieval": ("ExactIndex",),
+    "drdecr.retrieval": ("ExactIndex", "StoredIndex"),
     "drdecr.data.collators": ("DistillationCollator",),
     "drdecr.trainers": (
         "AdaptersOffTeacher",

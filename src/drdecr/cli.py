@@ -1,4 +1,7 @@
-"""The command line: `drdecr demo | distil | train | evaluate | compare | search | page | convert | export-data | push ...`."""
+"""The command line: `drdecr demo | distil | train | evaluate | ...`; `drdecr --help` lists the commands.
+
+What concerns documents (`encode | index | search | rerank | remove | serve`) is in `retrieval_commands.py`.
+"""
 
 import logging
 from pathlib import Path
@@ -6,10 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from . import __version__
 from .errors import SHOWN, in_one_line
+from .retrieval_commands import app as retrieval_app
+from .teaching_commands import add_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Cross-lingual late-interaction retrieval: distil a multilingual ColBERT student from an English teacher.",
 )
+app.add_typer(retrieval_app)
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -47,7 +52,10 @@ def distil(
     """
     from .pipeline import load_pipeline, run_pipeline
 
-    student = run_pipeline(load_pipeline(pipeline, output), context.args)
+    loaded = load_pipeline(pipeline, output)
+    student = run_pipeline(loaded, context.args)
+    if (page := Path(loaded.output) / "report.html").exists():
+        typer.echo(f"report: {page}")
     typer.echo(f"student: {student}")
 
 
@@ -78,18 +86,30 @@ def evaluate(
         str | None, typer.Option(help="Checkpoint that encodes the passages: the teacher, for a student of its index.")
     ] = None,
     reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
+    token_folder: Annotated[
+        Path | None,
+        typer.Option(help="Where tokens of passages are kept, so that another call does not encode them again."),
+    ] = None,
 ) -> None:
-    """Measure a checkpoint by language, with 95 % intervals: MRR@10, recall and nDCG, or R@2kt and R@5kt for answers alone."""
+    """Measure a checkpoint by language, with 95 % intervals, in the measures that the benchmark reports.
+
+    `protocol:` in the YAML chooses them (docs/evaluation.md); without it the format of each set does. Beside the JSON stand
+    the details that `drdecr report` shows.
+    """
     from drdecr.evaluation.report import terminal_table
 
+    from .details import set_details
     from .measuring import measure_checkpoint
+    from .report import details_file
 
     if output and not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
-    result = measure_checkpoint(model, data, index, reads, run)
-    for name in [name for name in ("RR@10", "R@2kt", "R@5kt") if name in result.scores]:
+    result, asked = measure_checkpoint(model, data, index, reads, run, token_folder)
+    for name in result.scores:
         Console().print(terminal_table({model: result}, name))
+    typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
     if output:
+        set_details(model, asked.sets, asked.run, asked.depth).to_json(details_file(output))
         result.to_json(output)
 
 
@@ -118,30 +138,21 @@ def compare(
 
 
 @app.command()
-def search(
-    model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
-    questions: Annotated[list[str], typer.Argument(help="Questions in any language.")],
-    passages: Annotated[
-        Path | None, typer.Option(help="JSON Lines with document_id and text; default: the sample.")
-    ] = None,
-    top_k: Annotated[int, typer.Option(help="Passages a question.", min=1)] = 3,
+def report(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Folders of pipelines, and files that `drdecr evaluate --output` wrote.")
+    ],
+    output: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Retrieval report",
 ) -> None:
-    """Answer questions in any language with English passages."""
-    from drdecr.data.formats import read_passages
-    from drdecr.data.sample_data import read_sample_questions
-    from drdecr.retrieval import ExactIndex
+    """Write one HTML page to look at: scores by language, distance to the teacher, rank changes, alignment, failures.
 
-    from .measuring import load_reader
+    It holds all it needs and asks nothing of the network. Of several files of results over the same questions, the first
+    is what the others are compared with.
+    """
+    from .report import write_report
 
-    collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
-    loaded = load_reader(model)
-    index = ExactIndex(list(collection), loaded.encode_documents(list(collection.values())))
-    hits = index.search(loaded.encode_queries(questions), top_k=top_k)
-    for question, ids, scores in zip(questions, hits.document_ids, hits.scores, strict=True):
-        table = Table(title=question, title_justify="left", show_edge=False, show_header=False)
-        for document_id, score in zip(ids, scores, strict=True):
-            table.add_row(f"{score:.2f}", document_id, collection[document_id][:160])
-        Console(markup=False).print(table)  # a passage may hold [brackets]
+    typer.echo(f"report: {write_report(sources, output, title)}")
 
 
 @app.command()
@@ -196,6 +207,42 @@ def export_data(
         typer.echo(f"pushed: {push}, revision {push_dataset(folder, push, private)}")
 
 
+@app.command("prepare")
+def prepare_data(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="YAML with `sources:` and perhaps `held_out:`, `cleaning:`.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder to write; it appears when all is done.")] = None,
+    known: Annotated[bool, typer.Option("--list", help="Show the sources that are known by name.")] = False,
+    verify: Annotated[Path | None, typer.Option(help="Check every shard of a prepared folder.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes that check rows.", min=1)] = 1,
+    download: Annotated[bool, typer.Option(help="Get the known sources' files that are not in $DRDECR_DATA.")] = False,
+    push: Annotated[str | None, typer.Option(help="Hub name of a dataset that it is pushed to, in one commit.")] = None,
+    private: Annotated[bool, typer.Option(help="Make a new dataset private.")] = False,
+) -> None:
+    """Read, clean and shard public sources, with a record of where every row comes from. A killed run goes on where it was.
+
+    `drdecr prepare RECIPE.yaml FOLDER`, `drdecr prepare --list` or `drdecr prepare --verify FOLDER`.
+    """
+    from drdecr.data.export import push_dataset
+    from drdecr.data.prepared_shards import verify as verify_folder
+
+    from .prepare import load_prepare_recipe, prepare
+    from .prepared_list import source_table
+
+    if known:
+        Console().print(source_table())
+        return
+    if verify is not None:
+        typer.echo(f"{verify}: {verify_folder(verify)} shards are as they were written.")
+        return
+    if recipe is None or folder is None:
+        raise ValueError("Expected RECIPE.yaml and FOLDER, or --list, or --verify FOLDER. See `drdecr prepare --help`.")
+    typer.echo(f"prepared: {prepare(load_prepare_recipe(recipe), folder, processes, download)}")
+    if push:
+        typer.echo(f"pushed: {push}, revision {push_dataset(folder, push, private)}")
+
+
 @app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A finished run, or a model's folder.")],
@@ -214,7 +261,7 @@ def push(
 def convert_checkpoint(
     source: Annotated[Path, typer.Argument(help="A .dnn file or a checkpoint folder; its format is found out.")],
     destination: Annotated[Path, typer.Argument(help="Folder to write.")],
-    to: Annotated[str, typer.Option(help="drdecr, stanford, pylate or sentence-transformers.")] = "drdecr",
+    to: Annotated[str, typer.Option(help="drdecr, stanford, pylate, sentence-transformers or encoder.")] = "drdecr",
     base: Annotated[str | None, typer.Option(help="Encoder of a .dnn: a folder or Hub name.")] = None,
     embedding_dim: Annotated[int, typer.Option(help="Width of a bare encoder's new projection.", min=1)] = 128,
     overwrite: Annotated[bool, typer.Option(help="Replace the destination.")] = False,
@@ -236,6 +283,9 @@ def backbone() -> None:
     from drdecr.data.offline_backbone import prepare_offline_backbone
 
     typer.echo(prepare_offline_backbone())
+
+
+add_commands(app)
 
 
 @app.callback(invoke_without_command=True)

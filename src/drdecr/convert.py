@@ -23,8 +23,14 @@ TARGETS = {
     "stanford": "Stanford ColBERT",
     "pylate": "PyLate",
     "sentence-transformers": "sentence-transformers",
+    "encoder": "a bare encoder",
 }
 """What a checkpoint can become, and the name under which its limits are reported."""
+
+ENCODER_ALONE = (
+    "linear.weight, markers, prefixes and lengths are left out: a bare encoder has no place for them. What reads it "
+    "sees the hidden states below the projection."
+)
 
 LEFT_OUT = r"(.*\.)?(pooler\..*|position_ids|token_type_ids)|(cls|lm_head|head|decoder|classifier)\..*|score_scaler\..*"
 """Weights that take no part in token embeddings: heads of other tasks, and buffers that are made anew."""
@@ -44,7 +50,7 @@ def convert(
         source: a `.dnn` file, or a folder of PrimeQA, Stanford ColBERT v2, PyLate, sentence-transformers 6
             (multi-vector), of ours, or of a bare encoder.
         destination: folder to write.
-        to: one of `TARGETS` (default ours, which the other three open as well).
+        to: one of `TARGETS` (default ours, which the other libraries open as well; `encoder`: without the projection).
         base: folder or Hub name of the encoder, for a `.dnn` that does not come with its configuration.
         embedding_dim: width of the new projection of a bare encoder (default 128); otherwise the checkpoint's.
         overwrite: replace the destination (default False).
@@ -75,7 +81,7 @@ def convert(
         folder.replace(destination)
     names = [TARGETS[to]] if TARGETS[to] else list(TARGETS.values())[1:]
     limits = [limit for limit in loader_limits(model.processor) if any(n in limit.split(":")[0] for n in names)]
-    return [*notes, *limits]
+    return [*notes, *limits, *([ENCODER_ALONE] if to == "encoder" else [])]
 
 
 def _read(source: Path, base: str | None, embedding_dim: int) -> tuple[DrDecrModel, list[str]]:
@@ -206,9 +212,6 @@ def _write_sentence_transformers(folder: Path, model: DrDecrModel) -> None:
     _write_json(folder / "config_sentence_transformers.json", {**public, "default_prompt_name": None})
 
 
-WRITERS = dict(zip(TARGETS, (_write_drdecr, _write_stanford, _write_pylate, _write_sentence_transformers), strict=True))
-
-
 def _write_encoder(folder: Path, model: DrDecrModel, special_tokens: list[str] | None = None) -> None:
     """Write encoder and tokenizer as transformers does; `special_tokens` are kept whole where a text holds them."""
     model.encoder.save_pretrained(folder)
@@ -218,6 +221,15 @@ def _write_encoder(folder: Path, model: DrDecrModel, special_tokens: list[str] |
         added = [AddedToken(token, normalized=False, special=True) for token in special_tokens]
         tokenizer.add_tokens(added, special_tokens=True)
         tokenizer.save_pretrained(folder)
+
+
+WRITERS = dict(
+    zip(
+        TARGETS,
+        (_write_drdecr, _write_stanford, _write_pylate, _write_sentence_transformers, _write_encoder),
+        strict=True,
+    )
+)
 
 
 def _drop(path: Path, *keys: str) -> None:

@@ -51,9 +51,9 @@ def data_card(
     named = {entry.get("license") for entry in used}
     license = license or (named.pop() if len(named) == 1 else None)
     languages = sorted(
-        {code for rows in _all(configs) if "language" in rows.column_names for code in rows.unique("language")}
+        {code for rows in filled_rows(configs) if "language" in rows.column_names for code in rows.unique("language")}
     )
-    if any("english" in rows.column_names for rows in _all(configs)):
+    if any("english" in rows.column_names for rows in filled_rows(configs)):
         languages = sorted({*languages, "en"})
     metadata = {"language": languages, "license": license, "task_categories": ["text-retrieval"]}
     metadata["tags"] = ["drdecr", "cross-lingual-retrieval", "knowledge-distillation"]
@@ -63,29 +63,31 @@ def data_card(
         "Questions and sentences in several languages with their English text, as `drdecr` trains on them: cleaned, split and, "
         "where a teacher read them, with candidates and scores.",
         "## Rows",
-        _table(["configuration", "split", "rows", "by language"], _counts(configs)),
+        table(["configuration", "split", "rows", "by language"], counted_rows(configs)),
         *_candidate_note(recipe, configs),
         "## Sources",
-        _table(["used as", "format", "arguments", "revision", "licence", "source"], _source_rows(sources)),
+        table(["used as", "format", "arguments", "revision", "licence", "source"], _source_rows(sources)),
         "## Cleaning",
         "Rows whose normalised text repeats an earlier one, or stands in a held-out or validation set, are left out.",
-        _table(
+        table(
             ["set", *REASONS.values()],
             [[name, *(found.get(key, "") for key in REASONS)] for name, found in cleaning.items()],
         ),
         "## Made by",
-        _made_by(environment, seed),
+        made_by(environment, seed),
         "## Use",
         USE.format(config=first, split=next(iter(configs[first]))),
     ]
     return "\n\n".join(part for part in parts if part) + "\n", {k: v for k, v in metadata.items() if v}
 
 
-def _all(configs: Mapping[str, Mapping[str, Dataset]]) -> list[Dataset]:
+def filled_rows(configs: Mapping[str, Mapping[str, Dataset]]) -> list[Dataset]:
+    """Return the sets of all configurations and splits that hold rows."""
     return [rows for splits in configs.values() for rows in splits.values() if len(rows)]
 
 
-def _counts(configs: Mapping[str, Mapping[str, Dataset]]) -> list[list[Any]]:
+def counted_rows(configs: Mapping[str, Mapping[str, Dataset]]) -> list[list[Any]]:
+    """Return configuration, split, rows, and rows by language."""
     lines = []
     for name, splits in configs.items():
         for split, rows in splits.items():
@@ -132,15 +134,18 @@ def _shown(value: Any) -> str:
     return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 
-def _made_by(environment: Mapping[str, Any], seed: int) -> str:
+def made_by(environment: Mapping[str, Any], seed: int | None = None) -> str:
+    """Say which command, commit and versions made a dataset; with a seed, that of a recipe which stands beside the card."""
     versions = ", ".join(f"{name} {found}" for name, found in environment["versions"].items() if found)
-    lines = [f"- command: `{environment['command']}`, with the recipe in `recipe.yaml`", f"- seed: {seed}"]
+    recipe = [", with the recipe in `recipe.yaml`", f"\n- seed: {seed}"] if seed is not None else []
+    lines = [f"- command: `{environment['command']}`{''.join(recipe)}"]
     if environment.get("git_commit"):
         lines.append(f"- commit: {environment['git_commit']}")
     return "\n".join([*lines, f"- versions: {versions}"])
 
 
-def _table(head: list[str], lines: list[list[Any]]) -> str:
+def table(head: list[str], lines: list[list[Any]]) -> str:
+    """Return a table in Markdown without its empty columns; nothing for no lines."""
     filled = [column for column in range(len(head)) if any(str(line[column]) for line in lines)]
     rows = [head, ["---"] * len(head), *lines]
     text = [[str(row[column]).replace("|", "\\|").replace("\n", " ") for column in filled] for row in rows]

@@ -2,7 +2,7 @@
 
 from safetensors import SafetensorError
 
-from drdecr.data.hub_errors import TRANSPORT_ERRORS, explain, without_tokens
+from drdecr.modeling_drdecr.hub_errors_drdecr import TRANSPORT_ERRORS, explain, without_tokens
 
 SHOWN = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, *TRANSPORT_ERRORS)
 """What names its cure. Anything else is a mistake of this package and keeps its traceback."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.errors import HTTPError
 
 from drdecr.data.export import write_dataset
-from drdecr.data.formats import locate
 from drdecr.data.schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QuestionSet
+from drdecr.data.source_files import files_of
 from drdecr.data.token_cache import TokenCache
 
 from .data_card import data_card
@@ -82,10 +82,12 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     for entry in recipe.validation:
         configs.update(_evaluation(read_validation(entry), set(configs)))
     if reader is not None and tokens != "none":
-        configs["teacher_queries"] = {"train": english_cache(reader, prepared).to_dataset()}
+        configs["teacher_queries"] = {"train": english_cache(reader, prepared, settings.token_folder).to_dataset()}
     if reader is not None and tokens == "all" and prepared.passages:
         passage_cache = prepared.passage_cache or TokenCache.of_documents(reader, prepared.passages)
         configs["teacher_passages"] = {"train": passage_cache.to_dataset()}
+    if "teacher_queries" in configs:
+        configs["teacher_queries"]["train"] = _of_rows(configs["teacher_queries"]["train"], prepared.rows)
     sources = {name: [_described(entry) for entry in getattr(settings, name)] for name in SOURCES}
     sources["validation"] = [_described(entry) for entry in recipe.validation]
     body, metadata = data_card(recipe, configs, sources, prepared.cleaning, environment(), seed, license)
@@ -122,6 +124,12 @@ def _reader(recipe: Recipe) -> Any:
     return load_start(recipe)
 
 
+def _of_rows(tokens: Dataset, sets: Mapping[str, Dataset]) -> Dataset:
+    """Leave out texts that no row has any more: candidates were searched for more than were found."""
+    wanted = {text for rows in sets.values() for text in rows.unique("english")}
+    return tokens.select([row for row, text in enumerate(tokens["text"]) if text in wanted])
+
+
 def _passage_rows(passages: Any) -> Dataset:
     return Dataset.from_dict({"document_id": list(passages), "text": list(passages.values())})
 
@@ -138,11 +146,12 @@ def _described(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of an entry's source: its arguments, what it says about itself, and its revision."""
     arguments = {key: value for key, value in entry.items() if key not in ("about", "format")}
     facts: dict[str, Any] = {"format": entry["format"], "arguments": arguments, **(entry.get("about") or {})}
-    revision = _hub_revision(entry) if str(entry["format"]).startswith("hub") else _digest(entry)
+    revision = hub_revision(entry) if str(entry["format"]).startswith("hub") else _digest(entry)
     return {**facts, "revision": revision} if revision else facts
 
 
-def _hub_revision(entry: dict[str, Any]) -> str | None:
+def hub_revision(entry: dict[str, Any]) -> str | None:
+    """Return the commit that an entry of the Hub stands for now; None for a folder."""
     if "$" in entry["name"] or Path(entry["name"]).exists():
         return None
     try:
@@ -154,19 +163,7 @@ def _hub_revision(entry: dict[str, Any]) -> str | None:
 def _digest(entry: dict[str, Any]) -> str | None:
     """Return a digest of all files that an entry names, read in order."""
     digest, count = hashlib.sha256(), 0
-    for path in _files(entry):
+    for path in files_of(entry):
         digest.update(path.read_bytes())
         count += 1
     return f"sha256 {digest.hexdigest()[:16]} of {count} file{'s' * (count > 1)}" if count else None
-
-
-def _files(entry: dict[str, Any]) -> Iterator[Path]:
-    languages = entry.get("languages") or []
-    names = list(languages.values()) if isinstance(languages, dict) else languages
-    for key in ("path", "english", "questions", "passages"):
-        if not isinstance(entry.get(key), str):
-            continue
-        paths = (
-            [entry[key].replace("{language}", name) for name in names] if "{language}" in entry[key] else [entry[key]]
-        )
-        yield from (locate(path) for path in paths)

@@ -7,38 +7,12 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from drdecr.data.hub_errors import explained
-from drdecr.data.hub_repositories import make_repository
+from drdecr.data.hub_repositories import NOT_PUSHED, REPLACED, make_repository
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 from drdecr.trainers.adapters import check_base
 
 from .model_card import write_run_card
 from .recipe import load_recipe
-
-REPLACED = (
-    "adapter_*",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "*_drdecr.py",
-    "*.bin",
-    "*.pt",
-    "*.pth",
-    "*.pkl",
-)
-"""Files that a push of a model takes out of a repository's root where it brings none of that name: what another model, or
-a Trainer, left there would be loaded with ours, or is a pickle."""
-
-NOT_PUSHED = (
-    ".*",
-    "_*",
-    "*.pyc",
-    "*.bin",
-    "*.pt",
-    "*.pth",
-    "*.pkl",
-    "trainer_state.json",
-    "checkpoint-*",
-)
-"""Pickles, which can do harm to who opens them, and what only serves to resume a training."""
 
 PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"
 """What a card says for the model's name until it has one."""

@@ -12,10 +12,10 @@ from accelerate import PartialState
 from datasets import Dataset, load_from_disk
 
 from drdecr.data.candidates import retrieve_candidates
-from drdecr.data.hub_errors import explained
 from drdecr.data.offline_backbone import prepare_offline_backbone
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.token_cache import Tokens
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
 from .identity import model_identity
 from .recipe import ADAPTERS_OFF, OFFLINE, Recipe
@@ -31,8 +31,8 @@ def find_candidates(
     rows: Dataset,
     teacher: DrDecrModel,
     passages: Mapping[str, str],
-    passage_tokens: TokenCache,
-    query_tokens: TokenCache | None,
+    passage_tokens: Tokens,
+    query_tokens: Tokens | None,
 ) -> Dataset:
     """Find candidates once a run: they are kept in its folder, so that a resumed run reads them.
 
@@ -98,8 +98,8 @@ def _found(
     recipe: Recipe,
     rows: Dataset,
     teacher: DrDecrModel,
-    passage_tokens: TokenCache,
-    query_tokens: TokenCache | None,
+    passage_tokens: Tokens,
+    query_tokens: Tokens | None,
 ) -> Dataset:
     settings = recipe.data
     return retrieve_candidates(

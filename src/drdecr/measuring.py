@@ -13,11 +13,12 @@ import torch
 
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
+from drdecr.data.token_store import stored_documents
 from drdecr.evaluation.metrics import per_query_scores
+from drdecr.evaluation.protocols import protocol_of, score_by_protocol, trimmed
 from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
 from drdecr.evaluation.runs import check_words, read_qrels, read_run, write_qrels, write_run
-from drdecr.evaluation.xor_retrieve import score_rankings
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.retrieval import ExactIndex
 
@@ -43,24 +44,46 @@ class Measured:
     Args:
         results: of each system, by its label.
         comparisons: the student against each other system, by that one's label; and against the first, whichever it is.
+        scores: of each system, by its label, question by question.
+        languages: of the questions, by their ids.
     """
 
     results: dict[str, EvaluationResult]
     comparisons: dict[str, Comparison]
+    scores: dict[str, PerQuery]
+    languages: dict[str, str]
 
 
-def build_index(model: DrDecrModel, found: QuestionSet) -> ExactIndex:
-    """Encode a set's collection."""
+@dataclass
+class Asked:
+    """What a checkpoint was asked and what it found.
+
+    Args:
+        sets: the questions.
+        run: passages a question, as the protocol looks at them.
+        depth: how many there are at most.
+    """
+
+    sets: list[QuestionSet]
+    run: dict[str, dict[str, float]]
+    depth: int
+
+
+def build_index(model: DrDecrModel, found: QuestionSet, token_folder: Path | None = None) -> ExactIndex:
+    """Encode a set's collection; what `token_folder` holds of this model is not encoded again."""
+    if token_folder is not None:
+        kept = stored_documents(model, found.passages, token_folder)
+        return ExactIndex(list(kept.rows), [kept.tokens(name) for name in kept.rows])
     return ExactIndex(list(found.passages), model.encode_documents(list(found.passages.values())))
 
 
 def search_questions(
-    model: DrDecrModel, found: QuestionSet, index: ExactIndex, reads: str = "query"
+    model: DrDecrModel, found: QuestionSet, index: ExactIndex, reads: str = "query", depth: int = 100
 ) -> dict[str, dict[str, float]]:
-    """Return the best 100 passages of every question and their scores; `reads` is the column that is asked."""
+    """Return the best passages of every question and their scores; `reads` is the column that is asked."""
     texts = found.questions[reads]
     asked = list(dict.fromkeys(texts))
-    hits = index.search(model.encode_queries(asked), top_k=min(100, len(index)))
+    hits = index.search(model.encode_queries(asked), top_k=min(depth, len(index)))
     rows = dict(zip(asked, hits.as_run(asked).values(), strict=True))
     return {query_id: rows[text] for query_id, text in zip(found.questions["query_id"], texts, strict=True)}
 
@@ -125,24 +148,35 @@ def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[Ques
         for label, found in scores.items()
         if label != best or label == pipeline.systems[0].label
     }
-    return Measured(results, comparisons)
+    return Measured(results, comparisons, scores, languages)
 
 
 def measure_checkpoint(
-    source: str, data: Path, index: str | None = None, reads: str = "query", run_file: Path | None = None
-) -> EvaluationResult:
+    source: str,
+    data: Path,
+    index: str | None = None,
+    reads: str = "query",
+    run_file: Path | None = None,
+    token_folder: Path | None = None,
+) -> tuple[EvaluationResult, Asked]:
     """Measure one checkpoint on the question sets of a YAML file.
 
     Args:
         source: checkpoint folder or Hub name.
-        data: YAML with `test`, a list of question sets, and perhaps `collection`, what they are searched in.
+        data: YAML with `test`, a list of question sets, and perhaps `collection`, what they are searched in, and `protocol`,
+            which says what is reported (default: what the format of each set says, `evaluation.protocols`).
         index: checkpoint that encodes the passages; default: the same.
         reads: column of the questions that is asked.
-        run_file: where the best 100 passages a question are written as a TREC run, the judgements beside it with the ending
-            `.qrels`; default: nowhere.
+        run_file: where the best 100 passages a question (or as many as the protocol looks at) are written as a TREC run, the
+            judgements beside it with the ending `.qrels`; default: nowhere.
+        token_folder: where tokens of passages are kept (half precision), so that another call does not encode them again.
+
+    Returns:
+        The result, and what was asked and found.
 
     Raises:
-        ValueError: if the file names no set, or as in `check_sets`; if a run is asked for and an id holds a blank.
+        ValueError: if the file names no set, or as in `check_sets` and `protocol_of`; if a run is asked for and an id holds
+            a blank.
         FileNotFoundError: if there is no folder for the run; before anything is searched.
     """
     content = read_yaml(data)
@@ -150,33 +184,49 @@ def measure_checkpoint(
         raise ValueError(f"{data}: expected `test:`, a list of question sets, got {', '.join(content)}.")
     sets = [read_questions(entry) for entry in content["test"]]
     check_sets(sets, [reads])
+    protocols = [protocol_of(*pair, content.get("protocol")) for pair in zip(content["test"], sets, strict=True)]
     if run_file is not None:
         check_words(ids_of(sets))
         if not run_file.parent.is_dir():  # said now: the search would be lost
             raise FileNotFoundError(f"{run_file}: expected its folder to exist. Make {run_file.parent} first.")
     model = load_reader(source)
     reader = load_reader(index) if index else model
-    notes: dict[str, Any] = {"model": source, "index": index or source, "reads": reads}
+    notes: dict[str, Any] = {"model": source, "index": index or source, "reads": reads, "sets": {}}
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
-    for found in sets:
-        own = search_questions(model, found, build_index(reader, found), _asked(found, reads) or reads)
-        run.update(own)
-        own_scores, own_notes = score_run(found, own)
+    for found, protocol in zip(sets, protocols, strict=True):
+        depth = protocol.depth + protocol.leaves_out_own_id
+        passages = build_index(reader, found, token_folder)
+        hits = search_questions(model, found, passages, _asked(found, reads) or reads, depth)
+        own_scores, notes["sets"][found.name] = score_by_protocol(found, hits, protocol)
+        run.update(trimmed(hits, protocol))
         _add(scores, own_scores)
-        notes.update({found.name: own_notes} if own_notes else {})
+        _warn_of_short_lists(found.name, notes["sets"][found.name])
     if run_file is not None:
         qrels = {query_id: judged for found in sets for query_id, judged in found.qrels.items()}
         write_qrels(run_file.with_suffix(".qrels"), qrels)
         write_run(run_file, run, tag="-".join(Path(source).name.split()) or "drdecr")
-    return summarize(
+    facts = environment()
+    result = summarize(
         scores,
         {query_id: code for found in sets for query_id, code in found.languages.items()},
         collection=content.get("collection", str(data)),
         data_version=", ".join(f"{found.name}: {len(found.questions)} questions" for found in sets),
-        command=environment()["command"],
-        notes=notes,
+        command=facts["command"],
+        notes={**notes, "hardware": facts["hardware"], "git_commit": facts["git_commit"]},
     )
+    return result, Asked(sets, run, min(protocol.depth for protocol in protocols))
+
+
+def _warn_of_short_lists(name: str, facts: Mapping[str, Any]) -> None:
+    missed = max(facts.get("missed_with_short_list", {}).values(), default=0)
+    if missed:
+        logger.warning(
+            "%s: %d questions found no answer, and their passages ended before the budget of tokens: the figures are lower "
+            "bounds. Longer passages, or a deeper ranking, might have hit.",
+            name,
+            missed,
+        )
 
 
 def load_reader(source: str) -> DrDecrTeacher:
@@ -193,30 +243,6 @@ def ids_of(sets: Iterable[QuestionSet]) -> Iterable[str]:
 def _add(scores: PerQuery, more: PerQuery) -> None:
     for name, by_query in more.items():
         scores.setdefault(name, {}).update(by_query)
-
-
-def score_run(found: QuestionSet, run: Mapping[str, Mapping[str, float]]) -> tuple[PerQuery, dict[str, Any]]:
-    """Score a set's run: against its labels, and by R@2kt and R@5kt where it has answers and no labels (XOR-Retrieve).
-
-    Returns:
-        The scores, and what one must know to read R@kt; nothing where it is not measured.
-    """
-    if found.qrels:
-        return per_query_scores({query_id: run[query_id] for query_id in found.qrels}, found.qrels), {}
-    ranked = {
-        query_id: [found.passages[name] for name, _ in sorted(hits.items(), key=lambda hit: hit[1], reverse=True)]
-        for query_id, hits in run.items()
-    }
-    recall = score_rankings(ranked, found.answers)
-    missed = max(recall.short_lists.values())
-    if missed:
-        logger.warning(
-            "%s: %d questions found no answer, and their passages ended before the budget of tokens: the figures are lower "
-            "bounds. Longer passages, or a deeper ranking, might have hit.",
-            found.name,
-            missed,
-        )
-    return recall.scores, recall.notes()
 
 
 def compare_runs(
@@ -288,7 +314,8 @@ def _score_system(
             indexes[place] = build_index(reader, questions)
         own = search_questions(model, questions, indexes[place], _asked(questions, system.reads) or system.reads)
         run.update(own)
-        _add(scores, score_run(questions, own)[0])
+        judged = questions.qrels
+        _add(scores, per_query_scores({query_id: own[query_id] for query_id in judged}, judged))
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         write_run(file.with_name(f"{name}.run"), run, tag=name, top_k=KEPT)
@@ -315,7 +342,8 @@ def write_tables(pipeline: "Pipeline", measured: Measured) -> None:
     facts = measured.results[pipeline.student_label].metadata
     commit = f", commit {facts['git_commit']}" if facts["git_commit"] else ""
     notes = (
-        f"Collection: {pipeline.collection}. Intervals: 95 %, percentile bootstrap, 10,000 resamples, seed 0. Measured by "
+        f"Collection: {pipeline.collection}. Questions: {facts['data_version']}. "
+        f"Intervals: 95 %, percentile bootstrap, 10,000 resamples, seed 0. Measured by "
         f"`{facts['command']}` on {facts['hardware']}{commit}."
     )
     parts = ["# Results", notes]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from drdecr.evaluation.metrics import display_name
 from drdecr.evaluation.report import markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult
-from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
-from .recipe import OFFLINE, Recipe
+from .origins import base_model, hub_datasets, sources
+from .recipe import Recipe
 from .run_folder import write_text
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def write_model_card(
 
     Args:
         folder: of the student's model.
-        pipeline: what was run; its `card` holds `license`, `title`, `description`, `base_model`, `datasets` (Hub names),
-            `data` (in words) and `limits`, whichever are known.
+        pipeline: what was run; its `card` holds what no recipe says, whichever is known: `license`, `title`, `description`,
+            `data` (in words), `limits`, and `base_model` and `datasets` (Hub names) where they are others than the recipes'.
         recipes: of its stages, by name.
         results: of the table's systems, by label.
         comparison: student against the first system.
@@ -48,12 +49,12 @@ def write_model_card(
     }
     label = pipeline.student_label
     data = ModelCardData(
-        language=sorted({code for code in results[label].scores[MEASURE] if code != "avg"}),
+        language=sorted({code for code in results[label].scores[MEASURE] if code != "avg"} | _languages(runs.values())),
         license=pipeline.card.get("license"),
         library_name="transformers",
         tags=TAGS,
-        base_model=pipeline.card.get("base_model"),
-        datasets=pipeline.card.get("datasets"),
+        base_model=pipeline.card.get("base_model") or base_model(recipes[pipeline.student]),
+        datasets=sorted({*pipeline.card.get("datasets", []), *hub_datasets(recipes.values())}) or None,
         pipeline_tag="sentence-similarity",
         model_name=pipeline.card.get("title", "drdecr student"),
         eval_results=_eval_results(pipeline, results[label]),
@@ -65,7 +66,8 @@ def write_model_card(
         "student": label,
         "collection": pipeline.collection,
     }
-    return _write(folder, data, pipeline.card, runs, runs[pipeline.student], measured)
+    read = [{"stage": name, **source} for name, recipe in recipes.items() for source in sources(recipe)]
+    return _write(folder, data, pipeline.card, runs, runs[pipeline.student], read, measured)
 
 
 def write_run_card(recipe: Recipe) -> Path:
@@ -79,12 +81,21 @@ def write_run_card(recipe: Recipe) -> Path:
     """
     run = json.loads((recipe.folder / "run.json").read_text(encoding="utf-8"))
     data = ModelCardData(
+        language=sorted(_languages([run])) or None,
         library_name="transformers",
         tags=TAGS,
-        base_model=None if recipe.start == OFFLINE else hub_name(recipe.start),
+        base_model=base_model(recipe),
+        datasets=hub_datasets([recipe]) or None,
         pipeline_tag="sentence-similarity",
     )
-    return _write(recipe.model_folder, data, {}, {recipe.folder.name: run}, run, None)
+    read = [{"stage": recipe.folder.name, **source} for source in sources(recipe)]
+    return _write(recipe.model_folder, data, {}, {recipe.folder.name: run}, run, read, None)
+
+
+def _languages(runs: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the languages that runs learnt from, and English, which their passages are in."""
+    found = {code for run in runs for code in run.get("languages", [])}
+    return found | {"en"} if found else found
 
 
 def _write(
@@ -93,6 +104,7 @@ def _write(
     card: dict[str, Any],
     runs: dict[str, Any],
     final: dict[str, Any],
+    read: list[dict[str, str]],
     measured: dict[str, str] | None,
 ) -> Path:
     drawn = folder.parent / "curves.png"
@@ -106,6 +118,8 @@ def _write(
         front_matter=data.to_yaml(),
         runs=runs,
         final=final,
+        read=read,
+        columns=[name for name in (read[0] if read else {}) if any(row[name] for row in read)],
         measured=measured,
         curves=drawn.exists(),
     )

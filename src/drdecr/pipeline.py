@@ -7,12 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
+from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
 from drdecr.evaluation.report import terminal_table
 
-from .measuring import check_sets, measure, write_tables
+from .details import keep_details
+from .measuring import Measured, check_sets, measure, write_tables
 from .model_card import write_model_card
 from .recipe import Recipe, load_recipe, read_yaml
+from .report import write_report
 from .stage import run_stage
 from .validation import MEASURE
 
@@ -91,7 +94,7 @@ def load_pipeline(path: str | Path, output: str | None = None) -> Pipeline:
 
 
 def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console: Console | None = None) -> Path:
-    """Run what is not done yet, measure every system, and write table, charts and model card.
+    """Run what is not done yet, measure every system, and write table, charts, report and model card.
 
     Args:
         pipeline: the stages and the measurement.
@@ -117,6 +120,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
         run_stage(recipe)
     measured = measure(pipeline, recipes, sets)
     write_tables(pipeline, measured)
+    write_page(pipeline, recipes, sets, measured)
     console.print(terminal_table(measured.results, MEASURE))
     student = recipes[pipeline.student].model_folder
     write_model_card(student, pipeline, recipes, measured.results, measured.comparisons[pipeline.systems[0].label])
@@ -125,6 +129,16 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
         if curves.exists():
             shutil.copyfile(curves, output / f"curves-{name}.png")
     return student
+
+
+def write_page(
+    pipeline: Pipeline, recipes: dict[str, Recipe], sets: list[QuestionSet], measured: Measured
+) -> Path | None:
+    """Write `report.html`, and the details that `drdecr report` makes it of again; None where no run could be kept."""
+    output = Path(pipeline.output)
+    if not keep_details(pipeline, recipes, sets, measured):
+        return None
+    return write_report([output], output / "report.html", pipeline.card.get("title", "Retrieval report"))
 
 
 def stage_recipe(pipeline: Pipeline, name: str, overrides: list[str]) -> Recipe:

@@ -63,12 +63,20 @@ class DataSettings:
         cache_teacher: compute the teacher's tokens of questions once (default True).
         cache_passages: use the teacher's passage tokens instead of encoding passages (default False). Only the query side
             is then trained, and the student searches the teacher's index.
-        query_tokens: the teacher's tokens of the English texts, `{format: hub_tokens, ...}`; default: the teacher reads them.
+        token_folder: folder in which the teacher's tokens are kept, by its weights and each text, and read back by whatever
+            run has the same teacher; several processes share the work. Default: in memory, encoded by every run.
+        query_tokens: the teacher's tokens of the English texts, `{format: hub_tokens, ...}` or `{format: stored_tokens, path:
+            ...}`; default: the teacher reads them.
         passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`.
         weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
             fifth). A text that stands in several sets is cut off all of them.
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
+        language_temperature: T: within a set, a language with n rows is drawn with probability proportional to n^(1/T).
+            Default 1: by size. With more, small languages come more often, and `max_steps` is needed.
+        stream: parallel text of a folder that `drdecr prepare` wrote, in place of all other sets and in constant memory:
+            `{folder: ..., weights: {source: number}, languages: [...]}` (`drdecr.data.prepared_mixture`). The teacher reads
+            every batch, `max_steps` is needed, and no rows are cut off for evaluation.
     """
 
     parallel: list[dict[str, Any]] = field(default_factory=list)
@@ -83,11 +91,14 @@ class DataSettings:
     english_share: float = 0.0
     cache_teacher: bool = True
     cache_passages: bool = False
+    token_folder: str | None = None
     query_tokens: dict[str, Any] | None = None
     passage_tokens: dict[str, Any] | None = None
     weights: dict[str, float] | None = None
     dev_texts: int = 16
     limits: dict[str, int] = field(default_factory=dict)
+    language_temperature: float = 1.0
+    stream: dict[str, Any] | None = None
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A stage's training rows, made from its recipe: cleaned, with candidates, with the teacher's words looked up."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,19 @@ from drdecr.data.candidates import add_negatives
 from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.formats import read_texts
+from drdecr.data.held_out import HeldOutTexts
 from drdecr.data.mixture import MixedSet
+from drdecr.data.prepared_mixture import PreparedMixture
 from drdecr.data.schema import QuestionSet, joined_passages
 from drdecr.data.sources import QUESTION_READERS, read_candidates, read_parallel, read_questions, read_tokens
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.text_files import expanded
+from drdecr.data.token_cache import TokenCache, Tokens
+from drdecr.data.token_store import StoredTokens, stored_documents, stored_queries
 from drdecr.modeling_drdecr import DrDecrModel
 
 from .kept_candidates import find_candidates
 from .recipe import DataSettings, Recipe
+from .settings import known_keys
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +39,7 @@ class TrainingData:
         collator: makes batches of them.
         counts: rows of each set, for the record.
         cleaning: rows read, and dropped for which reason, of each set.
+        languages: of the questions and sentences, sorted.
     """
 
     train: Any
@@ -41,6 +47,7 @@ class TrainingData:
     collator: DistillationCollator
     counts: dict[str, int]
     cleaning: dict[str, dict[str, int]]
+    languages: list[str]
 
 
 @dataclass
@@ -57,8 +64,8 @@ class PreparedSets:
 
     rows: dict[str, Dataset]
     passages: dict[str, str]
-    passage_cache: TokenCache | None
-    query_cache: TokenCache | None
+    passage_cache: Tokens | None
+    query_cache: Tokens | None
     cleaning: dict[str, dict[str, int]]
 
 
@@ -83,6 +90,8 @@ def build_training_data(
         batches_a_step: accumulation steps times processes (default 1).
     """
     settings = recipe.data
+    if settings.stream is not None:
+        return streamed_data(recipe, student, teacher, num_steps * batch_size * batches_a_step, seed)
     prepared = prepare_sets(recipe, teacher or student, seed)
     collator = _collator(recipe, student, teacher, prepared)
     parts = cut_dev(prepared.rows, settings.dev_texts, seed)
@@ -90,7 +99,54 @@ def build_training_data(
     train = _mixed(
         {name: part for name, (part, _) in parts.items()}, settings, num_steps, batch_size, seed, batches_a_step
     )
-    return TrainingData(train, dev, collator, {name: len(part) for name, (part, _) in parts.items()}, prepared.cleaning)
+    counts = {name: len(part) for name, (part, _) in parts.items()}
+    languages = {code for rows in prepared.rows.values() for code in rows.unique("language")}
+    return TrainingData(train, dev, collator, counts, prepared.cleaning, sorted(languages))
+
+
+def streamed_data(
+    recipe: Recipe, student: DrDecrModel, teacher: DrDecrModel | None, num_rows: int, seed: int
+) -> TrainingData:
+    """Read a prepared folder as the training goes, in constant memory; the teacher reads each batch.
+
+    A row that stands, or nearly stands, in a set that the recipe holds out or validates on gives its place to the next one.
+
+    Args:
+        recipe: with `data.stream` and no other set.
+        student: its processor tokenises.
+        teacher: if it has a tokenizer of its own.
+        num_rows: of the whole run.
+        seed: of the order.
+
+    Raises:
+        ValueError: for other sets beside the stream, or a run without `max_steps`.
+    """
+    settings = recipe.data
+    others = [name for name in ("parallel", "questions", "unlabelled", "annotated", "pool") if getattr(settings, name)]
+    if others or not num_rows:
+        wrong = f"also {', '.join(others)}" if others else "no `max_steps`"
+        raise ValueError(
+            f"data.stream: expected no other set and `training.max_steps`, got {wrong}. Prepare all sets into one folder."
+        )
+    given = dict(settings.stream or {})
+    known_keys(given, ["folder", "weights", "languages"], "data.stream")
+    held_out = HeldOutTexts(held_out_texts(recipe))
+    train = PreparedMixture(
+        given.get("folder", ""),
+        num_rows,
+        given.get("weights"),
+        settings.language_temperature,
+        seed,
+        settings.english_share,
+        given.get("languages"),
+        lambda row: any(held_out.leak(row[column]) for column in ("query", "english")),
+    )
+    collator = DistillationCollator(
+        student.processor,
+        teacher_processor=teacher.processor if teacher is not None else None,
+        anchor=_wants_anchor(recipe),
+    )
+    return TrainingData(train, None, collator, {"stream": sum(strand.rows for strand in train.strands)}, {})
 
 
 def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> PreparedSets:
@@ -110,7 +166,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
     cleaning: dict[str, dict[str, int]] = {}
-    query_cache: TokenCache | None = None
+    query_cache: Tokens | None = None
 
     def cleaned(rows: Dataset, name: str) -> Dataset:
         kept, cleaning[name] = _cleaned(rows, held_out, name)
@@ -126,7 +182,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
         rows = cleaned(read_parallel(settings.unlabelled), "unlabelled")
         rows = _with_english(rows, settings.english_share, seed)
         if reader is not None and settings.cache_teacher and recipe.teacher:
-            query_cache = read_english(reader, {**sets, "unlabelled": rows})
+            query_cache = read_english(reader, {**sets, "unlabelled": rows}, settings.token_folder)
         if passage_cache is None or reader is None:
             raise ValueError(
                 "data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one."
@@ -141,19 +197,23 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Prepa
     return PreparedSets(sets, passages, passage_cache, query_cache, cleaning)
 
 
-def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset]) -> TokenCache:
-    """Let the teacher read every English text of the sets, each once."""
+def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset], token_folder: str | None = None) -> Tokens:
+    """Let the teacher read every English text of the sets, each once; what the folder holds is not read again."""
     english = [text for rows in sets.values() for text in rows.unique("english")]
     logger.info("Reading %d English questions and sentences with the teacher.", len(set(english)))
-    return TokenCache.of_queries(teacher, english)
+    return (
+        stored_queries(teacher, english, expanded(token_folder))
+        if token_folder
+        else TokenCache.of_queries(teacher, english)
+    )
 
 
-def english_cache(teacher: DrDecrModel, prepared: PreparedSets) -> TokenCache:
+def english_cache(teacher: DrDecrModel, prepared: PreparedSets, token_folder: str | None = None) -> Tokens:
     """Return the teacher's tokens of every English text; what finding candidates has read already is not read again."""
     english = {text for rows in prepared.rows.values() for text in rows.unique("english")}
     if prepared.query_cache is not None and all(text in prepared.query_cache for text in english):
         return prepared.query_cache
-    return read_english(teacher, prepared.rows)
+    return read_english(teacher, prepared.rows, token_folder)
 
 
 def cut_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str, tuple[Dataset, Dataset]]:
@@ -190,7 +250,11 @@ def cut_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str,
 
 def held_out_texts(recipe: Recipe) -> list[str]:
     """Return the questions, and their English, of what a recipe is measured on or told to hold out."""
-    entries = [*recipe.data.held_out, *recipe.validation]
+    return texts_of([*recipe.data.held_out, *recipe.validation])
+
+
+def texts_of(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the questions, and their English, of sets that must not be learnt."""
     texts: list[str] = []
     for entry in entries:
         entry = {name: value for name, value in entry.items() if name != "distractors"}
@@ -231,12 +295,14 @@ def _with_english(rows: Dataset, share: float, seed: int) -> Dataset:
     return concatenate_datasets([rows, english])
 
 
-def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str]) -> TokenCache | None:
+def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str]) -> Tokens | None:
     settings = recipe.data
     used = settings.questions or settings.unlabelled or (settings.cache_passages and not settings.passage_tokens)
     if not passages or not used or reader is None:
         return None
     logger.info("Encoding %d passages with the %s.", len(passages), "teacher" if recipe.teacher else "student")
+    if settings.token_folder:
+        return stored_documents(reader, passages, expanded(settings.token_folder))
     return TokenCache.of_documents(reader, dict(passages))
 
 
@@ -244,13 +310,20 @@ def _mixed(
     sets: dict[str, Dataset], settings: DataSettings, num_steps: int, batch_size: int, seed: int, batches_a_step: int
 ) -> Any:
     lengths = {name: [len(text) for text in rows["query"]] for name, rows in sets.items()}
+    temperature = settings.language_temperature
+    if temperature != 1 and not num_steps:
+        raise ValueError(
+            "data.language_temperature needs `max_steps`: an epoch has every row once. Give `training.max_steps`."
+        )
+    languages = {name: rows["language"][:] for name, rows in sets.items()} if temperature != 1 else None
+    drawn: tuple[Any, ...] = (seed, lengths, languages, temperature)
     if len(sets) == 1:
         if not num_steps:  # epochs, which the Trainer shuffles
             return next(iter(sets.values()))
         # Laid out by steps, so that accumulation and processes share out the rows that one large batch would have.
-        return MixedSet(sets, batch_size * batches_a_step, num_steps, None, seed, lengths)
+        return MixedSet(sets, batch_size * batches_a_step, num_steps, None, *drawn)
     one_pass = -(-sum(len(rows) for rows in sets.values()) // batch_size)
-    return MixedSet(sets, batch_size, num_steps * batches_a_step or one_pass, settings.weights, seed, lengths)
+    return MixedSet(sets, batch_size, num_steps * batches_a_step or one_pass, settings.weights, *drawn)
 
 
 def _collator(
@@ -259,15 +332,21 @@ def _collator(
     settings = recipe.data
     query_cache = read_tokens(settings.query_tokens) if settings.query_tokens else None
     if query_cache is None and teacher is not None and settings.cache_teacher:
-        query_cache = english_cache(teacher, prepared)
+        query_cache = english_cache(teacher, prepared, settings.token_folder)
     document_cache = prepared.passage_cache if settings.cache_passages else None
     if settings.passage_tokens:
         document_cache = read_tokens(settings.passage_tokens)
+        if isinstance(document_cache, StoredTokens):  # of texts, whatever their ids are here
+            document_cache = document_cache.named(prepared.passages)
     return DistillationCollator(
         student.processor,
         passages=prepared.passages,
         teacher_processor=teacher.processor if teacher is not None else None,
         query_cache=query_cache,
         document_cache=document_cache,
-        anchor=bool(recipe.training.get("anchor_weight", 0.5 if recipe.stage == "representation" else 0.0)),
+        anchor=_wants_anchor(recipe),
     )
+
+
+def _wants_anchor(recipe: Recipe) -> bool:
+    return bool(recipe.training.get("anchor_weight", 0.5 if recipe.stage == "representation" else 0.0))

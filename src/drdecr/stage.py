@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from drdecr.data.hub_errors import HubError
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 from drdecr.trainers import (
     AdaptersOffTeacher,
     ContrastiveTrainer,
@@ -79,12 +79,15 @@ def run_stage(recipe: Recipe) -> Path:
     if checkpoint is not None:
         logger.warning("Resuming from %s.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
+    # What FSDP shares out is put together by all processes.
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
-        save_trained(trainer.accelerator.unwrap_model(trainer.model), recipe)
+        save_trained(trainer.accelerator.unwrap_model(trainer.model), recipe, weights)
         facts = {
             **facts,
             "rows": data.counts,
             "cleaning": data.cleaning,
+            "languages": data.languages,
             "steps": trainer.state.global_step,
             "last_loss": next((line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line), None),
             "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
@@ -179,22 +182,28 @@ def push_run(recipe: Recipe, trainer: DistillationTrainer) -> None:
     logger.warning("Pushed to %s.", url)
 
 
-def save_trained(student: Any, recipe: Recipe) -> None:
-    """Save what a run trained: its model, or its adapter and, if the recipe says so, the model with the adapter merged in."""
+def save_trained(student: Any, recipe: Recipe, weights: dict[str, Any] | None = None) -> None:
+    """Save what a run trained: its model, or its adapter and, if the recipe says so, the model with the adapter merged in.
+
+    Args:
+        student: the model.
+        recipe: of the run.
+        weights: of a model whose own are shared out over processes.
+    """
     if recipe.lora is None:
-        save_model(student, recipe.model_folder)
+        save_model(student, recipe.model_folder, **({} if weights is None else {"state_dict": weights}))
         return
     save_model(student, recipe.adapter_folder)
     if recipe.lora.merge:
         save_model(student.merge_and_unload(), recipe.model_folder)
 
 
-def save_model(model: Any, folder: Path) -> None:
-    """Save a model, or the adapters of one, whole or not at all."""
+def save_model(model: Any, folder: Path, **kwargs: Any) -> None:
+    """Save a model, or the adapters of one, whole or not at all; `kwargs` go to `save_pretrained`."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        model.save_pretrained(unfinished)
+        model.save_pretrained(unfinished, **kwargs)
     except BaseException:  # a full disk most of all
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

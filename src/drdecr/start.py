@@ -6,11 +6,11 @@ import torch
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from drdecr.data.cleaning import drop_leaks
-from drdecr.data.hub_errors import explained
 from drdecr.data.offline_backbone import prepare_offline_backbone
 from drdecr.data.sources import read_parallel
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher
 from drdecr.modeling_drdecr.configuration_drdecr import encoder_settings
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 from drdecr.trainers import load_merged
 from drdecr.trainers.projection import initialise_projection
 

@@ -96,3 +96,29 @@ def test_rows_of_like_length_share_a_batch_and_none_is_lost():
         assert len(set(own[start : start + 32])) == 32
     assert {max(found) for found in pure[:8]} == {1, 50}
     assert [max(found) for found in pure[:8]] != sorted(max(found) for found in pure[:8]), "batches stay shuffled"
+
+
+LANGUAGES = {"a": ["fi"] * 2 + ["et"] * 5, "b": ["fi"] * 18 + ["et"] * 2}
+
+
+@pytest.mark.parametrize("temperature", [1, 2, 1e9])
+def test_languages_come_by_temperature_and_are_used_up_before_they_start_again(temperature):
+    mixture = MixedSet(SETS, 4, 1000, {"a": 1, "b": 3}, languages=LANGUAGES, language_temperature=temperature)
+    rows = order(mixture)
+    for name, codes in LANGUAGES.items():
+        own = [row for row in rows if row[0] == name]
+        for code in ("fi", "et"):
+            members = [f"{name}{number}" for number, found in enumerate(codes) if found == code]
+            drawn = [row for row in own if row in members]
+            share = len(members) ** (1 / temperature) / sum(
+                codes.count(one) ** (1 / temperature) for one in ("fi", "et")
+            )
+            assert abs(len(drawn) / len(own) - share) < 4 * (share * (1 - share) / len(own)) ** 0.5 + 0.01
+            if temperature > 1:  # by size, the set as a whole is used up
+                passes = [drawn[start : start + len(members)] for start in range(0, len(drawn), len(members))]
+                assert all(max(Counter(one).values()) == 1 for one in passes)
+
+
+def test_a_temperature_of_one_changes_nothing():
+    plain, asked = (MixedSet(SETS, 4, 50, **more) for more in ({}, {"languages": LANGUAGES, "language_temperature": 1}))
+    assert order(plain) == order(asked)

@@ -18,17 +18,8 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.stage import run_stage
 
 COMMANDS = (
-    "demo",
-    "distil",
-    "train",
-    "evaluate",
-    "compare",
-    "search",
-    "page",
-    "convert",
-    "export-data",
-    "push",
-    "backbone",
+    *("demo", "distil", "train", "evaluate", "compare", "report", "page", "convert", "export-data", "push", "backbone"),
+    *("encode", "index", "search", "rerank", "remove", "serve", "prepare", "translate", "mine", "annotate"),
 )
 
 
@@ -217,7 +208,8 @@ def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tm
     assert "R@5kt" in output
     result = json.loads((tmp_path / "result.json").read_text())
     assert {name: row["mean"] for name, row in result["scores"]["R@5kt"].items()} == {"fi": 0.5, "ko": 1.0, "avg": 0.75}
-    facts = next(value for value in result["metadata"].values() if isinstance(value, dict))
+    (facts,) = result["metadata"]["sets"].values()
+    assert (facts["protocol"], facts["split"], facts["depth"]) == ("xor_retrieve", "dev v1.1", 100)
     assert (facts["skipped_questions"], facts["missed_with_short_list"]["R@5kt"]) == (1, 1)
     assert "1 questions found no answer" in caplog.text
 

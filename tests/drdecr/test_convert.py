@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    AutoModel,
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     BertModel,
@@ -256,6 +258,26 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(dnn, stanford, tmp_path, w
     with contextlib.suppress(RuntimeError):  # a bare pickle is no checkpoint, which torch finds out too late
         torch.load(path, weights_only=False)  # it does what it says where it is trusted
     assert sign.exists()
+
+
+def test_an_encoder_comes_back_as_it_was(tmp_path, bert):
+    """A bare encoder becomes ours and a bare encoder again: the same weights, the same tokens, nothing of ours."""
+    encoder, _ = bert
+    encoder.save_pretrained(tmp_path / "in")
+    tokenizer_of(64).save_pretrained(tmp_path / "in")
+    convert(tmp_path / "in", tmp_path / "ours")
+    notes = convert(tmp_path / "ours", tmp_path / "out", to="encoder")
+    back = AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=False)
+    weights = {name: weight for name, weight in encoder.state_dict().items() if not name.startswith("pooler.")}
+    found = {name: weight for name, weight in back.state_dict().items() if not name.startswith("pooler.")}
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in weights.items())
+    ids = [AutoTokenizer.from_pretrained(tmp_path / name)(TEXT)["input_ids"] for name in ("in", "out")]
+    assert ids[0] == ids[1] == [0, *ids_of(TEXT), 2]
+    assert "drdecr" not in (tmp_path / "out" / "config.json").read_text()
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert any("linear.weight" in note for note in notes)
 
 
 def test_every_weight_that_does_not_fit_is_named(stanford, tmp_path):

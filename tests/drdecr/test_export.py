@@ -9,6 +9,7 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
+from drdecr import sets
 from drdecr.cli import app
 from drdecr.data.sources import read_questions
 from drdecr.export import export_data
@@ -99,9 +100,27 @@ def test_a_student_learns_from_the_export_without_a_teacher(recipe, recipe_of, s
         )
 
 
-def test_the_card_says_what_was_counted(recipe, tmp_path):
+def test_teacher_tokens_are_of_the_texts_in_the_rows(recipe, tmp_path, monkeypatch):
+    """Candidates are searched for every text, and here not found for one of them."""
+    found = sets.find_candidates
+
+    def all_but_one(*arguments):
+        rows = found(*arguments)
+        return rows.filter(lambda text: text != rows[0]["english"], input_columns="english")
+
+    monkeypatch.setattr(sets, "find_candidates", all_but_one)
+    recipe.data.parallel, recipe.data.questions = [], []
+    recipe.data.pool = [*recipe.data.pool, *recipe.validation]
+    folder = export_data(recipe, tmp_path / "set", tokens="queries")
+    rows = [row for split in ("train", "dev") for row in loaded(folder, "unlabelled_candidates", split)]
+    assert {row["text"] for row in loaded(folder, "teacher_queries")} == {row["english"] for row in rows}
+    assert len(rows) == 15
+
+
+def test_the_card_says_what_was_counted(recipe, tmp_path, hub):
     folder = export_data(recipe, tmp_path / "set", license="cc-by-4.0")
     card = DatasetCard.load(folder / "README.md")
+    card.validate()
     assert card.data.license == "cc-by-4.0"
     assert card.data.language == ["en", "xx"]
     lines = [

@@ -10,15 +10,15 @@ import torch
 from huggingface_hub import HfApi, ModelCard, constants
 from local_hub import ALICE, BOB, READER
 
-from drdecr.data.hub_errors import HubError
 from drdecr.hub import model_files, push_folder
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 from drdecr.recipe import Recipe
 from drdecr.stage import run_stage, save_model
 from drdecr.start import load_start, load_teacher
 
 CODE = {"configuration_drdecr", "encoding_drdecr", "loaders_drdecr", "modeling_drdecr", "processing_drdecr"}
-CODE |= {"pushing_drdecr", "scoring_drdecr"}
+CODE |= {"hub_errors_drdecr", "pushing_drdecr", "scoring_drdecr", "scoring_gradient_drdecr"}
 FILES = {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
 FILES |= {"tokenizer_config.json", *(f"{name}.py" for name in CODE)}
 # For the other loaders (docs/loaders.md): sentence-transformers and PyLate, then Stanford ColBERT.

@@ -1,9 +1,6 @@
 """`-m drdecr.train` as a launcher starts it: two processes, one run, the losses of one process with twice the batch."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -40,31 +37,20 @@ def training(batch):
     return {**weights, "per_device_train_batch_size": batch, "max_steps": 4, "optim": "sgd", "learning_rate": 0.1}
 
 
-def launch(launcher, *words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "drdecr.train", *map(str, words)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        timeout=200,
-        check=False,
-    )
-
-
 def lines_of(recipe):
     return [json.loads(line) for line in (recipe.folder / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_launched_processes_are_one_run_with_both_their_batches(launcher, recipe_of, write_recipe, settings):
+def test_two_launched_processes_are_one_run_with_both_their_batches(
+    launcher, recipe_of, write_recipe, settings, run_python
+):
     one = recipe_of("one", **settings, training=training(8))
     run_stage(one)
     two = recipe_of("two", **settings, training=training(4))
-    done = launch(launcher, write_recipe("two", **settings, training=training(4)), "--training.use_cpu", "true")
-    assert done.returncode == 0, done.stderr[-3000:]
+    written = write_recipe("two", **settings, training=training(4))
+    done = run_python("-m", *LAUNCHERS[launcher], "-m", "drdecr.train", written, "--training.use_cpu", "true")
     assert {path.name for path in two.folder.iterdir()} == {path.name for path in one.folder.iterdir()}
     ran = json.loads((two.folder / "run.json").read_text())
     assert (ran["processes"], ran["steps"], ran["batch_rows"]) == (2, 4, 8)
@@ -81,8 +67,9 @@ def test_two_launched_processes_are_one_run_with_both_their_batches(launcher, re
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_find_each_other_are_refused(write_recipe, settings):
-    done = launch("accelerate", write_recipe("a", **settings, training=training(4)), "--training.use_cpu", "false")
+def test_processes_that_do_not_find_each_other_are_refused(write_recipe, settings, run_python):
+    words = ["-m", "drdecr.train", write_recipe("a", **settings, training=training(4)), "--training.use_cpu", "false"]
+    done = run_python("-m", *LAUNCHERS["accelerate"], *words, check=False)
     assert done.returncode == 1
     assert "error: Expected 2 processes that work together" in done.stderr
     assert not (write_recipe("a", **settings).parent / "runs" / "a").exists()

@@ -1,9 +1,6 @@
 """Validation during training: the figures of one process, each process doing its share of the work."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,22 +42,11 @@ def test_one_process_measures_all(recipe):
     assert build_validation(recipe, None)(load_start(recipe)) == pytest.approx(expected(recipe))
 
 
-def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe, data):
+def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe, data, run_python):
     recipe.data.unlabelled, recipe.data.pool, recipe.data.num_candidates = [data["parallel"]], [data["train"]], 3
     path = recipe.folder.with_suffix(".yaml")
     path.write_text(recipe.as_yaml())
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launcher, str(SCRIPT), str(path)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_python(SCRIPT, path, processes=2)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert {line["process"] for line in lines} == {0, 1}
     for line in lines:

@@ -1,9 +1,9 @@
 """The script and the notebook run from end to end, push included, on a tiny student and the tests' Hub."""
 
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import nbformat
 import pytest
@@ -32,13 +32,11 @@ def folder(tiny_model: DrDecrModel, tmp_path: Path) -> str:
     return str(tmp_path / "student")
 
 
-def run_script(hub: LocalHub, where: Path, *arguments: str) -> str:
-    command = [sys.executable, str(EXAMPLES / "search_and_adapt.py"), *arguments, "--languages", *LANGUAGES]
-    done = subprocess.run(
-        command, cwd=where, env=hub.environment, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture
+def run_script(hub: LocalHub, run_python: Callable[..., CompletedProcess[str]], tmp_path: Path) -> Callable[..., str]:
+    """`run_script(*arguments)` returns what the script prints."""
+    start = (EXAMPLES / "search_and_adapt.py", "--languages", *LANGUAGES)
+    return lambda *arguments: run_python(*start, *arguments, cwd=tmp_path, env=hub.environment).stdout
 
 
 def run_notebook(hub: LocalHub, where: Path, monkeypatch: pytest.MonkeyPatch, **variables: object) -> str:
@@ -71,9 +69,9 @@ def assert_told(printed: str) -> None:
     assert "after 2 steps" in printed
 
 
-def test_the_script_pushes_an_adapter_of_a_student_on_the_hub(hub, base, tmp_path):
+def test_the_script_pushes_an_adapter_of_a_student_on_the_hub(hub, base, run_script, tmp_path):
     pushing = ["--steps", "2", "--output", str(tmp_path / "out"), "--repository", "alice/adapter"]
-    assert_told(run_script(hub, tmp_path, "--model", base, *pushing))
+    assert_told(run_script("--model", base, *pushing))
     assert hub.api().model_info("alice/adapter").private
     assert "model.safetensors" not in hub.files("alice/adapter")
     pushed = PeftModel.from_pretrained(DrDecrModel.from_pretrained(base), "alice/adapter")
@@ -82,9 +80,9 @@ def test_the_script_pushes_an_adapter_of_a_student_on_the_hub(hub, base, tmp_pat
     assert torch.equal(pushed.encode_queries(["the sea"])[0], kept.encode_queries(["the sea"])[0])
 
 
-def test_the_script_pushes_a_whole_model_of_a_student_in_a_folder(hub, folder, tmp_path):
+def test_the_script_pushes_a_whole_model_of_a_student_in_a_folder(hub, folder, run_script):
     pushing = ["--steps", "2", "--output", "out", "--repository", "alice/whole"]
-    assert_told(run_script(hub, tmp_path, "--model", folder, *pushing))
+    assert_told(run_script("--model", folder, *pushing))
     assert_adapted(DrDecrModel.from_pretrained("alice/whole"), folder)
 
 

@@ -1,19 +1,20 @@
 """Models that were pushed are whole, and open wherever their user may read them."""
 
+import errno
 import json
 import re
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
-from local_hub import BOB, READER
+from local_hub import ALICE, BOB, READER
 from transformers import AutoModel, AutoProcessor
 
-from drdecr.data.hub_errors import HubError, explained
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 
 QUESTIONS = ["what is the capital of france ?", "where is the sea"]
 FILES = {
@@ -26,11 +27,13 @@ FILES = {
     "tokenizer_config.json",
     "configuration_drdecr.py",
     "encoding_drdecr.py",
+    "hub_errors_drdecr.py",
     "loaders_drdecr.py",
     "modeling_drdecr.py",
     "processing_drdecr.py",
     "pushing_drdecr.py",
     "scoring_drdecr.py",
+    "scoring_gradient_drdecr.py",
     # For the other loaders (docs/loaders.md).
     "1_Dense/config.json",
     "1_Dense/model.safetensors",
@@ -43,23 +46,6 @@ FILES = {
 
 def assert_equal(one, other):
     assert all(map(torch.equal, one.encode_queries(QUESTIONS), other.encode_queries(QUESTIONS)))
-
-
-def run(script, hub, folder, *arguments, **environment):
-    """Run a script in a process where this package is absent."""
-    absent = 'import sys\nsys.modules["drdecr"] = None  # any import of it fails from here on\n'
-    done = subprocess.run(
-        [sys.executable, "-c", absent + script, *map(str, arguments)],
-        cwd=folder,
-        env={**hub.environment, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.mark.parametrize("how", ["push_to_hub", "save_pretrained"])
@@ -153,11 +139,69 @@ def test_a_model_of_another_writer_is_not_mixed_with_ours(hub, tiny_model, monke
 
     with monkeypatch.context() as patched:
         patched.setattr(DrDecrModel, "save_pretrained", meanwhile)
-        with pytest.raises(HubError, match="changed while you were writing"), explained():
+        with pytest.raises(HubError, match="changed while you were writing"):
             tiny_model.push_to_hub("alice/student")
     assert hub.files("alice/student") == {"config.json"}
     tiny_model.push_to_hub("alice/student")
     assert_equal(DrDecrModel.from_pretrained("alice/student"), tiny_model)
+
+
+PUSHES = {
+    "student": lambda model: model.push_to_hub("alice/student"),
+    "teacher": lambda model: DrDecrTeacher(model.config).push_to_hub("alice/student"),
+    "processor": lambda model: model.processor.push_to_hub("alice/student"),
+    "saving": lambda model: model.save_pretrained("student", push_to_hub=True, repo_id="alice/student"),
+}
+
+
+@pytest.mark.parametrize("what", PUSHES)
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("hf_wrong", "does not accept your token.*hf auth login"),
+        (READER, "may not write to alice/student.*role `write`"),
+        (BOB, "may not write to alice/student.*role `write`"),
+        (None, "Not logged in.*hf auth login"),
+    ],
+)
+def test_a_push_from_a_script_that_may_not_be_says_so_in_one_line(
+    what, token, said, hub, tiny_model, tmp_path, monkeypatch
+):
+    hub.api().create_repo("alice/student")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(hub.home / "token"))
+    monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match=said) as caught:
+        PUSHES[what](tiny_model)
+    assert "\n" not in str(caught.value)
+    assert not [known for known in (ALICE, READER, BOB, "hf_wrong") if known in str(caught.value)]
+    assert hub.files("alice/student") == set()
+
+
+def test_a_script_is_told_in_one_line_what_it_cannot_load(hub, tiny_model, monkeypatch):
+    tiny_model.push_to_hub("alice/student")
+    for opened in (DrDecrModel, DrDecrTeacher, DrDecrProcessor):
+        with pytest.raises(HubError, match="alice/nothing: no such folder here, and no such repository on the Hub"):
+            opened.from_pretrained("alice/nothing")
+        with pytest.raises(HubError, match="alice/student has no revision 'v9'"):
+            opened.from_pretrained("alice/student", revision="v9")
+        with pytest.raises(HubError, match="does not accept your token"):
+            opened.from_pretrained("alice/student", token="hf_wrong_hf_wrong_wrong", force_download=True)
+
+
+def test_a_push_that_finds_the_disk_full_says_so_and_leaves_nothing(hub, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    processor = type(tiny_model.processor)
+
+    def full(self, folder, **_):
+        raise OSError(errno.ENOSPC, "No space left on device", f"{folder}/tokenizer.json")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(processor, "save_pretrained", full)
+        with pytest.raises(HubError, match=r"The disk is full: there is no room for .*tokenizer\.json"):
+            tiny_model.push_to_hub("alice/student")
+    assert hub.files("alice/student") == set()
+    assert [path for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
 
 
 def test_a_processor_alone_brings_no_card(hub, tiny_model):
@@ -170,7 +214,7 @@ def test_a_private_model_is_for_those_who_may_read_it(hub, tiny_model):
     tiny_model.push_to_hub("alice/secret", private=True)
     assert_equal(DrDecrModel.from_pretrained("alice/secret", token=READER), tiny_model)
     for token in (BOB, False):
-        with pytest.raises(HubError, match="alice/secret: no such folder here, and no such repository"), explained():
+        with pytest.raises(HubError, match="alice/secret: no such folder here, and no such repository"):
             DrDecrModel.from_pretrained("alice/secret", token=token, cache_dir=hub.home / str(token))
 
 
@@ -200,14 +244,12 @@ def test_once_loaded_it_opens_offline(hub, tiny_model, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert_equal(DrDecrModel.from_pretrained(name), tiny_model)
     assert hub.requests() == []
-    with (
-        pytest.raises(HubError, match=r"alice/other is not in the cache.*without HF_HUB_OFFLINE"),
-        explained("alice/other"),
-    ):
+    with pytest.raises(HubError, match=r"alice/other is not in the cache.*without HF_HUB_OFFLINE"):
         DrDecrModel.from_pretrained("alice/other")
 
 
 REMOTE = f"""
+import sys
 import torch
 from transformers import AutoModel
 model = AutoModel.from_pretrained("alice/student", trust_remote_code=True)
@@ -223,11 +265,11 @@ torch.save(first, sys.argv[1])
 """
 
 
-def test_a_model_pushed_again_from_where_the_package_is_absent_is_whole(hub, tiny_model, tmp_path):
+def test_a_model_pushed_again_from_where_the_package_is_absent_is_whole(hub, tiny_model, run_bare, tmp_path):
     name = _pushed(hub, tiny_model, "first")
     for words in ([], ["offline"]):
-        offline = {"HF_HUB_OFFLINE": "1"} if words else {}
-        run(REMOTE, hub, tmp_path, tmp_path / "embeddings.pt", *words, **offline)
+        environment = {**hub.environment, **({"HF_HUB_OFFLINE": "1"} if words else {})}
+        run_bare(REMOTE, tmp_path / "embeddings.pt", *words, env=environment, cwd=tmp_path)
         found = torch.load(tmp_path / "embeddings.pt")
         assert all(map(torch.equal, found, tiny_model.encode_queries(QUESTIONS)))
     assert hub.files("alice/again") == hub.files(name)
@@ -235,6 +277,7 @@ def test_a_model_pushed_again_from_where_the_package_is_absent_is_whole(hub, tin
 
 
 PINNED = """
+import sys
 from transformers import AutoModel
 for revision in sys.argv[1:]:
     AutoModel.from_pretrained("alice/student", revision=revision, trust_remote_code=True)
@@ -242,13 +285,14 @@ for revision in sys.argv[1:]:
 """
 
 
-def test_a_pinned_commit_runs_the_code_of_that_commit(hub, tiny_model, tmp_path):
+def test_a_pinned_commit_runs_the_code_of_that_commit(hub, tiny_model, run_bare, tmp_path):
     name = _pushed(hub, tiny_model, "first")
     good = hub.api().model_info(name).sha
     code = b"print('tampered')\n" + (Path(_source()).read_bytes())
     hub.api().upload_file(path_or_fileobj=code, path_in_repo="modeling_drdecr.py", repo_id=name)
-    assert run(PINNED, hub, tmp_path, good).split() == ["loaded", good]
-    assert "tampered" in run(PINNED, hub, tmp_path, "main").split()  # so the code was indeed tampered with
+    pinned, moved = (run_bare(PINNED, name, env=hub.environment, cwd=tmp_path).stdout for name in (good, "main"))
+    assert pinned.split() == ["loaded", good]
+    assert "tampered" in moved.split()  # so the code was indeed tampered with
 
 
 def test_our_own_class_runs_no_code_of_a_repository(hub, tiny_model):

@@ -13,10 +13,11 @@ from torch import nn
 from transformers import AutoModel
 
 from drdecr.data.export import push_dataset, write_dataset
-from drdecr.data.hub_errors import HubError
-from drdecr.data.sources import read_parallel
+from drdecr.data.sources import read_parallel, read_tokens
+from drdecr.data.token_store import stored_queries, write_tokens
 from drdecr.evaluation.metric_space import push_metric
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 from drdecr.trainers import LoraSettings, add_adapter, load_merged, push_adapter
 
 ROWS = [{"query": f"z {n}", "english": f"text {n}", "language": "xx"} for n in range(8)]
@@ -45,6 +46,23 @@ def test_pushed_sets_are_read_by_name_streamed_and_by_column(hub, tmp_path):
     assert len(hub.api().list_repo_commits("alice/set", repo_type="dataset")) == 3  # made, pushed, pushed again
     assert len(read_parallel([{**entry, "revision": None}])) == 8
     assert len(read_parallel([entry])) == 6
+
+
+def test_pushed_shards_of_tokens_are_mapped_from_their_name(hub, tiny_model, tmp_path):
+    stored = stored_queries(tiny_model, TEXTS, tmp_path / "tokens")
+    write_tokens(stored, TEXTS, tmp_path / "written")
+    parts = {"annotated_candidates": {"train": Dataset.from_list(ROWS)}}
+    write_dataset(tmp_path / "set", parts, "# Text", facts={}, folders={"tokens/queries": tmp_path / "written"})
+    revision = push_dataset(tmp_path / "set", "alice/annotated")
+    assert {name for name in hub.files("alice/annotated", kind="dataset") if name.startswith("tokens")} == {
+        "tokens/queries/00000-of-00001.safetensors",
+        "tokens/queries/SHA256SUMS",
+        "tokens/queries/plan.json",
+    }
+    found = read_tokens({"format": "stored_tokens", "name": "alice/annotated", "revision": revision})
+    for text in TEXTS:
+        assert torch.equal(found.tokens(text), stored.tokens(text))
+    assert len(load_dataset("alice/annotated", "annotated_candidates", split="train")) == len(ROWS)
 
 
 def test_the_metric_opens_from_its_space(hub, tmp_path, monkeypatch):

@@ -3,32 +3,23 @@
 import ast
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 OTHERS = ["drdecr", "accelerate", "datasets", "evaluate", "peft", "scipy", "sentence_transformers", "sklearn", "pandas"]
-ABSENT = f"import sys\nsys.modules.update(dict.fromkeys({OTHERS}))  # any import of them fails from here on\n"
-TELL = "\nimport json\nprint(json.dumps([type(model).__module__, list(scores.shape), scores.tolist()]))\n"
+TELL = f"""
+import importlib.util, json
+found = [name for name in {OTHERS} if importlib.util.find_spec(name)]
+print(json.dumps([type(model).__module__, list(scores.shape), scores.tolist(), found]))
+"""
 
 
 def first_block(file: str, heading: str) -> str:
     """Return the first Python block below a heading."""
     below = (ROOT / file).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
     return re.search(r"```python\n(.*?)```", below, re.DOTALL).group(1)
-
-
-def run(code, hub, folder):
-    """Run code in a fresh process; return its last line."""
-    command = [sys.executable, "-W", "error::SyntaxWarning", "-c", code]
-    done = subprocess.run(
-        command, cwd=folder, env=hub.environment, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture
@@ -46,18 +37,22 @@ def swapped(code, old, new):
     return code.replace(f'"{old}"', f'"{new}"')
 
 
-def test_the_readme_uses_a_student(hub, commit, tiny_model, tmp_path):
+def test_the_readme_uses_a_student(hub, commit, tiny_model, run_python, tmp_path):
     code = first_block("README.md", "Use a student")
-    module, shape, scores = run(swapped(code, "runs/demo/relevance/model", "alice/tiny") + TELL, hub, tmp_path)
+    ready = swapped(code, "runs/demo/relevance/model", "alice/tiny") + TELL
+    done = run_python("-W", "error::SyntaxWarning", "-c", ready, env=hub.environment, cwd=tmp_path)
+    module, shape, scores, _ = json.loads(done.stdout.splitlines()[-1])
     assert module == "drdecr.modeling_drdecr.modeling_drdecr"
     assert shape == [2, 2]
     assert_scores(scores, tiny_model, code)
 
 
-def test_the_hub_page_uses_a_student_where_only_torch_and_transformers_are(hub, commit, tiny_model, tmp_path):
+def test_the_hub_page_uses_a_student_where_only_torch_and_transformers_are(hub, commit, tiny_model, run_bare, tmp_path):
     code = first_block("docs/hub.md", "Use one")
     ready = swapped(swapped(code, "user/student", "alice/tiny"), "COMMIT", commit)
-    module, shape, scores = run(ABSENT + ready + TELL, hub, tmp_path)
+    done = run_bare(ready + TELL, env=hub.environment, cwd=tmp_path)
+    module, shape, scores, others = json.loads(done.stdout.splitlines()[-1])
+    assert others == []
     assert module.startswith("transformers_modules.")
     assert shape == [1, 2]
     assert_scores(scores, tiny_model, code)

@@ -49,6 +49,7 @@ FILES = {
     "processor_config.json",
     "pushing_drdecr.py",
     "scoring_drdecr.py",
+    "scoring_gradient_drdecr.py",
     "tokenizer.json",
     "tokenizer_config.json",
 }

@@ -1,12 +1,15 @@
 """MaxSim against plain loops and closed forms."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from drdecr.modeling_drdecr import maxsim, maxsim_candidates, scoring_drdecr
+from drdecr.modeling_drdecr import maxsim, maxsim_candidates
 
 QUERIES, DOCUMENTS, QUERY_TOKENS, DOCUMENT_TOKENS, DIM = 4, 5, 6, 7, 8
 
@@ -130,30 +133,64 @@ def test_no_queries_or_no_documents_give_an_empty_matrix(pairs, candidates):
     assert maxsim_candidates(*(tensor[:0] for tensor in candidates)).shape == (0, 3)
 
 
+class LargestTensor(TorchDispatchMode):
+    """Bytes of the largest tensor that any operation makes, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor) and not tensor._is_view():
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return output
+
+
+def naive_maxsim(queries: Tensor, documents: Tensor, query_mask: Tensor, document_mask: Tensor) -> Tensor:
+    """All similarities at once; one row of documents a query where they have four dimensions."""
+    documents = documents if documents.dim() == 4 else documents[None].expand(len(queries), -1, -1, -1)
+    counts = document_mask if document_mask.dim() == 3 else document_mask[None]
+    similarities = torch.einsum("bqd,bntd->bnqt", queries, documents).masked_fill(~counts[:, :, None], -1e9)
+    best = torch.where(counts.any(dim=2)[..., None], similarities.max(dim=-1).values, torch.tensor(-1.0))
+    return (best * query_mask[:, None]).sum(dim=-1)
+
+
+def scores_and_gradients(function: Any, tensors: Any, **options: int) -> tuple[Tensor, Tensor, Tensor]:
+    queries, documents, *masks = tensors
+    queries, documents = queries.clone().requires_grad_(), documents.clone().requires_grad_()
+    scores = function(queries, documents, *masks, **options)
+    (scores * torch.arange(scores.numel()).view_as(scores)).sum().backward()
+    return scores.detach(), queries.grad, documents.grad
+
+
 @pytest.mark.parametrize(("function", "shape"), [(maxsim, "pairs"), (maxsim_candidates, "candidates")])
-@pytest.mark.parametrize("blocks", [1, 2, 99])
-def test_blocks_give_the_scores_and_gradients_of_the_whole(function, shape, blocks, request, monkeypatch):
-    queries, documents, query_mask, document_mask = request.getfixturevalue(shape)
-    sizes = []
-    reduce = scoring_drdecr._sum_of_best
-    monkeypatch.setattr(scoring_drdecr, "_sum_of_best", lambda s, *masks: sizes.append(s.numel()) or reduce(s, *masks))
+@pytest.mark.parametrize("budget", [1, 700, 2**20])
+def test_scores_and_gradients_in_blocks_are_those_of_the_naive_form(function, shape, budget, request):
+    tensors = request.getfixturevalue(shape)
+    expected = scores_and_gradients(naive_maxsim, tensors)
+    found = scores_and_gradients(function, tensors, memory_budget=budget)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-6)
 
-    def score_and_differentiate(**options: int) -> tuple[Tensor, Tensor, Tensor]:
-        q, d = queries.clone().requires_grad_(), documents.clone().requires_grad_()
-        scores = function(q, d, query_mask, document_mask, **options)
-        (scores * torch.arange(scores.numel()).view_as(scores)).sum().backward()
-        return scores.detach(), q.grad, d.grad
 
-    whole = score_and_differentiate()
-    whole_bytes = 4 * sizes.pop()
-    assert not sizes  # one block, not recomputed
-    rows = DOCUMENTS if function is maxsim else QUERIES
-    budget = max(whole_bytes // rows, whole_bytes // blocks - 1)  # one byte too little for that many blocks
-    in_blocks = score_and_differentiate(memory_budget=budget)
-    assert max(sizes) * 4 <= budget
-    assert len(sizes) >= 2 * min(blocks, rows)  # each block twice: forward, and again in the backward pass
-    for one, other in zip(whole, in_blocks, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("function", [maxsim, maxsim_candidates])
+def test_forward_and_backward_keep_to_the_memory_budget(function):
+    torch.manual_seed(0)
+    count, budget = 32, 2**18
+    queries, documents = unit_vectors(count, 8, 4), unit_vectors(count, 40, 4)
+    masks = [torch.ones(tensor.shape[:-1], dtype=torch.bool) for tensor in (queries, documents)]
+    if function is maxsim_candidates:  # each query has all of them for candidates
+        documents, masks[1] = (
+            tensor[None].expand(count, *tensor.shape).contiguous() for tensor in (documents[:8], masks[1][:8])
+        )
+    inputs = documents.untyped_storage().nbytes()
+    with LargestTensor() as largest:
+        scores_and_gradients(function, (queries, documents, *masks), memory_budget=budget)
+    similarities = 4 * count * 8 * documents[..., 0].numel() // (count if documents.dim() == 4 else 1)
+    assert largest.bytes <= max(budget, inputs)
+    assert similarities > 1.2 * max(budget, inputs)
 
 
 def test_the_gradient_of_a_query_token_is_its_best_document_token():

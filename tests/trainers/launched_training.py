@@ -1,4 +1,4 @@
-"""What `torchrun` starts for test_launch.py: three short trainings on the CPU, in one process or in two.
+"""What `torchrun` starts for test_launch.py: short trainings on the CPU, in one process, in two or in four.
 
 Usage: launched_training.py FOLDER PROCESSES; FOLDER holds `student`, `teacher` and `rows.json`, and takes the results.
 """
@@ -13,6 +13,7 @@ import torch
 import torch.distributed
 from peft import PeftModel
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.mixture import MixedSet
@@ -20,6 +21,7 @@ from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.trainers import AdaptersOffTeacher, DistillationArguments, DistillationTrainer, LoraSettings, add_adapter
 
 ROWS_A_PROCESS, STEPS = 4, 3
+POOLED = {"in_batch_weight": 0.5, "relevance_over": "batch", "gather_across_devices": True}
 MIXTURE_SEED = 8  # draws batches of candidates and of parallel rows in turn, so the processes meet different sets
 
 
@@ -38,6 +40,7 @@ def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, nam
     for module in student.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+    defaults = {"relevance_weight": 1.0, "token_weight": 1.0, "contrastive_weight": 0.5}
     args = DistillationArguments(
         output_dir=str(folder / name),
         use_cpu=True,
@@ -47,10 +50,7 @@ def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, nam
         learning_rate=0.1,
         max_steps=STEPS,
         logging_steps=1,
-        relevance_weight=1.0,
-        token_weight=1.0,
-        contrastive_weight=0.5,
-        **settings,
+        **{**defaults, **settings},
     )
     if args.world_size != processes:
         raise RuntimeError(f"expected {processes} processes, got {args.world_size}")
@@ -62,6 +62,9 @@ def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, nam
     collate = DistillationCollator(student.processor, passages=passages)
     trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=rows, data_collator=collate)
     trainer.train()
+    wrapped = isinstance(trainer.model_wrapped, DistributedDataParallel), isinstance(trainer.teacher, type(teacher))
+    if wrapped != (processes > 1, True):
+        raise RuntimeError(f"expected a student inside DDP and a teacher outside, got {wrapped}")
     result = {"start": start, "weights": student.state_dict(), "log": trainer.state.log_history}
     torch.save(result, folder / f"{name}-{processes}-{args.process_index}.pt")
 
@@ -69,23 +72,36 @@ def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, nam
 def main() -> None:
     folder, processes = Path(sys.argv[1]), int(sys.argv[2])
     data = json.loads((folder / "rows.json").read_text())
+    gathered = {
+        "per_device_train_batch_size": 2 * ROWS_A_PROCESS // processes,
+        "gradient_accumulation_steps": 2,
+        **POOLED,
+    }
+    train(folder, data["candidates"], data["passages"], processes, "gathered", **gathered)
+    train(folder, data["candidates"], data["passages"], processes, "cached", encode_mini_batch_size=2, **gathered)
+    if processes <= 2:
+        train_in_two_ways(folder, data, processes)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        time.sleep(0.2)  # gloo's threads hang at exit without it (pytorch #190489)
+        torch.distributed.destroy_process_group()
+
+
+def train_in_two_ways(folder: Path, data: Any, processes: int) -> None:
+    """Train on plain rows, with an adapter, and on a mixture whose sets the processes meet in different order."""
     # One process has the rows of two, in one batch or, of a mixture, in two accumulated ones.
     size, accumulation = ROWS_A_PROCESS * 2 // processes, 2 // processes
     plain = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 1}
     train(folder, data["candidates"], data["passages"], processes, "plain", **plain)
     train(folder, data["candidates"], data["passages"], processes, "adapter", **plain)
-    # One process reads questions and passages, while the other reads questions alone.
+    # One process reads questions and passages, while the other reads questions alone, and gathers all the same.
     sets = {"candidates": data["candidates"], "parallel": data["parallel"]}
     mixture = MixedSet(sets, ROWS_A_PROCESS, num_batches=2 * STEPS, seed=MIXTURE_SEED)
     kinds = ["document_ids" in mixture[batch * ROWS_A_PROCESS] for batch in range(2 * STEPS)]
     if kinds != [True, False, True, False, False, True]:
         raise RuntimeError(f"expected sets that differ within each step, got {kinds}")
     mixed = {"per_device_train_batch_size": ROWS_A_PROCESS, "gradient_accumulation_steps": accumulation}
-    train(folder, mixture, data["passages"], processes, "mixed", **mixed)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        time.sleep(0.2)  # gloo's threads hang at exit without it (pytorch #190489)
-        torch.distributed.destroy_process_group()
+    train(folder, mixture, data["passages"], processes, "mixed", **mixed, **POOLED)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_both_routes_of_greedy_agree_and_only_ties_need_the_second():
         tokens = [torch.stack([random_tokens(generator, 9, quantised) for _ in range(20)]) for _ in range(2)]
         masks = [torch.rand(20, 9, generator=generator) < 0.8 for _ in range(2)]
         similarity = masked_cosine(*tokens, *masks)
-        fast, sure = _greedy_without_ties(similarity), _greedy(similarity)
+        fast, sure = _greedy_without_ties(similarity, *masks), _greedy(similarity)
         assert (fast is None) == quantised
         assert quantised or torch.equal(fast, sure)
         assert torch.equal(align_tokens(*tokens, *masks), sure)

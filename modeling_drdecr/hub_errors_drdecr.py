@@ -1,7 +1,7 @@
 """What goes wrong between here and the Hub, in one line: what happened, and what to do. No token is ever shown.
 
 The Hub's client and transformers tell of the same failure in many ways and in many lines. `explain` reads the errors that
-led to the last one, and knows the cure.
+led to the last one, and knows the cure. It travels with the model, whose own pushes and loads tell of failures like this.
 """
 
 import errno
@@ -146,8 +146,13 @@ def _http_message(error: HfHubHTTPError, name: str | None) -> str | None:
         )
     if status >= 500:
         return f"The Hub has a failure of its own ({status}). Run it again later; what has arrived is not sent again."
-    said = error.server_message or "no reason given"
-    return f"The Hub refused the request for {repository} ({status}): {' '.join(said.split())}"
+    said = " ".join((error.server_message or "no reason given").split())
+    if url.endswith("/api/validate-yaml"):
+        return (
+            f"The Hub does not take the metadata of the card of {repository} (README.md), so nothing was pushed. "
+            f"Correct it: {said}"
+        )
+    return f"The Hub refused the request for {repository} ({status}): {said}"
 
 
 def _absent_message(error: BaseException, name: str | None) -> str:

@@ -1,0 +1,209 @@
+"""Documents to search: JSON Lines, TSV, parquet, a dataset on the Hub, or a folder of text files.
+
+| source | document |
+| --- | --- |
+| `*.jsonl`, `*.jsonl.gz` | objects: `document_id` (`_id`, `id`, `docid`), `text` (`contents`), perhaps `title`; else metadata |
+| `*.tsv`, `*.tsv.gz` | `id <tab> text`, perhaps `<tab> title`; with a first line of names, columns like those of JSON Lines |
+| `*.parquet`, `hub:name`, `hub:name@config` | columns like those of JSON Lines; of a dataset the split `train` |
+| a folder | every `*.txt` and `*.md` in it and below, named by its path |
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .text_files import lines_of, locate, records_of
+
+ID_FIELDS = ("document_id", "_id", "id", "docid")
+TEXT_FIELDS = ("text", "contents")
+TEXT_FILES = (".txt", ".md")
+ROWS_A_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that is searched, or of which passages are.
+
+    Args:
+        document_id: its name, unique in its collection.
+        text: without what is no text at all (half surrogate pairs become U+FFFD); may be blank.
+        title: perhaps empty.
+        metadata: whatever else is known, for filters: what JSON can hold.
+    """
+
+    document_id: str
+    text: str
+    title: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def read_documents(source: str | Path) -> Iterator[Document]:
+    """Read documents as a stream; the table above says from what.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: naming file and line, for a record without id or text, an id that stands twice, or another kind of file.
+    """
+    seen: set[str] = set()
+    for where, document in _read(str(source)):
+        if document.document_id in seen:
+            raise ValueError(f"{where}: document {document.document_id!r} stands twice. Give each document its own id.")
+        seen.add(document.document_id)
+        yield document
+
+
+def _read(source: str) -> Iterator[tuple[str, Document]]:
+    if source.startswith("hub:"):
+        return _of_records(_hub_rows(source.removeprefix("hub:")), source)
+    path = locate(source)
+    if path.is_dir():
+        return _folder(path)
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind == "jsonl":
+        return _of_records(records_of(path), path)
+    if kind == "tsv":
+        return _of_records(_tsv(path), path)
+    if kind == "parquet":
+        return _of_records(_parquet(path), path)
+    raise ValueError(
+        f"{path}: expected .jsonl, .tsv (either perhaps .gz), .parquet, a folder, or hub:name. Convert it."
+    )
+
+
+def _of_records(records: Iterable[tuple[int, Mapping[str, Any]]], source: object) -> Iterator[tuple[str, Document]]:
+    for number, record in records:
+        where = f"{source}, line {number}"
+        yield where, document_of(record, where)
+
+
+def document_of(record: Mapping[str, Any], where: str) -> Document:
+    """Make a document of a record with an id, a text, perhaps a title, and metadata.
+
+    Args:
+        record: the fields; those that are None count as missing.
+        where: for messages.
+    """
+    fields = {str(name): value for name, value in record.items() if value is not None}
+    ids = [name for name in ID_FIELDS if name in fields]
+    texts = [name for name in TEXT_FIELDS if name in fields]
+    if not ids or not texts:
+        raise ValueError(
+            f"{where}: expected a document with {' or '.join(ID_FIELDS)} and {' or '.join(TEXT_FIELDS)}, got "
+            f"{', '.join(map(str, record)) or 'nothing'}. Rename or fill the fields."
+        )
+    document_id, text, title = str(fields.pop(ids[0])), fields.pop(texts[0]), fields.pop("title", "")
+    if not isinstance(text, str) or not isinstance(title, str) or not document_id:
+        raise ValueError(
+            f"{where}: expected texts and an id, got {text!r:.80} as text, {title!r:.80} as title. Write texts."
+        )
+    metadata = {name: _plain(value, f"{where}, {name}") for name, value in fields.items()}
+    return Document(_sound(document_id), _sound(text), _sound(title), metadata)
+
+
+def _sound(text: str) -> str:
+    """Replace half surrogate pairs, which no tokenizer reads and no file in UTF-8 holds."""
+    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+
+
+def _plain(value: Any, where: str) -> Any:
+    if hasattr(value, "isoformat"):  # dates of parquet files
+        return value.isoformat()
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: expected what JSON can hold, got {type(value).__name__}. Leave the field out."
+        ) from error
+
+
+def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    names = ("document_id", "text", "title")
+    for number, line in lines_of(path):
+        cells = line.rstrip("\r").split("\t")
+        if number == 1 and set(cells) & {*ID_FIELDS} and set(cells) & {*TEXT_FIELDS}:
+            names = tuple(cells)
+            continue
+        if not 2 <= len(cells) <= len(names):
+            raise ValueError(
+                f"{path}, line {number}: expected {', '.join(names)} with tabs between, got {len(cells)} cells. Take the "
+                "tabs out of the texts, or write JSON Lines."
+            )
+        yield number, dict(zip(names, cells, strict=False))
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(ROWS_A_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, {name: _number(value) for name, value in row.items()}
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: expected a whole parquet file ({error}). Get it again.") from error
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _hub_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    from datasets import load_dataset
+
+    from .hub_errors import explained
+
+    repository, _, config = name.partition("@")
+    with explained(repository):
+        dataset = load_dataset(repository, config or None, split="train")
+    yield from enumerate(dataset, start=1)
+
+
+def _folder(folder: Path) -> Iterator[tuple[str, Document]]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in TEXT_FILES and path.is_file())
+    if not files:
+        raise ValueError(f"{folder}: expected {' or '.join(TEXT_FILES)} files in it or below, found none.")
+    for path in files:
+        name = _sound(path.relative_to(folder).as_posix())
+        # One file with a broken character must not stop a folder of thousands.
+        yield str(path), Document(name, path.read_text(encoding="utf-8", errors="replace"), "", {})
+
+
+def read_queries(path: str | Path) -> dict[str, str]:
+    """Read questions `{query_id: text}`.
+
+    From JSON Lines (`query_id` or `_id`, `query` or `text`), TSV (`id <tab> question`), or lines of plain text, whose ids
+    are their numbers from 1.
+
+    Raises:
+        ValueError: naming file and line, for a record of another form or an id that stands twice; or if there is none.
+    """
+    file, found = locate(path), {}
+    for number, query_id, text in _queries(file):
+        if query_id in found:
+            raise ValueError(f"{file}, line {number}: query {query_id!r} stands twice. Give each its own id.")
+        found[query_id] = _sound(text)
+    if not found:
+        raise ValueError(f"{file}: expected questions, got none.")
+    return found
+
+
+def _queries(file: Path) -> Iterator[tuple[int, str, str]]:
+    kind = file.name.removesuffix(".gz").rpartition(".")[2]
+    if kind == "jsonl":
+        for number, record in records_of(file):
+            query_id = record.get("query_id", record.get("_id", record.get("id")))
+            text = record.get("query", record.get("text"))
+            if query_id is None or not isinstance(text, str):
+                raise ValueError(f"{file}, line {number}: expected query_id and query, got {', '.join(record)}.")
+            yield number, str(query_id), text
+        return
+    for number, line in lines_of(file):
+        cells = line.split("\t") if kind == "tsv" else [str(number), line]
+        if len(cells) != 2:
+            raise ValueError(f"{file}, line {number}: expected `id <tab> question`, got {len(cells)} cells.")
+        yield number, cells[0], cells[1].strip()

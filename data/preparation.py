@@ -1,0 +1,336 @@
+"""From sources to shards: read, cleaned and written; after a kill it goes on where it was, to the same bytes.
+
+The unit of work is a part: so many rows of a source, read, cleaned, and written as one shard for each table and language. When
+its shards are whole, a record of it is written, with what was counted and the keys of what was kept. Who goes on skips the rows
+of recorded parts, fills the set of seen rows from their keys, and makes the next part as it would have been made.
+"""
+
+import json
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from .held_out import HeldOutTexts
+from .prepared_shards import SCHEMAS, Shard, write_json, write_shard, wrong_shards
+from .row_checks import CleaningSettings, reason_against, row_key, text_key
+from .row_streams import open_stream
+from .seen_keys import SeenKeys
+from .triple_formats import Item
+
+BATCH = 1_000
+"""Rows that are checked at once."""
+
+
+@dataclass(frozen=True)
+class PreparedSource:
+    """A source of rows.
+
+    Args:
+        name: of its folders and configuration.
+        entry: `{format: ..., arguments}` (`open_stream`).
+        share: of its rows that are kept, drawn by the rows' texts and the seed (default 1: all).
+    """
+
+    name: str
+    entry: Mapping[str, Any]
+    share: float = 1.0
+
+
+@dataclass
+class Counts:
+    """What became of a source's rows.
+
+    Args:
+        read: rows by table.
+        dropped: rows by reason.
+        kept: rows by table and language.
+        left_out: what the reader could not use, by its reason.
+    """
+
+    read: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """Return plain values, in alphabetical order."""
+        return {name: dict(sorted(getattr(self, name).items())) for name in ("read", "dropped", "kept", "left_out")}
+
+    def add(self, other: Mapping[str, Mapping[str, int]]) -> None:
+        """Add what another part counted."""
+        for name, found in other.items():
+            getattr(self, name).update(found)
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """Checks batches of rows; a copy of it goes to every process.
+
+    Args:
+        settings: how strict.
+        held_out: what is measured on.
+        seed: of the shares.
+    """
+
+    settings: CleaningSettings
+    held_out: HeldOutTexts
+    seed: int
+
+    def __call__(self, items: Sequence[Item], share: float) -> list[tuple[str | None, int]]:
+        """Return for each row why it must go, or None, and its key."""
+        return [self._checked(table, row, share) for table, row in items]
+
+    def _checked(self, table: str, row: Mapping[str, Any], share: float) -> tuple[str | None, int]:
+        if table == "left_out":
+            return None, 0
+        if table == "passages":
+            return (None if row["text"].strip() else "blank"), text_key(f"passages\n{row['document_id']}")
+        reason = reason_against(row, self.settings, self.held_out)
+        if reason is not None:
+            return reason, 0
+        key = text_key(f"{table}\n{row_key(row)}")
+        drawn = text_key(f"{self.seed}\n{key}") + 2**63
+        return ("not_sampled" if drawn >= share * 2**64 else None), key
+
+
+class Preparation:
+    """Work on a folder of shards, which another call can go on with.
+
+    Args:
+        folder: of the shards.
+        journal: folder of the records of what is done.
+        cleaner: decides about rows.
+        rows_per_part: rows that are read for a part (default 100,000).
+        num_processes: that check rows (default 1). The shards are the same for any number.
+    """
+
+    def __init__(
+        self, folder: Path, journal: Path, cleaner: Cleaner, rows_per_part: int = 100_000, num_processes: int = 1
+    ) -> None:
+        if rows_per_part < 1 or num_processes < 1:
+            raise ValueError(
+                f"Expected at least one row a part and one process, got {rows_per_part} and {num_processes}."
+            )
+        self.folder, self.journal, self.cleaner = folder, journal, cleaner
+        self.rows_per_part, self.num_processes = rows_per_part, num_processes
+        for made in (folder, journal):
+            made.mkdir(parents=True, exist_ok=True)
+
+    def run(self, sources: Sequence[PreparedSource]) -> list[dict[str, Any]]:
+        """Do what is not done yet.
+
+        Returns:
+            For each source its `name`, what was counted, and its `shards`.
+
+        Raises:
+            ValueError: for a wrong row, naming file and row, or a source without a row that stays. Nothing of that source is
+                left; whole sources before it are.
+        """
+        self._sweep(sources)
+        seen = SeenKeys(self.journal / "seen.sqlite")
+        reports = []
+        try:
+            with _checker(self.cleaner, self.num_processes) as check:
+                for source in sources:
+                    try:
+                        reports.append(self._of_source(source, seen, check))
+                    except ValueError:
+                        self._forget(source)
+                        raise
+        finally:
+            seen.close()
+        return reports
+
+    def _of_source(self, source: PreparedSource, seen: SeenKeys, check: "Check") -> dict[str, Any]:
+        records = self._records(source)
+        for number in range(len(records)):
+            seen.update(np.load(self._record(source, number).with_suffix(".npy")).tolist())
+        read = sum(record["items"] for record in records)
+        if not records or not records[-1]["last"]:
+            stream = _Peeked(islice(open_stream(source.entry), read, None))
+            with tqdm(desc=source.name, unit="row", initial=read, disable=None) as progress:
+                while not stream.is_done:
+                    records.append(self._part(source, len(records), stream, read, seen, check, progress))
+                    read += records[-1]["items"]
+        counts = Counts()
+        for record in records:
+            counts.add(record["counts"])
+        if not counts.kept:
+            raise ValueError(
+                f"{source.name}: expected rows that stay, got none of {sum(counts.read.values())} (dropped: "
+                f"{dict(counts.dropped)}). Look at the source and at `cleaning`."
+            )
+        shards = [shard for record in records for shard in record["shards"]]
+        return {"name": source.name, **counts.as_dict(), "shards": shards}
+
+    def _part(
+        self,
+        source: PreparedSource,
+        number: int,
+        stream: "_Peeked",
+        start: int,
+        seen: SeenKeys,
+        check: "Check",
+        progress: Any,
+    ) -> dict[str, Any]:
+        """Make one part, and write its record when its shards are whole."""
+        counts, keys = Counts(), []
+        tables: dict[tuple[str, str], list[pa.Table]] = {}
+        place = start
+        for batch, results in check(_batched(islice(stream, self.rows_per_part)), source.share):
+            groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+            for (table, row), (reason, key) in zip(batch, results, strict=True):
+                place += 1
+                if table == "left_out":
+                    counts.left_out.update(row)
+                    continue
+                counts.read[table] += 1
+                reason = reason or (None if seen.add(key) else "repeated")
+                if reason is not None:
+                    counts.dropped[reason] += 1
+                    continue
+                keys.append(key)
+                language = row.get("language", "")
+                counts.kept[f"{table} {language}".strip()] += 1
+                groups.setdefault((table, language), []).append({**row, "source": source.name, "row": place})
+            for group, rows in groups.items():
+                tables.setdefault(group, []).append(pa.Table.from_pylist(rows, schema=SCHEMAS[group[0]]))
+            progress.update(len(batch))
+        shards = [
+            write_shard(
+                self.folder, _shard_path(table, source.name, language, number), pa.concat_tables(found), language
+            )
+            for (table, language), found in sorted(tables.items())
+        ]
+        record = {
+            "items": place - start,
+            "last": stream.is_done,
+            "counts": counts.as_dict(),
+            "shards": [shard.as_dict() for shard in shards],
+        }
+        file = self._record(source, number)
+        file.parent.mkdir(exist_ok=True)
+        with file.with_suffix(".npy").open("wb") as stream:
+            np.save(stream, np.array(keys, dtype=np.int64))
+        write_json(file, record)
+        return record
+
+    def _record(self, source: PreparedSource, number: int) -> Path:
+        return self.journal / source.name / f"{number:05d}.json"
+
+    def _records(self, source: PreparedSource) -> list[dict[str, Any]]:
+        records = []
+        while self._record(source, len(records)).exists():
+            records.append(json.loads(self._record(source, len(records)).read_text(encoding="utf-8")))
+        return records
+
+    def _sweep(self, sources: Sequence[PreparedSource]) -> None:
+        """Take away what no record names, and parts from the first on whose shards are not as they were written."""
+        known: set[Path] = set()
+        is_broken = False
+        for source in sources:
+            for number, record in enumerate(self._records(source)):
+                shards = [Shard(**shard) for shard in record["shards"]]
+                is_broken = is_broken or bool(wrong_shards(self.folder, shards))
+                if is_broken:  # what was made after it knew the rows that it had
+                    self._record(source, number).unlink()
+                    continue
+                known |= {self.folder / shard.path for shard in shards}
+        for file in self.folder.rglob("*"):
+            if file.is_file() and file not in known:
+                file.unlink()
+
+    def _forget(self, source: PreparedSource) -> None:
+        shutil.rmtree(self.journal / source.name, ignore_errors=True)
+        for table in SCHEMAS:
+            shutil.rmtree(self.folder / table / source.name, ignore_errors=True)
+
+
+Check = Callable[[Iterable[list[Item]], float], Iterator[tuple[list[Item], list[tuple[str | None, int]]]]]
+
+
+class _checker:
+    """Checks batches in order, in this process or in several, with a few batches ahead and no more."""
+
+    def __init__(self, cleaner: Cleaner, num_processes: int) -> None:
+        self._cleaner, self._num_processes = cleaner, num_processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Check:
+        if self._num_processes > 1:
+            self._pool = ProcessPoolExecutor(
+                self._num_processes, get_context("spawn"), initializer=_set_cleaner, initargs=(self._cleaner,)
+            )
+        return self._checked
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _checked(
+        self, batches: Iterable[list[Item]], share: float
+    ) -> Iterator[tuple[list[Item], list[tuple[str | None, int]]]]:
+        if self._pool is None:
+            for batch in batches:
+                yield batch, self._cleaner(batch, share)
+            return
+        waiting: deque[tuple[list[Item], Future[list[tuple[str | None, int]]]]] = deque()
+        for batch in batches:
+            waiting.append((batch, self._pool.submit(_clean, batch, share)))
+            if len(waiting) > 2 * self._num_processes:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for batch, future in waiting:
+            yield batch, future.result()
+
+
+_CLEANER: Cleaner | None = None
+
+
+def _set_cleaner(cleaner: Cleaner) -> None:
+    global _CLEANER
+    _CLEANER = cleaner
+
+
+def _clean(items: Sequence[Item], share: float) -> list[tuple[str | None, int]]:
+    if _CLEANER is None:
+        raise RuntimeError("This process was not given a cleaner.")
+    return _CLEANER(items, share)
+
+
+class _Peeked(Iterator[Item]):
+    """A stream that knows whether there is more."""
+
+    def __init__(self, stream: Iterator[Item]) -> None:
+        self._stream = stream
+        self._ahead = list(islice(stream, 1))
+
+    def __next__(self) -> Item:
+        if not self._ahead:
+            raise StopIteration
+        item = self._ahead.pop()
+        self._ahead.extend(islice(self._stream, 1))
+        return item
+
+    @property
+    def is_done(self) -> bool:
+        return not self._ahead
+
+
+def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
+    while batch := list(islice(items, BATCH)):
+        yield batch
+
+
+def _shard_path(table: str, source: str, language: str, number: int) -> str:
+    return f"{table}/{source}/{f'{language}-' if language else ''}{number:05d}.parquet"

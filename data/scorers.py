@@ -1,0 +1,193 @@
+"""Who says how relevant a candidate is: the teacher, a cross-encoder, or a file of scores."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from drdecr.modeling_drdecr import maxsim_candidates, pad_embeddings
+
+from .digests import value_digest, weights_digest
+from .text_files import lines_of, locate
+from .token_cache import Tokens
+
+Row = Mapping[str, Any]
+
+
+class Scorer(Protocol):
+    """Scores the candidates of rows with `query`, `english` and `document_ids`."""
+
+    facts: dict[str, Any]
+    """What its scores depend on, and where they come from: values that JSON can hold."""
+
+    def score(self, rows: list[Row]) -> list[list[float]]:
+        """Return one score for each of `document_ids` of each row, higher is better."""
+
+    def query_tokens(self, rows: list[Row]) -> list[int]:
+        """Return how many query tokens each row's scores sum over; 0 for scores that are no such sums."""
+
+
+class TeacherScorer:
+    """The teacher's MaxSim of the English question, from its tokens.
+
+    Args:
+        queries: its tokens of the English questions.
+        documents: its tokens of the passages.
+        facts: what tells this teacher from another.
+        batch_size: rows scored at once (default 32).
+    """
+
+    def __init__(self, queries: Tokens, documents: Tokens, facts: Mapping[str, Any], batch_size: int = 32) -> None:
+        self.queries, self.documents, self.batch_size = queries, documents, batch_size
+        self.facts = {"scorer": "teacher", **facts}
+
+    @torch.no_grad()
+    def score(self, rows: list[Row]) -> list[list[float]]:
+        """Return one score for each candidate of each row."""
+        scores: list[list[float]] = []
+        for start in range(0, len(rows), self.batch_size):
+            batch = rows[start : start + self.batch_size]
+            most = max(len(row["document_ids"]) for row in batch)
+            # Short rows are filled up with their own first candidate, whose scores are cut off again.
+            ids = [name for row in batch for name in [*row["document_ids"], *row["document_ids"][:1] * most][:most]]
+            documents, mask, _ = self.documents.padded(ids)
+            query, query_mask = pad_embeddings([self.queries.tokens(row["english"]).float() for row in batch])
+            shape = (len(batch), most)
+            found = maxsim_candidates(
+                query, documents.float().unflatten(0, shape), query_mask, mask.unflatten(0, shape)
+            )
+            scores += [own[: len(row["document_ids"])] for own, row in zip(found.tolist(), batch, strict=True)]
+        return scores
+
+    def query_tokens(self, rows: list[Row]) -> list[int]:
+        """Return how many tokens of the English question score."""
+        return [len(self.queries.tokens(row["english"])) for row in rows]
+
+
+class CrossEncoderScorer:
+    """A cross-encoder, any `AutoModelForSequenceClassification`: it reads question and passage together.
+
+    A model of one output gives that; one of two the second's advantage over the first, the log-odds of its probability.
+
+    Args:
+        name: Hub name or folder.
+        passages: `{document_id: text}`.
+        reads: column of the questions that it reads (default `english`; `query` for a multilingual one).
+        revision: of the Hub name.
+        max_length: tokens of question and passage (default 512); the passage is cut.
+        batch_size: pairs read at once (default 32).
+        dtype: precision in which it reads (default float32).
+        device: default: the CPU.
+
+    Raises:
+        ValueError: for a model of more than two outputs, or without a head.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        passages: Mapping[str, str],
+        reads: str = "english",
+        revision: str | None = None,
+        max_length: int = 512,
+        batch_size: int = 32,
+        dtype: str = "float32",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            name, revision=revision, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+        self.model = model.to(device).eval()
+        missing = [key for key in loaded["missing_keys"] if "position_ids" not in key]
+        if missing or self.model.config.num_labels > 2:
+            raise ValueError(
+                f"{name}: expected a cross-encoder of one or two outputs, got {self.model.config.num_labels} outputs and "
+                f"{len(missing)} weights that the checkpoint lacks. Name one that was trained to rank passages."
+            )
+        self.passages, self.reads, self.max_length, self.batch_size = passages, reads, max_length, batch_size
+        commit = getattr(self.model.config, "_commit_hash", None) or weights_digest(self.model)
+        self.facts = {"scorer": name, "revision": commit, "reads": reads, "max_length": max_length, "dtype": dtype}
+
+    @torch.no_grad()
+    def score(self, rows: list[Row]) -> list[list[float]]:
+        """Return one score for each candidate of each row."""
+        pairs = [(row[self.reads], self.passages[name]) for row in rows for name in row["document_ids"]]
+        order = sorted(range(len(pairs)), key=lambda index: -sum(map(len, pairs[index])))  # batches of like length
+        scores = torch.zeros(len(pairs))
+        for start in range(0, len(order), self.batch_size):
+            indices = order[start : start + self.batch_size]
+            questions, texts = zip(*(pairs[index] for index in indices), strict=True)
+            inputs = self.tokenizer(
+                list(questions),
+                list(texts),
+                truncation="only_second",
+                max_length=self.max_length,
+                padding=True,
+                return_tensors="pt",
+            )
+            logits = self.model(**inputs.to(self.model.device)).logits.float().cpu()  # (pairs, 1 or 2)
+            scores[indices] = logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0)
+        return [own.tolist() for own in scores.split([len(row["document_ids"]) for row in rows])]
+
+    def query_tokens(self, rows: list[Row]) -> list[int]:
+        """Return zeros: a cross-encoder's score sums over nothing."""
+        return [0] * len(rows)
+
+
+class FileScorer:
+    """Scores that another program gave: by question and passage id.
+
+    Args:
+        path: a file of one of these forms, perhaps packed by gzip: TSV of query id, document id and score; a TREC run (six
+            fields); or JSON Lines `[query_id, [document_id, score], ...]`, the n-way form of Stanford ColBERT.
+
+    Raises:
+        ValueError: naming file and line, for another form.
+    """
+
+    def __init__(self, path: str) -> None:
+        file = locate(path)
+        self.path = path
+        self.by_query: dict[str, dict[str, float]] = {}
+        for query_id, document_id, score in _scores_of(file):
+            self.by_query.setdefault(query_id, {})[document_id] = score
+        self.facts = {"scorer": file.name, "revision": value_digest(self.by_query)}
+
+    def score(self, rows: list[Row]) -> list[list[float]]:
+        """Return the file's score of each candidate; a `ValueError` names the first that it does not hold."""
+        for row in rows:
+            known = self.by_query.get(str(row["query_id"]), {})
+            missing = next((name for name in row["document_ids"] if name not in known), None)
+            if missing is not None:
+                raise ValueError(
+                    f"{self.path}: expected a score of passage {missing!r} for question {row['query_id']!r}, got none. Score "
+                    "every candidate, or drop it."
+                )
+        return [[self.by_query[str(row["query_id"])][name] for name in row["document_ids"]] for row in rows]
+
+    def query_tokens(self, rows: list[Row]) -> list[int]:
+        """Return zeros: nothing is known of what the scores sum over."""
+        return [0] * len(rows)
+
+
+def _scores_of(file: Path) -> Iterator[tuple[str, str, float]]:
+    """Yield question id, passage id and score of each line."""
+    for number, line in lines_of(file):
+        try:
+            if line.lstrip()[:1] == "[":
+                query_id, *pairs = json.loads(line)
+                yield from ((str(query_id), str(name), float(score)) for name, score in pairs)
+                continue
+            fields = next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE)) if "\t" in line else line.split()
+            query_id, document_id, score = (fields[0], fields[2], fields[4]) if len(fields) == 6 else fields
+            yield query_id, document_id, float(score)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{file}, line {number}: expected query id, document id and score, a line of a TREC run, or "
+                f"[query_id, [document_id, score], ...], got {line[:80]!r}."
+            ) from error

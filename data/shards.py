@@ -1,0 +1,213 @@
+"""A folder of safetensors shards that is made bit by bit: planned, resumed, shared out to processes, and checked.
+
+```
+plan.json                        what the shards are made of; another plan is refused
+00000-of-00002.safetensors       rows in order, whole or not there
+00000-of-00002.safetensors.sha256   its checksum
+SHA256SUMS                       all checksums, written last: its presence says that the folder is complete
+```
+
+`sha256sum -c SHA256SUMS` checks such a folder without this package.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .digests import KEY_BYTES
+
+Shard = dict[str, Tensor]
+
+PLAN, SUMS = "plan.json", "SHA256SUMS"
+BLOCK = 2**22
+
+
+class ShardFolder:
+    """Shards of rows, each row with a key, on their way to completeness.
+
+    Args:
+        folder: made if it is not there; its parent too.
+        facts: what the rows depend on beside their keys, such as the model that makes them; values that JSON can hold.
+        keys: one of `text_key` a row, in order.
+        rows_a_shard: rows a file (default 1024); what a kill can lose of one process's work.
+
+    Raises:
+        ValueError: for no row, or a folder that was planned for other facts, keys or sizes.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any], keys: Sequence[bytes], rows_a_shard: int = 1024) -> None:
+        if not keys or rows_a_shard < 1:
+            raise ValueError(
+                f"{folder}: expected rows, and at least one a shard, got {len(keys)} rows and {rows_a_shard} a shard."
+            )
+        self.folder, self.keys, self.rows_a_shard = folder, keys, rows_a_shard
+        digest = hashlib.sha256(b"".join(keys)).hexdigest()
+        self.plan = {"facts": dict(facts), "keys": digest, "rows": len(keys), "rows_a_shard": rows_a_shard}
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / PLAN).exists():
+            self._check_plan()
+        else:  # every process may write it: it is the same
+            write_atomically(folder / PLAN, (json.dumps(self.plan, indent=1, sort_keys=True) + "\n").encode())
+
+    @property
+    def names(self) -> list[str]:
+        """Return the file names of all shards."""
+        number = -(-len(self.keys) // self.rows_a_shard)
+        return [f"{index:05d}-of-{number:05d}.safetensors" for index in range(number)]
+
+    def make(self, compute: Callable[[range], Shard], process: int = 0, processes: int = 1, what: str = "rows") -> None:
+        """Make the shards of one process that are not there yet: every `processes`-th, from number `process` on.
+
+        Args:
+            compute: gives the tensors of rows `start` to `stop`; must depend on nothing but these rows, so that a resumed
+                folder holds the same bytes as one that was made at once.
+            process: number of this process (default 0).
+            processes: how many share the work (default 1).
+            what: is made, for the progress bar.
+        """
+        if is_complete(self.folder):
+            return
+        missing = [
+            number for number in range(process, len(self.names), processes) if not self._sums_of(self.names[number])
+        ]
+        for number in tqdm(missing, desc=what, unit="shard", disable=None if len(missing) > 1 else True):
+            start = number * self.rows_a_shard
+            rows = range(start, min(start + self.rows_a_shard, len(self.keys)))
+            keys = torch.from_numpy(np.frombuffer(b"".join(self.keys[row] for row in rows), dtype=np.uint8).copy())
+            content = save({**compute(rows), "keys": keys.view(len(rows), KEY_BYTES)})
+            name = self.names[number]
+            write_atomically(self.folder / name, content)
+            line = f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+            write_atomically(self.folder / f"{name}.sha256", line.encode())
+
+    def finish(self) -> None:
+        """Check every shard and write down that the folder is complete; by one process, when all have done their part.
+
+        Raises:
+            ValueError: naming the shard that is missing or not as it was written.
+        """
+        if not is_complete(self.folder):
+            lines = {name: self._sums_of(name) for name in self.names}
+            missing = next((name for name, line in lines.items() if not line), None)
+            if missing is not None:
+                raise ValueError(f"{self.folder / missing}: this shard is not made yet. Give the same command again.")
+            check_sums(self.folder, "".join(lines.values()))
+            write_atomically(self.folder / SUMS, "".join(lines.values()).encode())
+        clear_unfinished(self.folder)
+
+    def _sums_of(self, name: str) -> str:
+        """Return the line that was written after the shard; nothing if the shard is to be made (again)."""
+        line = self.folder / f"{name}.sha256"
+        return line.read_text() if line.exists() and (self.folder / name).exists() else ""
+
+    def _check_plan(self) -> None:
+        found = _read_plan(self.folder)
+        for key, value in self.plan.items():
+            if found.get(key) != value:
+                raise ValueError(
+                    f"{self.folder}: expected shards of {key} {value!r}, got {found.get(key)!r} in {PLAN}. Choose another "
+                    "folder, or delete it."
+                )
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether all shards of a folder were made and checked."""
+    return (folder / SUMS).exists()
+
+
+def open_shards(folder: Path, check: bool = True) -> tuple[dict[str, Any], list[Shard]]:
+    """Open a complete folder; tensors are mapped from the files, so that memory holds what is being read.
+
+    Args:
+        folder: of shards.
+        check: compare the checksums (default True): every byte is read once, about a second a GB.
+
+    Returns:
+        The plan's facts, and the tensors of each shard in order.
+
+    Raises:
+        ValueError: naming what is missing, cut off or changed.
+    """
+    if not is_complete(folder):
+        raise ValueError(f"{folder}: expected a complete folder of shards, with {SUMS}, got none. Make it first.")
+    lines = (folder / SUMS).read_text()
+    if check:
+        check_sums(folder, lines)
+    shards = []
+    for line in lines.splitlines():
+        file = folder / line.split("  ")[1]
+        try:
+            with safe_open(file, "pt") as stream:
+                shards.append({name: stream.get_tensor(name) for name in stream.keys()})  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(_broken(file)) from error
+    return _read_plan(folder)["facts"], shards
+
+
+def check_sums(folder: Path, lines: str) -> None:
+    """Compare files with their checksums, in the form of `sha256sum`.
+
+    Raises:
+        ValueError: naming the first file that is missing or not as it was written.
+    """
+    for line in tqdm(
+        lines.splitlines(), desc="checking", unit="shard", disable=None if lines.count("\n") > 8 else True
+    ):
+        expected, _, name = line.partition("  ")
+        if not (folder / name).exists():
+            raise ValueError(
+                f"{folder / name}: this shard is missing. Copy it again, or delete {folder} and make it anew."
+            )
+        if _digest_of(folder / name) != expected:
+            raise ValueError(_broken(folder / name))
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all, on the disk before it has its name."""
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what writes that were killed have left."""
+    for file in folder.glob(".*.unfinished"):
+        file.unlink(missing_ok=True)
+
+
+def _digest_of(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _broken(file: Path) -> str:
+    return (
+        f"{file}: this shard is not as it was written, it was cut off or changed. Copy it again; or delete it and the "
+        f"{SUMS} beside it, and give the command again that made it: it makes this shard anew."
+    )
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / PLAN}: expected the plan of the shards ({error}). Delete the folder.") from error

@@ -1,0 +1,28 @@
+"""Which files an entry of a recipe names."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .text_files import locate_all
+
+PATH_KEYS = ("path", "english", "questions", "passages", "triples", "queries", "scores", "topics", "qrels", "folder")
+"""Arguments of readers that name files; those of the formats `hub...` name configurations."""
+
+
+def files_of(entry: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the files that an entry names, in order, those of each language and each file of a folder.
+
+    Raises:
+        FileNotFoundError: if one is not there.
+    """
+    if str(entry["format"]).startswith(("hub", "ir_datasets", "sample")):
+        return
+    languages = entry.get("languages") or []
+    names = list(languages.values()) if isinstance(languages, Mapping) else languages
+    for key in PATH_KEYS:
+        value = entry.get(key)
+        for path in [value] if isinstance(value, str) else value or []:
+            paths = [path.replace("{language}", name) for name in names] if "{language}" in path else [path]
+            for found in locate_all(paths):
+                yield from sorted(file for file in found.rglob("*") if file.is_file()) if found.is_dir() else [found]

@@ -1,0 +1,84 @@
+"""Which translations are kept: by score, by length, and by what comes back when they are translated back."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from nltk.translate.chrf_score import sentence_chrf
+
+from .translation import Translation, Translator
+
+REASONS = ("empty", "low score", "odd length", "lost on the way back")
+
+
+@dataclass(frozen=True)
+class TranslationFilters:
+    """What a translation must have. What is None is not asked for.
+
+    Args:
+        min_score: on the engine's own scale.
+        length_factor: how many times longer or shorter than usual a translation may be, in characters for a character of the
+            text. Usual is the median of the language: scripts differ (default None; 2 to 3 is common).
+        min_round_trip: chrF, 0 to 1, of the text translated back with the text itself.
+    """
+
+    min_score: float | None = None
+    length_factor: float | None = None
+    min_round_trip: float | None = None
+
+
+def keep_translations(
+    texts: Sequence[str],
+    translations: Sequence[Translation],
+    filters: TranslationFilters,
+    source: str,
+    target: str = "en",
+    back: Translator | None = None,
+) -> tuple[list[bool], dict[str, int]]:
+    """Decide about the translations of one language.
+
+    Args:
+        texts: that were translated.
+        translations: of them.
+        filters: what is asked for.
+        source: the texts' language.
+        target: the translations' language (default `en`).
+        back: translates from target to source; needed for `min_round_trip`.
+
+    Returns:
+        Which are kept, and how many went for which of `REASONS`, the first that held, beside `read` and `kept`.
+
+    Raises:
+        ValueError: if translations are to be translated back and there is nobody to do it.
+    """
+    if filters.min_round_trip is not None and back is None:
+        raise ValueError("min_round_trip: expected a translator for the way back, got none. Give one, or leave it out.")
+    ratios = [len(found.text) / max(len(text), 1) for text, found in zip(texts, translations, strict=True)]
+    usual = median([ratio for ratio in ratios if ratio > 0] or [1.0])
+    why = [_reason(found, ratio / usual, filters) for found, ratio in zip(translations, ratios, strict=True)]
+    if filters.min_round_trip is not None and back is not None:
+        places = [place for place, reason in enumerate(why) if reason is None]
+        returned = back.translate([translations[place].text for place in places], target, source)
+        for place, found in zip(places, returned, strict=True):
+            if round_trip(texts[place], found.text) < filters.min_round_trip:
+                why[place] = REASONS[3]
+    counted = Counter(why)
+    counts = {"read": len(texts), **{reason: counted[reason] for reason in REASONS}, "kept": counted[None]}
+    return [reason is None for reason in why], counts
+
+
+def round_trip(text: str, returned: str) -> float:
+    """Return chrF of a text that went there and back, 0 to 1; case does not count."""
+    if not text.strip() or not returned.strip():
+        return 0.0
+    return float(sentence_chrf(text.casefold(), returned.casefold(), max_len=min(6, len(text), len(returned))))
+
+
+def _reason(found: Translation, length: float, filters: TranslationFilters) -> str | None:
+    if not found.text.strip():
+        return REASONS[0]
+    if filters.min_score is not None and (found.score is None or found.score < filters.min_score):
+        return REASONS[1]
+    factor = filters.length_factor
+    return REASONS[2] if factor is not None and not 1 / factor <= length <= factor else None

@@ -1,0 +1,137 @@
+"""What each benchmark reports: the measures, the split and the depth that make a figure comparable with published ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drdecr.data.schema import QuestionSet
+
+from .answer_recall import answer_recall_at
+from .failures import ranked
+from .metrics import DEFAULT_MEASURES, PerQuery, Run, per_query_scores
+from .xor_retrieve import score_rankings
+
+TOKEN_BUDGETS = {"R@2kt": 2000, "R@5kt": 5000}
+ANSWER_RECALL = "AnswerRecall@"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One benchmark's way to measure.
+
+    Attributes:
+        name: under which a result says it.
+        measures: the one that rankings go by first. `R@2kt` and `R@5kt` are XOR-Retrieve's, `AnswerRecall@k` the share of
+            questions with an answer in the first k passages, all others in the spelling of ir_measures.
+        split: of the questions that published figures are of.
+        depth: passages a question that are searched.
+        leaves_out_own_id: whether a passage with the query's id is taken out of the ranking.
+    """
+
+    name: str
+    measures: tuple[str, ...]
+    split: str
+    depth: int = 100
+    leaves_out_own_id: bool = False
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("xor_retrieve", ("R@2kt", "R@5kt"), "dev v1.1"),  # Asai et al. 2021
+        # mContriever (Izacard et al. 2022) and BGE-M3 (Chen et al. 2024): 6,619 questions over BEIR's nq.
+        Protocol("mkqa", ("AnswerRecall@20", "AnswerRecall@100"), "all, without unanswerable, yes/no and long answers"),
+        Protocol("miracl", ("nDCG@10", "R@100"), "dev"),  # Zhang et al. 2023
+        Protocol("mr_tydi", ("RR@100", "R@100"), "test"),  # Zhang et al. 2021
+        Protocol(
+            "neuclir", ("nDCG@20", "AP", "R@100", "R@1000"), "the year's topics", depth=1000
+        ),  # Lawrie et al. 2023
+        # Thakur et al. 2021; its evaluation drops identical ids (ArguAna and Quora ask with documents).
+        Protocol("beir", ("nDCG@10", "R@100"), "test; dev for MS MARCO", leaves_out_own_id=True),
+        Protocol("xquad", ("RR@10", "R@1", "R@5", "R@10"), "all; passages of SQuAD v1.1 dev"),
+        Protocol("afriqa", ("R@10", "RR@10", "R@100"), "test"),  # Ogundepo et al. 2023 look at the first 10
+        Protocol("default", DEFAULT_MEASURES, "as given"),
+        Protocol("answers", ("R@2kt", "R@5kt"), "as given"),
+    )
+}
+
+OF_FORMATS = {
+    "xor_retrieve": "xor_retrieve",
+    "mkqa_retrieval": "mkqa",
+    "miracl": "miracl",
+    "mr_tydi": "mr_tydi",
+    "beir": "beir",
+    "squad": "xquad",
+    "afriqa": "afriqa",
+}
+
+
+def protocol_of(entry: Mapping[str, Any], found: QuestionSet, name: str | None = None) -> Protocol:
+    """Return how a set is measured.
+
+    Args:
+        entry: that it was read from; its format says the protocol, and of `ir_datasets` the data set's name.
+        found: the set. One of another format is measured by `default`, or by `answers` where no passage is labelled.
+        name: asked for instead.
+
+    Raises:
+        ValueError: for an unknown name, or one whose measures need labels or answers that the set does not have.
+    """
+    if name is not None and name not in PROTOCOLS:
+        raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {name!r}.")
+    by_format = OF_FORMATS.get(entry.get("format", ""))
+    if entry.get("format") == "ir_datasets" and str(entry.get("dataset", "")).startswith("neuclir/"):
+        by_format = "neuclir"
+    chosen = PROTOCOLS[name or by_format or ("default" if found.qrels else "answers")]
+    needs_answers = _is_of_answers(chosen.measures[0])
+    if needs_answers and not found.answers:
+        raise ValueError(f"{found.name}: the protocol {chosen.name!r} looks for answers, and the set has none.")
+    if not needs_answers and not found.qrels:
+        raise ValueError(f"{found.name}: the protocol {chosen.name!r} needs labelled passages, and the set has none.")
+    return chosen
+
+
+def score_by_protocol(found: QuestionSet, run: Run, protocol: Protocol) -> tuple[PerQuery, dict[str, Any]]:
+    """Score a set's run.
+
+    Args:
+        found: the questions.
+        run: what was found, at least `protocol.depth` passages a question where there are so many.
+        protocol: how it is measured.
+
+    Returns:
+        `measure -> query_id -> score`, and what one must know to read them.
+    """
+    run = trimmed(run, protocol)
+    facts: dict[str, Any] = {"protocol": protocol.name, "split": protocol.split, "depth": protocol.depth}
+    if protocol.measures[0] in TOKEN_BUDGETS:
+        recall = score_rankings(_texts(found, run), found.answers, [TOKEN_BUDGETS[name] for name in protocol.measures])
+        return recall.scores, {**facts, **recall.notes()}
+    if protocol.measures[0].startswith(ANSWER_RECALL):
+        cutoffs = [int(name.removeprefix(ANSWER_RECALL)) for name in protocol.measures]
+        by_cutoff = answer_recall_at(_texts(found, run), found.answers, cutoffs)
+        return {f"{ANSWER_RECALL}{cutoff}": scores for cutoff, scores in by_cutoff.items()}, facts
+    judged = found.qrels
+    own = {query_id: run[query_id] for query_id in judged if query_id in run}
+    return per_query_scores(own, judged, protocol.measures), facts
+
+
+def trimmed(run: Run, protocol: Protocol) -> dict[str, dict[str, float]]:
+    """Return a run as the protocol looks at it: without the query's own id where it says so, and no deeper than it says."""
+    kept = {}
+    for query_id, hits in run.items():
+        names = [name for name in ranked(hits) if not (protocol.leaves_out_own_id and name == query_id)]
+        kept[query_id] = {name: hits[name] for name in names[: protocol.depth]}
+    return kept
+
+
+def _texts(found: QuestionSet, run: Run) -> dict[str, list[str]]:
+    return {
+        query_id: [found.passages[name] for name in ranked(run[query_id])]
+        for query_id in found.answers
+        if query_id in run
+    }
+
+
+def _is_of_answers(measure: str) -> bool:
+    return measure in TOKEN_BUDGETS or measure.startswith(ANSWER_RECALL)

@@ -1,0 +1,151 @@
+"""Candidates by one vector a passage (`muvera.py`) over faiss; kept beside the index that they belong to.
+
+```
+folder/muvera.json   which commit, which encoding, checksum of the vectors' file
+folder/vectors.faiss
+```
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .manifest import DamagedIndexError, file_record, write_whole
+from .muvera import FixedDimensionalEncoding
+from .protocol import Where
+from .stored import StoredIndex
+
+PASSAGES_A_BLOCK = 512
+DEFAULT_FACTORY = "SQ8"
+"""All vectors, 8 bit a number. `PQ256x8` takes 256 bytes a passage; `IVF1024,PQ256x8` looks at a part of them."""
+
+
+class MuveraCandidates:
+    """Vectors of all passages of one commit in a faiss index.
+
+    Args:
+        index: opened at that commit.
+        encoding: that the vectors were made with.
+        vectors: the faiss index, whose ids count the passages that are not deleted, segment after segment.
+    """
+
+    def __init__(self, index: StoredIndex, encoding: FixedDimensionalEncoding, vectors: Any) -> None:
+        self.index, self.encoding, self.vectors = index, encoding, vectors
+        self._rows = [segment.rows() for segment in index.segments]
+        self._starts = np.cumsum([0, *(len(rows) for rows in self._rows)])
+
+    @classmethod
+    def build(
+        cls,
+        index: StoredIndex,
+        folder: str | Path,
+        factory: str = DEFAULT_FACTORY,
+        encoding: FixedDimensionalEncoding | None = None,
+        training_passages: int = 20_000,
+    ) -> "MuveraCandidates":
+        """Encode all passages and keep the vectors in a folder.
+
+        Args:
+            index: whose last commit is encoded.
+            folder: is made; what it holds of an earlier commit is replaced.
+            factory: faiss's description of the index (default: every vector in 8 bit).
+            encoding: default: `FixedDimensionalEncoding(dim)`.
+            training_passages: that faiss learns its quantiser from.
+
+        Raises:
+            ImportError: without faiss.
+            ValueError: for an index without passages, or a factory that faiss does not know or cannot train on so few.
+        """
+        faiss = _faiss()
+        encoding = encoding or FixedDimensionalEncoding(index.manifest.dim)
+        if not len(index):
+            raise ValueError("MuveraCandidates: expected an index with passages, got none. Add some and commit.")
+        try:
+            vectors = faiss.index_factory(encoding.width, factory, faiss.METRIC_INNER_PRODUCT)
+            blocks = _vectors(index, encoding)
+            first: list[np.ndarray] = []
+            while sum(map(len, first)) < training_passages and (block := next(blocks, None)) is not None:
+                first.append(block)
+            vectors.train(np.concatenate(first))
+            for block in (*first, *blocks):
+                vectors.add(block)
+        except RuntimeError as error:
+            raise ValueError(f"faiss, {factory!r}: {str(error).splitlines()[-1]}. Choose another factory.") from error
+        _write(Path(folder), index, encoding, vectors)
+        return cls(index, encoding, vectors)
+
+    @classmethod
+    def open(cls, index: StoredIndex, folder: str | Path) -> "MuveraCandidates":
+        """Open kept vectors.
+
+        Raises:
+            FileNotFoundError: if there are none.
+            DamagedIndexError: if the file was changed.
+            ValueError: if they belong to another commit than the one that `index` is at.
+        """
+        faiss, folder = _faiss(), Path(folder)
+        content = json.loads((folder / "muvera.json").read_text())
+        if content["commit"] != index.manifest.commit:
+            raise ValueError(
+                f"{folder}: made for commit {content['commit']}, the index is at {index.manifest.commit}. Make it again."
+            )
+        if file_record(folder / "vectors.faiss") != content["file"]:
+            raise DamagedIndexError(f"{folder / 'vectors.faiss'}: damaged, its checksum is another. Make it again.")
+        encoding = FixedDimensionalEncoding(**content["encoding"])
+        return cls(index, encoding, faiss.read_index(str(folder / "vectors.faiss")))
+
+    def candidates(self, query: Tensor, count: int, where: Where | None) -> list[Tensor]:
+        """Return for each segment the rows among the `count` best by one vector."""
+        options: Mapping[str, Any] = {} if where is None else {"params": self._parameters(where)}
+        _, found = self.vectors.search(self.encoding.queries([query]).numpy(), min(count, len(self.index)), **options)
+        numbers = np.sort(found[0][found[0] >= 0])
+        bounds = np.searchsorted(numbers, self._starts)
+        return [
+            rows[torch.from_numpy(numbers[low:high] - start)]
+            for rows, low, high, start in zip(self._rows, bounds[:-1], bounds[1:], self._starts[:-1], strict=True)
+        ]
+
+    def _parameters(self, where: Where) -> Any:
+        faiss = _faiss()
+        allowed = [
+            torch.isin(rows, segment.rows(where)).nonzero()[:, 0].numpy() + start
+            for segment, rows, start in zip(self.index.segments, self._rows, self._starts[:-1], strict=True)
+        ]
+        selector = faiss.IDSelectorBatch(np.concatenate(allowed))
+        if isinstance(self.vectors, faiss.IndexIVF):
+            return faiss.SearchParametersIVF(sel=selector, nprobe=self.vectors.nprobe)
+        return faiss.SearchParameters(sel=selector)
+
+
+def _vectors(index: StoredIndex, encoding: FixedDimensionalEncoding) -> Any:
+    for segment in index.segments:
+        for rows in segment.rows().split(PASSAGES_A_BLOCK):
+            yield encoding.documents([segment.tokens(row) for row in rows.tolist()]).numpy()
+
+
+def _write(folder: Path, index: StoredIndex, encoding: FixedDimensionalEncoding, vectors: Any) -> None:
+    faiss = _faiss()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "muvera.json").unlink(missing_ok=True)  # without it the vectors count as not there
+    data = faiss.serialize_index(vectors)
+    write_whole(folder / "vectors.faiss", lambda file: file.write(memoryview(data)))
+    content = {
+        "commit": index.manifest.commit,
+        "encoding": asdict(encoding),
+        "file": file_record(folder / "vectors.faiss"),
+    }
+    write_whole(folder / "muvera.json", lambda file: file.write(json.dumps(content, indent=1).encode()))
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("Candidates by MUVERA need faiss: `pip install drdecr[faiss]`.") from error
+    return faiss

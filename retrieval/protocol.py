@@ -1,0 +1,103 @@
+"""What every engine of this package offers, so that one can take the place of another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor
+
+from .exact import Hits
+
+Where: TypeAlias = Mapping[str, Any]
+"""A filter on payloads, `{key: value}` or `{key: [values]}`: every key must have the value, or one of the values. A key
+that holds a list has each of its members."""
+
+
+@runtime_checkable
+class PassageIndex(Protocol):
+    """Passages with token embeddings that are added, deleted and searched by MaxSim.
+
+    Nothing that `add` or `delete` did is searched, or outlives the process, before `commit`. A class that keeps files has
+    `create(folder, ...)` and `open(folder)` beside these.
+    """
+
+    def __len__(self) -> int:
+        """Return how many passages a search looks at."""
+        ...
+
+    def add(
+        self,
+        passage_ids: Sequence[str],
+        embeddings: Sequence[Tensor],
+        payloads: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Add passages; one whose id is there already takes its place."""
+        ...
+
+    def delete(self, passage_ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        """Delete passages by id or by payload and return how many."""
+        ...
+
+    def commit(self) -> None:
+        """Make what was added and deleted lasting and searchable, all of it or nothing."""
+        ...
+
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
+        """Find the passages with the highest MaxSim, best first."""
+        ...
+
+    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what was added with passages."""
+        ...
+
+
+def check_batch(
+    passage_ids: Sequence[str],
+    embeddings: Sequence[Tensor],
+    payloads: Sequence[Mapping[str, Any]] | None,
+    dim: int | None,
+) -> None:
+    """Check passages that are to be added.
+
+    Args:
+        passage_ids: their ids.
+        embeddings: one `(tokens, dim)` tensor each.
+        payloads: one mapping each, or None.
+        dim: width that they must have; None for any.
+
+    Raises:
+        ValueError: for other numbers of one than of the other, ids that are empty, no text or repeated, another shape, or
+            numbers that are not finite.
+    """
+    counts = [len(passage_ids), len(embeddings), len(passage_ids) if payloads is None else len(payloads)]
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"add: expected as many embeddings and payloads as ids, got {counts[0]} ids, {counts[1]} embeddings and "
+            f"{counts[2]} payloads. Pass them in one order."
+        )
+    odd = next((name for name in passage_ids if not isinstance(name, str) or not name), None)
+    if odd is not None:
+        raise ValueError(f"Passage ids must be texts that are not empty, got {odd!r}. Write str(id).")
+    if len(set(passage_ids)) < len(passage_ids):
+        twice = next(name for number, name in enumerate(passage_ids) if name in passage_ids[:number])
+        raise ValueError(f"Passage ids must differ within one `add`, got {twice!r} twice. Drop or rename the others.")
+    for name, tokens in zip(passage_ids, embeddings, strict=True):
+        if tokens.dim() != 2 or (dim is not None and tokens.shape[1] != dim):
+            raise ValueError(
+                f"Passage {name!r}: expected embeddings (tokens, {dim or 'dim'}), got {tuple(tokens.shape)}. Encode with "
+                "the model that the index was made with."
+            )
+        if not tokens.isfinite().all():
+            raise ValueError(f"Passage {name!r}: its embeddings hold NaN or infinity. Choose another checkpoint.")
+
+
+def matches(payload: Mapping[str, Any], where: Where) -> bool:
+    """Return whether a payload passes a filter."""
+    return all(key in payload and holds(payload[key], wanted) for key, wanted in where.items())
+
+
+def holds(value: Any, wanted: Any) -> bool:
+    """Return whether a payload's value, or a member of it, is what is wanted or among it."""
+    values = value if isinstance(value, list | tuple) else [value]
+    choices = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+    # True equals 1 in Python, and is no 1 to whoever filters.
+    return any(one == other and isinstance(one, bool) == isinstance(other, bool) for one in values for other in choices)

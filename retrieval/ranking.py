@@ -1,0 +1,57 @@
+"""The best of many scores, segment after segment, in an order that does not depend on chance."""
+
+import torch
+from torch import Tensor
+
+
+class Ranking:
+    """The highest scores of some queries so far.
+
+    Args:
+        num_queries: how many.
+        top_k: scores that are kept a query.
+    """
+
+    def __init__(self, num_queries: int, top_k: int) -> None:
+        self.top_k = top_k
+        self._scores = [torch.empty(0) for _ in range(num_queries)]
+        self._segments = [torch.empty(0, dtype=torch.int64) for _ in range(num_queries)]
+        self._rows = [torch.empty(0, dtype=torch.int64) for _ in range(num_queries)]
+
+    def add(self, segment: int, rows: Tensor, scores: Tensor) -> None:
+        """Take in a segment's scores.
+
+        Args:
+            segment: its number.
+            rows: int64 `(rows,)`.
+            scores: `(num_queries, rows)`.
+        """
+        for query, own in enumerate(scores):
+            chosen = best_first(own, self.top_k)
+            joined = torch.cat([self._scores[query], own[chosen]])
+            segments = torch.cat([self._segments[query], torch.full_like(chosen, segment)])
+            places = torch.cat([self._rows[query], rows[chosen]])
+            order = best_first(joined, self.top_k)
+            self._scores[query], self._segments[query], self._rows[query] = (
+                joined[order],
+                segments[order],
+                places[order],
+            )
+
+    def best(self) -> list[tuple[list[tuple[int, int]], list[float]]]:
+        """Return for each query the places `(segment, row)` and scores, best first; equal ones in the order of adding."""
+        found = zip(self._segments, self._rows, self._scores, strict=True)
+        return [
+            (list(zip(segments.tolist(), rows.tolist(), strict=True)), scores.tolist())
+            for segments, rows, scores in found
+        ]
+
+
+def best_first(scores: Tensor, top_k: int) -> Tensor:
+    """Return the indices of the `top_k` highest scores, best first; equal ones in their order (`topk` leaves it to chance)."""
+    if len(scores) > top_k:
+        threshold = scores.topk(top_k).values[-1]
+        among = (scores >= threshold).nonzero()[:, 0]
+    else:
+        among = torch.arange(len(scores))
+    return among[scores[among].argsort(descending=True, stable=True)[:top_k]]

@@ -1,0 +1,185 @@
+"""Annotate n-way rows: a teacher, a cross-encoder or a file of scores says how relevant each candidate is."""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+
+from drdecr.data.annotation import annotate_rows
+from drdecr.data.formats import read_hub_unscored
+from drdecr.data.scorers import CrossEncoderScorer, FileScorer, Scorer, TeacherScorer
+from drdecr.data.text_files import expanded
+from drdecr.data.token_store import stored_documents, stored_queries, write_tokens
+
+from .processes import check_processes
+from .start import load_teacher
+from .step_card import is_step_done, write_step
+
+logger = logging.getLogger(__name__)
+
+TOKENS = ("none", "queries", "all")
+PATIENCE = timedelta(days=7)
+"""How long one process waits for another: shards of a large collection take hours."""
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """Who scores what.
+
+    Args:
+        rows: folder or Hub name of the candidates, as `drdecr mine` writes them.
+        teacher: checkpoint whose MaxSim of the English question is the score.
+        cross_encoder: or: a checkpoint with a sequence-classification head.
+        scores: or: a file of scores (`drdecr.data.scorers.FileScorer`).
+        config: configuration of the rows (default `mined_candidates`).
+        split: of the rows (default train).
+        revision: of the rows, on the Hub.
+        scorer_revision: of a cross-encoder on the Hub.
+        reads: column that a cross-encoder reads (default english).
+        tokens: also write the teacher's tokens of the questions (`queries`), of passages too (`all`); default none.
+        token_folder: where the teacher's tokens are kept for other calls and runs; default: beside the output, until it is done.
+        dtype: precision of the scorer (default float32).
+        token_dtype: precision of the kept tokens (default float16).
+        batch_size: texts or pairs read at once (default 32).
+        max_length: tokens of a pair, of a cross-encoder (default 512).
+        rows_a_shard: rows a file (default 1024): what a kill can lose of one process's work.
+
+    Raises:
+        ValueError: for none or several scorers, or tokens of what has none.
+    """
+
+    rows: str
+    teacher: str | None = None
+    cross_encoder: str | None = None
+    scores: str | None = None
+    config: str = "mined_candidates"
+    split: str = "train"
+    revision: str | None = None
+    scorer_revision: str | None = None
+    reads: str = "english"
+    tokens: str = "none"
+    token_folder: str | None = None
+    dtype: str = "float32"
+    token_dtype: str = "float16"
+    batch_size: int = 32
+    max_length: int = 512
+    rows_a_shard: int = 1024
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        given = [name for name in ("teacher", "cross_encoder", "scores") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"Expected one of teacher, cross_encoder and scores, got {' and '.join(given) or 'none'}.")
+        if self.tokens not in TOKENS or (self.tokens != "none" and not self.teacher):
+            raise ValueError(
+                f"tokens: expected one of {', '.join(TOKENS)}, and a teacher whose tokens they are, got {self.tokens!r}."
+            )
+        for name in ("dtype", "token_dtype"):
+            if getattr(self, name) not in ("float32", "float16", "bfloat16"):
+                raise ValueError(f"{name}: expected float32, float16 or bfloat16, got {getattr(self, name)!r}.")
+
+
+def annotate(settings: AnnotationSettings, output: Path, license: str | None = None) -> Path:
+    """Write annotated rows as a dataset: `annotated_candidates` and `passages`, perhaps with the teacher's tokens.
+
+    Work in progress is kept in `OUTPUT.parts` and deleted at the end; a call that was killed goes on there. Processes that
+    `accelerate launch -m drdecr.annotate` or torchrun started share the work.
+
+    Args:
+        settings: who scores what.
+        output: folder that is written whole or not at all; left alone if it was made with the same settings.
+        license: of the whole, for the card.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: for a folder that holds something else, or rows that do not fit.
+    """
+    if is_step_done(output, asdict(settings)):
+        logger.warning("%s is annotated already.", output)
+        return output
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    check_processes(state.num_processes)
+    with state.main_process_first():  # the others read what the first one prepared
+        rows, passages = read_hub_unscored(
+            settings.rows, settings.config, split=settings.split, revision=settings.revision
+        )
+    parts = output.with_name(f"{output.name}.parts")
+    used = list(dict.fromkeys(name for ids in rows["document_ids"] for name in ids))
+    passages = {name: passages[name] for name in used}
+    scorer = _scorer(settings, rows, passages, parts)
+    annotated = annotate_rows(rows, passages, scorer, parts / "scores", settings.rows_a_shard)
+    if state.is_main_process:
+        _write(settings, annotated, passages, scorer, parts, output, license)
+        shutil.rmtree(parts)
+    state.wait_for_everyone()
+    return output
+
+
+def _scorer(settings: AnnotationSettings, rows: Dataset, passages: Mapping[str, str], parts: Path) -> Scorer:
+    if settings.scores:
+        if "query_id" not in rows.column_names:
+            raise ValueError(
+                f"{settings.rows}: expected a column `query_id`, which scores of a file are found by, got none."
+            )
+        return FileScorer(settings.scores)
+    if settings.cross_encoder:
+        return CrossEncoderScorer(
+            settings.cross_encoder,
+            passages,
+            settings.reads,
+            settings.scorer_revision,
+            settings.max_length,
+            settings.batch_size,
+            settings.dtype,
+            PartialState().device,
+        )
+    teacher: Any = load_teacher(str(settings.teacher), settings.dtype)
+    teacher.to(PartialState().device)
+    folder = expanded(settings.token_folder) if settings.token_folder else parts / "tokens"
+    kept = {
+        "dtype": getattr(torch, settings.token_dtype),
+        "rows_a_shard": settings.rows_a_shard,
+        "batch_size": settings.batch_size,
+    }
+    queries = stored_queries(teacher, rows["english"], folder, **kept)
+    documents = stored_documents(teacher, passages, folder, **kept)
+    name = Path(settings.teacher).name if Path(str(settings.teacher)).is_dir() else settings.teacher  # type: ignore[arg-type]
+    return TeacherScorer(queries, documents, {"name": name, **queries.facts, "documents": documents.facts})
+
+
+def _write(
+    settings: AnnotationSettings,
+    rows: Dataset,
+    passages: Mapping[str, str],
+    scorer: Scorer,
+    parts: Path,
+    output: Path,
+    license: str | None,
+) -> None:
+    folders: dict[str, Path] = {}
+    if isinstance(scorer, TeacherScorer) and settings.tokens != "none":
+        chosen = {"queries": (scorer.queries, rows["english"])}
+        if settings.tokens == "all":
+            chosen["documents"] = (scorer.documents, passages.values())
+        for kind, (tokens, texts) in chosen.items():
+            folders[f"tokens/{kind}"] = parts / "written" / kind
+            by_text: Any = tokens
+            write_tokens(by_text.named(None), texts, folders[f"tokens/{kind}"], settings.rows_a_shard)
+    documents = Dataset.from_dict({"document_id": list(passages), "text": list(passages.values())})
+    configs = {"annotated_candidates": {"train": rows}, "passages": {"train": documents}}
+    said = settings.teacher or settings.cross_encoder or settings.scores
+    note = (
+        f"Questions with candidates and `teacher_scores` by `{Path(str(said)).name}`. `teacher_query_tokens` says how many "
+        "query tokens a score sums over; 0: it is no such sum."
+    )
+    facts = {"settings": asdict(settings), "scorer": scorer.facts}
+    write_step(output, configs, "Annotated candidates", note, facts, {"rows": len(rows)}, license, folders)

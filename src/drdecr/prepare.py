@@ -1,0 +1,256 @@
+"""`drdecr prepare`: from the names of sources to a folder of shards that says where every row came from."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drdecr.data.catalogue import Source, catalogue, source_named
+from drdecr.data.held_out import HeldOutTexts
+from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
+from drdecr.data.prepared_shards import PROVENANCE, digest_of, read_provenance, write_json
+from drdecr.data.row_checks import CleaningSettings, text_key
+from drdecr.data.row_streams import question_texts
+from drdecr.data.source_files import files_of
+
+from .export import hub_revision
+from .prepared_card import prepared_card
+from .recipe import read_yaml
+from .run_folder import environment
+from .settings import check_values, known_keys
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PrepareRecipe:
+    """What is prepared.
+
+    Args:
+        sources: each `{source: NAME}` of the catalogue or `{name: ..., format: ..., arguments}`. Beside what its reader
+            takes, an entry may have `share` (of its rows, drawn with the seed) and `about` (`license`, `source`: for the card).
+        held_out: evaluation sets whose questions must not be trained on, in the same form, or
+            `{format: texts, path, column}`. The test sets of the catalogue that are on disk are held out in any case.
+        cleaning: settings of `CleaningSettings`.
+        seed: of the shares (default 12345).
+        rows_per_part: rows that are read for one shard a language (default 100,000). A killed run goes on with the part that
+            it was in.
+        license: of the whole, for the card.
+    """
+
+    sources: list[dict[str, Any]]
+    held_out: list[dict[str, Any]] = field(default_factory=list)
+    cleaning: dict[str, Any] = field(default_factory=dict)
+    seed: int = 12345
+    rows_per_part: int = 100_000
+    license: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A source of a recipe, resolved.
+
+    Args:
+        prepared: what is read.
+        facts: what is known of it, for the provenance.
+        known: the source of the catalogue, if it is read as it stands there.
+    """
+
+    prepared: PreparedSource
+    facts: dict[str, Any]
+    known: Source | None = None
+
+
+def load_prepare_recipe(path: Path) -> PrepareRecipe:
+    """Read a recipe.
+
+    Raises:
+        ValueError: for an unknown key, a value of another kind, or no source.
+    """
+    content = read_yaml(path)
+    known_keys(content, list(PrepareRecipe.__dataclass_fields__), str(path))
+    check_values(content, PrepareRecipe, str(path))
+    if not content.get("sources"):
+        raise ValueError(
+            f"{path}: expected `sources`, got none. Name some: `drdecr prepare --list` shows what is known."
+        )
+    known_keys(content.get("cleaning") or {}, CleaningSettings.names(), f"{path}, cleaning")
+    return PrepareRecipe(**{key: value for key, value in content.items() if value is not None})
+
+
+def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, download: bool = False) -> Path:
+    """Prepare a folder; leave it alone if it is there, and go on where an interrupted call was.
+
+    Args:
+        recipe: what is prepared.
+        folder: of the shards, with `README.md`, `provenance.json` and `recipe.yaml`. It appears when all is done.
+        num_processes: that check rows (default 1). The bytes are the same for any number.
+        download: get the catalogue's files that are not here (default False).
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: for a test set among the sources, a wrong row (naming file and row), or a folder of another recipe.
+    """
+    entries = [resolved(entry, download) for entry in recipe.sources]
+    _check_names(entries)
+    held_out, held_out_facts = _held_out(recipe)
+    plan = {
+        "recipe": asdict(recipe),
+        "sources": [entry.facts for entry in entries],
+        "held_out": held_out_facts,
+    }
+    if folder.exists():
+        _check_same(read_provenance(folder)["plan"], plan, folder)
+        logger.warning("%s is prepared already.", folder)
+        return folder
+    shards, journal = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "journal"))
+    _check_journal(journal, plan)
+    for entry in entries:
+        if entry.known is not None:
+            entry.known.check()
+    cleaner = Cleaner(CleaningSettings(**recipe.cleaning), held_out, recipe.seed)
+    work = Preparation(shards, journal, cleaner, recipe.rows_per_part, num_processes)
+    write_json(journal / "plan.json", plan)
+    try:
+        reports = work.run([entry.prepared for entry in entries])
+    except ValueError:
+        if not any(shards.rglob("*.parquet")):  # nothing to go on from
+            shutil.rmtree(shards)
+            shutil.rmtree(journal)
+        raise
+    _finish(shards, recipe, plan, reports)
+    os.replace(shards, folder)
+    shutil.rmtree(journal)
+    return folder
+
+
+def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
+    """Resolve an entry of a recipe: its reader's arguments, and what is known of its files.
+
+    Raises:
+        ValueError: for a test set, an unknown name, or an entry without name.
+    """
+    content = dict(entry)
+    known = source_named(content.pop("source")) if "source" in content else None
+    share, name = content.pop("share", 1.0), content.pop("name_of_source", None)
+    if known is not None and known.role == "test":
+        raise ValueError(f"{known.name} is a test set: it is held out, and never trained on. Take it out of `sources`.")
+    about = content.pop("about", None) or {}
+    reads = {**(known.entry if known is not None else {}), **content}
+    name = name or (known.name if known is not None else content.get("name") or content.get("format"))
+    if not isinstance(name, str) or not all(letter.isalnum() or letter in "-_." for letter in name):
+        raise ValueError(
+            f"sources: expected a `name_of_source` of letters, digits, - and _, got {name!r} in {dict(entry)}."
+        )
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ValueError(f"{name}: expected a `share` above 0 and up to 1, got {share!r}.")
+    if known is not None and download and known.files and not known.is_here():
+        known.download()
+    facts = {
+        "name": name,
+        "format": reads.get("format"),
+        "arguments": {k: v for k, v in reads.items() if k != "format"},
+    }
+    facts |= {"share": share, **_revision(reads), **_about(known, about)}
+    if facts.get("commit"):  # what is streamed is of the state that was looked up
+        reads["revision"] = facts["commit"]
+    is_as_known = known is not None and not content
+    return Entry(PreparedSource(name, reads, float(share)), facts, known if is_as_known else None)
+
+
+def _revision(entry: Mapping[str, Any]) -> dict[str, Any]:
+    if str(entry.get("format")).startswith("hub"):
+        commit = hub_revision(dict(entry))
+        return {"commit": commit} if commit else {}
+    files = [
+        {"file": _shown(file), "bytes": file.stat().st_size, "sha256": digest_of(file)} for file in files_of(entry)
+    ]
+    return {"files": files} if files else {}
+
+
+def _shown(file: Path) -> str:
+    """Show a path below the data's folder; of another one the file's name, for the rest is nobody else's business."""
+    root = os.environ.get("DRDECR_DATA")
+    if root and file.is_relative_to(Path(root)):
+        return file.relative_to(root).as_posix()
+    return file.name
+
+
+def _about(known: Source | None, about: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if known is not None:
+        found = {"license": known.licence, "source": known.home, "revision": known.revision, "note": known.note}
+    return {key: value for key, value in {**found, **about}.items() if value}
+
+
+def _check_names(entries: list[Entry]) -> None:
+    names = [entry.prepared.name for entry in entries]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"sources: two are named {twice!r}. Give one a `name_of_source` of its own.")
+
+
+def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, list[dict[str, Any]]]:
+    """Return the texts that must not be trained on, and which set gave how many or is not here."""
+    texts: list[str] = []
+    facts: list[dict[str, Any]] = []
+
+    def add(name: str, entry: Mapping[str, Any]) -> None:
+        found = list(question_texts(entry))
+        texts.extend(found)
+        facts.append({"name": name, "texts": len(found), "digest": f"{text_key(json.dumps(found)) & (2**64 - 1):016x}"})
+
+    for source in catalogue().values():
+        if source.role != "test":
+            continue
+        if source.is_here():
+            add(source.name, source.entry)
+        else:
+            facts.append({"name": source.name, "texts": 0, "digest": "not here"})
+            logger.info("%s is not here, so its questions are not held out.", source.name)
+    for entry in recipe.held_out:
+        content = dict(entry)
+        known = source_named(content.pop("source")) if "source" in content else None
+        reads = {**(known.entry if known is not None else {}), **content}
+        add(known.name if known is not None else str(reads.get("name") or reads.get("format")), reads)
+    return HeldOutTexts(texts), facts
+
+
+def _check_same(written: Mapping[str, Any], plan: Mapping[str, Any], place: Path) -> None:
+    plan = json.loads(json.dumps(plan))
+    differs = [key for key in plan if written.get(key) != plan[key]]
+    if differs:
+        raise ValueError(
+            f"{place} was prepared from something else (what differs: {', '.join(differs)}). Choose another folder, or delete "
+            "it."
+        )
+
+
+def _check_journal(journal: Path, plan: Mapping[str, Any]) -> None:
+    file = journal / "plan.json"
+    if file.exists():
+        _check_same(json.loads(file.read_text(encoding="utf-8")), plan, journal)
+
+
+def _finish(shards: Path, recipe: PrepareRecipe, plan: Mapping[str, Any], reports: list[dict[str, Any]]) -> None:
+    sources = [{**facts, **report} for facts, report in zip(plan["sources"], reports, strict=True)]
+    made_by = {key: value for key, value in environment().items() if key != "hardware"}
+    provenance = {
+        "plan": plan,
+        "sources": sources,
+        "held_out": plan["held_out"],
+        "seed": recipe.seed,
+        "made_by": made_by,
+    }
+    (shards / "README.md").write_text(prepared_card(provenance, recipe.license), encoding="utf-8")
+    text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+    (shards / "recipe.yaml").write_text(text, encoding="utf-8")
+    write_json(shards / PROVENANCE, provenance)

@@ -1,0 +1,249 @@
+"""Commands about documents: `drdecr encode | index | search | rerank | remove | serve`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer()
+
+WhereOption = Annotated[
+    list[str] | None, typer.Option("--where", help="key=value that a document's metadata must have; may be repeated.")
+]
+DOCUMENTS = "JSONL, TSV or parquet file, folder of text files, or hub:NAME."
+
+
+@app.command()
+def encode(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
+    documents: Annotated[str, typer.Argument(help=DOCUMENTS)],
+    folder: Annotated[Path, typer.Argument(help="Folder of the index; new, or one to bring up to date.")],
+    passage_tokens: Annotated[int, typer.Option(help="Tokens a passage; 0: as many as the model reads.", min=0)] = 0,
+    overlap: Annotated[int, typer.Option(help="Tokens that neighbouring passages share.", min=0)] = 20,
+    batch_size: Annotated[int, typer.Option(help="Passages a forward pass.", min=1)] = 32,
+    prune: Annotated[bool, typer.Option(help="Delete documents that are no longer in the source.")] = False,
+) -> None:
+    """Split documents into passages, encode them, and keep them in a folder that `drdecr search` reads.
+
+    Run it again after a kill, or when documents changed: what is there and the same is not encoded again.
+    """
+    from drdecr.data.documents import read_documents
+
+    from .encode import Splitting, encode_collection, open_or_create
+    from .measuring import load_reader
+
+    found = read_documents(documents)
+    reader = load_reader(model)
+    splitting = Splitting(passage_tokens, overlap)
+    about = {"model": model, "passage_tokens": passage_tokens, "overlap": overlap}
+    with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
+        counts = encode_collection(reader, found, index, splitting, batch_size, prune)
+        size = f"{len(index)} passages, {index.num_bytes() / 1e6:.1f} MB"
+    typer.echo(f"{folder}: {', '.join(f'{count} {name}' for name, count in counts.items())}; {size}")
+
+
+@app.command()
+def index(
+    source: Annotated[Path, typer.Argument(help="A folder that `drdecr encode` wrote.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of the new index; none: work on the source itself.")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="float16, int8, residual4 or residual2.")] = "float16",
+    pool: Annotated[int, typer.Option(help="Tokens that become one.", min=1)] = 1,
+    engine: Annotated[str, typer.Option(help="exact or qdrant-edge.")] = "exact",
+    muvera: Annotated[bool, typer.Option(help="Also one vector a passage, for `search --by muvera` (faiss).")] = False,
+    factory: Annotated[str, typer.Option(help="faiss's description of these vectors' index.")] = "SQ8",
+    compact: Annotated[bool, typer.Option(help="Write all passages as one segment, without deleted ones.")] = False,
+) -> None:
+    """Make a smaller index, or one for candidates, of encoded passages. docs/retrieval.md has what each setting costs."""
+    from drdecr.retrieval import StoredIndex
+
+    from .indexing import MUVERA, build_index
+
+    if folder is not None:
+        added = build_index(source, folder, codec, pool, engine)
+        typer.echo(f"{folder}: {added} passages added")
+    elif codec != "float16" or pool != 1 or engine != "exact":
+        raise ValueError("--codec, --pool and --engine make another index. Name its folder behind the source.")
+    made = folder or source
+    if compact:
+        with StoredIndex.open(made, writable=True) as opened:
+            opened.compact()
+    if muvera:
+        from drdecr.retrieval.muvera_candidates import MuveraCandidates
+
+        MuveraCandidates.build(StoredIndex.open(made), made / MUVERA, factory)
+    if engine == "exact":
+        opened = StoredIndex.open(made)
+        typer.echo(
+            f"{made}: {len(opened)} passages in {len(opened.segments)} segments, {opened.num_bytes() / 1e6:.1f} MB"
+        )
+
+
+@app.command()
+def search(
+    source: Annotated[str, typer.Argument(help="An index, or a model (folder or Hub name) for --passages.")],
+    questions: Annotated[list[str] | None, typer.Argument(help="Questions in any language.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="JSONL, TSV or lines of questions, besides.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Write what is found as a TREC run.")] = None,
+    passages: Annotated[
+        Path | None, typer.Option(help="For a model: JSON Lines with document_id and text; default: the sample.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Reads the questions; default: the model that encoded.")] = None,
+    top_k: Annotated[int, typer.Option(help="Documents a question.", min=1)] = 3,
+    where: WhereOption = None,
+    by: Annotated[str, typer.Option(help="exact, or candidates by centroids or muvera.")] = "exact",
+    num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
+) -> None:
+    """Answer questions in any language with the documents of an index."""
+    from drdecr.data.documents import read_queries
+    from drdecr.evaluation.runs import write_run
+
+    from .systems import as_run
+
+    asked = dict(enumerate_questions(questions or []))
+    asked.update(read_queries(queries) if queries else {})
+    if not asked:
+        raise ValueError(
+            "search: expected questions, got none. Write them behind the index, or name a file: --queries."
+        )
+    if run is not None and not run.parent.is_dir():
+        raise FileNotFoundError(f"{run}: expected its folder to exist. Make {run.parent} first.")
+    system = open_system(source, model, passages, by, num_candidates)
+    answers = system.search(list(asked.values()), top_k, parse_where(where))
+    if run is not None:
+        write_run(run, as_run(list(asked), answers), tag="drdecr")
+    if run is None or questions:
+        for question, found in zip(asked.values(), answers, strict=True):
+            show(question, found)
+
+
+@app.command()
+def rerank(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
+    run: Annotated[Path, typer.Argument(help="TREC run of any system.")],
+    queries: Annotated[Path, typer.Argument(help="Its questions: JSONL or TSV.")],
+    documents: Annotated[str, typer.Argument(help=DOCUMENTS)],
+    output: Annotated[Path, typer.Argument(help="TREC run to write.")],
+    top_k: Annotated[int, typer.Option(help="Documents a question that are read again.", min=1)] = 100,
+) -> None:
+    """Order the documents of a run anew, by the model's MaxSim."""
+    from drdecr.data.documents import read_documents, read_queries
+    from drdecr.evaluation.runs import read_run, write_run
+
+    from .measuring import load_reader
+    from .reranking import rerank_run
+
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
+    found, asked = read_run(run), read_queries(queries)
+    made = rerank_run(load_reader(model), found, asked, read_documents(documents), top_k)
+    typer.echo(f"run: {write_run(output, made, tag='drdecr-rerank')}")
+
+
+@app.command()
+def remove(
+    folder: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    document_ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents.")] = None,
+    where: WhereOption = None,
+) -> None:
+    """Delete documents of an index, by id or by metadata; with both, those that meet both."""
+    from drdecr.retrieval import StoredIndex
+
+    wanted: dict[str, Any] = parse_where(where) or {}
+    if document_ids:
+        wanted["document_id"] = document_ids
+    if not wanted:
+        raise ValueError("remove: expected ids or --where key=value, got neither.")
+    with StoredIndex.open(folder, writable=True) as opened:
+        count = opened.delete(where=wanted)
+        opened.commit()
+    typer.echo(f"{folder}: {count} passages deleted")
+
+
+@app.command()
+def serve(
+    source: Annotated[str, typer.Argument(help="An index.")],
+    model: Annotated[str | None, typer.Option(help="Reads the questions; default: the model that encoded.")] = None,
+    host: Annotated[str, typer.Option(help="Address; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="DRDECR_API_KEY", help="Asked for in the header X-API-Key; default: none.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="exact, or candidates by centroids or muvera.")] = "exact",
+    num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
+) -> None:
+    """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
+    from .server import ServerSettings, run_server
+
+    system = open_system(source, model, None, by, num_candidates)
+    run_server(system, ServerSettings(api_key=api_key), host, port)
+
+
+def open_system(
+    source: str, model: str | None, passages: Path | None = None, by: str = "exact", num_candidates: int = 200
+) -> Any:
+    """Open an index with the model that made it; or a model over passages in memory."""
+    from .indexing import is_index, open_searchable
+    from .measuring import load_reader
+    from .systems import OneStepSystem
+
+    if not is_index(source):
+        return system_in_memory(source, passages)
+    if passages is not None:
+        raise ValueError(f"--passages belongs to a model, and {source} is an index. Leave one of them out.")
+    found = open_searchable(source, by, num_candidates)
+    about = getattr(getattr(found, "index", found), "about", {})
+    name = model or about.get("model")
+    if name is None:
+        raise ValueError(f"{source}: does not say which model encoded it. Name it: --model.")
+    return OneStepSystem(load_reader(name), found)
+
+
+def system_in_memory(model: str, passages: Path | None) -> Any:
+    """Encode a small collection, by default the sample, and search it in memory."""
+    from drdecr.data.formats import read_passages
+    from drdecr.data.sample_data import read_sample_questions
+    from drdecr.retrieval import ExactIndex
+
+    from .measuring import load_reader
+    from .systems import InMemoryIndex, OneStepSystem
+
+    collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
+    loaded = load_reader(model)
+    found = ExactIndex(list(collection), loaded.encode_documents(list(collection.values())))
+    return OneStepSystem(loaded, InMemoryIndex(found, collection))
+
+
+def enumerate_questions(questions: list[str]) -> list[tuple[str, str]]:
+    """Number questions of the command line: `q1`, `q2` ..."""
+    return [(f"q{number}", question) for number, question in enumerate(questions, start=1)]
+
+
+def parse_where(pairs: list[str] | None) -> dict[str, Any] | None:
+    """Read `key=value` pairs; a key that stands several times may have each of its values; numbers and true are such."""
+    import json
+
+    wanted: dict[str, list[Any]] = {}
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--where: expected key=value, got {pair!r}. Write --where language=en.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        # Whether "1" is a number cannot be seen here; a text of digits is as likely.
+        wanted.setdefault(key, []).extend([value, text] if value != text else [value])
+    return dict(wanted) or None
+
+
+def show(question: str, found: list[Any]) -> None:
+    """Print what was found for a question."""
+    table = Table(title=question, title_justify="left", show_edge=False, show_header=False)
+    for one in found:
+        heading = f"{one.title}: " if one.title else ""
+        table.add_row(f"{one.score:.2f}", one.document_id, f"{heading}{one.text}"[:160])
+    Console(markup=False).print(table)  # a passage may hold [brackets]

@@ -1,0 +1,204 @@
+"""An index and its model over HTTP: `/search`, `/encode`, `/rerank`, `/health`; described at `/docs` and `/openapi.json`."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+try:
+    import uvicorn
+    from fastapi import Depends, FastAPI, HTTPException, Request, Response
+    from fastapi.responses import JSONResponse
+    from fastapi.security import APIKeyHeader
+    from pydantic import BaseModel, Field
+except ImportError as error:
+    raise ImportError("`drdecr serve` needs FastAPI and uvicorn: `pip install drdecr[serve]`.") from error
+
+from . import __version__
+from .batching import Batcher, BusyError
+from .serving import Answering, Encode, Rerank, Search
+from .systems import OneStepSystem
+
+MAX_TEXTS, MAX_CHARACTERS, MAX_TOP_K = 64, 20_000, 1000
+Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+Value = str | int | bool
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What a server allows.
+
+    Args:
+        api_key: asked for in the header `X-API-Key`; None for nobody's.
+        max_body_bytes: of a request.
+        max_batch: requests answered together.
+        max_waiting: requests that may wait; the next is refused with status 503.
+        wait: seconds that a request waits for others to be answered with.
+    """
+
+    api_key: str | None = None
+    max_body_bytes: int = 2 * 2**20
+    max_batch: int = 32
+    max_waiting: int = 256
+    wait: float = 0.005
+
+
+class SearchRequest(BaseModel):
+    """Questions to search with."""
+
+    questions: Texts
+    top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="Documents a question.")
+    where: dict[str, Value | list[Value]] | None = Field(None, description="Metadata that documents must have.")
+
+
+class FoundDocument(BaseModel):
+    """A document and its best passage."""
+
+    document_id: str
+    score: float
+    passage_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: dict[str, Any]
+
+
+class SearchResponse(BaseModel):
+    """For each question its documents, best first."""
+
+    results: list[list[FoundDocument]]
+
+
+class EncodeRequest(BaseModel):
+    """Texts to encode."""
+
+    texts: Texts
+    kind: str = Field("query", pattern="^(query|document)$")
+
+
+class EncodeResponse(BaseModel):
+    """For each text one vector a token that scores."""
+
+    embeddings: list[list[list[float]]]
+
+
+class RerankRequest(BaseModel):
+    """A question and passages to order."""
+
+    question: Text
+    passages: Texts
+
+
+class RerankResponse(BaseModel):
+    """MaxSim of each passage, in the order given, and the order from best to worst."""
+
+    scores: list[float]
+    order: list[int]
+
+
+class Health(BaseModel):
+    """State of the server."""
+
+    status: str
+    passages: int
+    version: str
+
+
+def create_app(system: OneStepSystem, settings: ServerSettings | None = None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        system: a model and its index.
+        settings: default: no key, requests of 2 MiB.
+    """
+    settings = settings or ServerSettings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        answering = Answering(system)
+        async with Batcher(answering.answer, settings.max_batch, settings.max_waiting, settings.wait) as batcher:
+            app.state.batcher = batcher
+            yield
+
+    app = FastAPI(title="drdecr", version=__version__, lifespan=lifespan, summary="Search in many languages.")
+    app.middleware("http")(limit_bodies(settings.max_body_bytes))
+    _handle_errors(app)
+    _add_routes(app, system, [Depends(key_check(settings.api_key))])
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(BusyError)
+    async def busy(request: Request, error: BusyError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(ValueError)
+    async def refused(request: Request, error: ValueError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 400)
+
+
+def _add_routes(app: FastAPI, system: OneStepSystem, checked: list[Any]) -> None:
+    failures: dict[int | str, dict[str, Any]] = {
+        400: {"description": "A request that cannot be answered."},
+        401: {"description": "Without the key."},
+        413: {"description": "Too large."},
+        503: {"description": "Too many wait already."},
+    }
+
+    @app.post("/search", dependencies=checked, responses=failures)
+    async def search(body: SearchRequest, request: Request) -> SearchResponse:
+        """Find documents for questions in any language."""
+        found = await request.app.state.batcher.submit(Search(body.questions, body.top_k, body.where))
+        return SearchResponse(results=[[FoundDocument(**asdict(one)) for one in own] for own in found])
+
+    @app.post("/encode", dependencies=checked, responses=failures)
+    async def encode(body: EncodeRequest, request: Request) -> EncodeResponse:
+        """Encode texts as queries or as documents."""
+        return EncodeResponse(embeddings=await request.app.state.batcher.submit(Encode(body.texts, body.kind)))
+
+    @app.post("/rerank", dependencies=checked, responses=failures)
+    async def rerank(body: RerankRequest, request: Request) -> RerankResponse:
+        """Order passages by how well they answer a question."""
+        scores = await request.app.state.batcher.submit(Rerank(body.question, body.passages))
+        return RerankResponse(scores=scores, order=sorted(range(len(scores)), key=lambda row: -scores[row]))
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Tell that the server answers."""
+        return Health(status="ok", passages=len(system.index), version=__version__)
+
+
+def key_check(api_key: str | None) -> Callable[[str | None], None]:
+    """Return a dependency that refuses requests without the key; of a server without one, none."""
+    header = APIKeyHeader(name="X-API-Key", auto_error=False)
+
+    def check(given: Annotated[str | None, Depends(header)]) -> None:
+        if api_key is not None and not secrets.compare_digest((given or "").encode(), api_key.encode()):
+            raise HTTPException(401, "Expected the key in the header X-API-Key.")
+
+    return check
+
+
+def limit_bodies(
+    max_bytes: int,
+) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
+    """Return a middleware that refuses larger bodies before they are read, and those that do not say how large they are."""
+
+    async def limited(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        length = request.headers.get("content-length")
+        if length is None and request.headers.get("transfer-encoding"):
+            return JSONResponse({"detail": "Expected the header Content-Length."}, 411)
+        if length is not None and (not length.isdigit() or int(length) > max_bytes):
+            return JSONResponse({"detail": f"Expected at most {max_bytes} bytes. Send fewer texts."}, 413)
+        return await call_next(request)
+
+    return limited
+
+
+def run_server(system: OneStepSystem, settings: ServerSettings, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C; what has been asked by then is still answered (30 seconds at most)."""
+    app = create_app(system, settings)
+    uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=30, log_level="info")

@@ -1,0 +1,95 @@
+"""What a server is asked, and the answers: requests of one kind in one batch, an error to its own sender alone."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .systems import OneStepSystem
+
+
+@dataclass(frozen=True)
+class Search:
+    """Questions to search with."""
+
+    questions: list[str]
+    top_k: int
+    where: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Texts to encode, as `query` or `document`."""
+
+    texts: list[str]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """Passages to order for a question."""
+
+    question: str
+    passages: list[str]
+
+
+class Answering:
+    """Answers requests that came together.
+
+    Args:
+        system: a model and its index.
+    """
+
+    def __init__(self, system: OneStepSystem) -> None:
+        self.system = system
+
+    def answer(self, requests: list[Any]) -> list[Any]:
+        """Return an answer, or the exception that it ended with, for each request."""
+        answers: list[Any] = [None] * len(requests)
+        groups: dict[str, list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault(self._group(request), []).append(number)
+        for numbers in groups.values():
+            together = [requests[number] for number in numbers]
+            function = self._search if isinstance(together[0], Search) else self._one_by_one
+            for number, own in zip(numbers, _tried(function, together), strict=True):
+                answers[number] = own
+        return answers
+
+    def _group(self, request: Any) -> str:
+        if isinstance(request, Search):
+            return json.dumps([request.top_k, request.where], sort_keys=True)
+        return type(request).__name__
+
+    def _search(self, requests: list[Search]) -> list[Any]:
+        questions = [_readable(question) for request in requests for question in request.questions]
+        found = iter(self.system.search(questions, requests[0].top_k, requests[0].where))
+        return [[next(found) for _ in request.questions] for request in requests]
+
+    def _one_by_one(self, requests: list[Any]) -> list[Any]:
+        return [self._encode(one) if isinstance(one, Encode) else self._rerank(one) for one in requests]
+
+    def _encode(self, request: Encode) -> list[list[list[float]]]:
+        model = self.system.model
+        encode = model.encode_queries if request.kind == "query" else model.encode_documents
+        return [tokens.tolist() for tokens in encode([_readable(text) for text in request.texts])]
+
+    def _rerank(self, request: Rerank) -> list[float]:
+        model = self.system.model
+        passages = model.encode_documents([_readable(text) for text in request.passages])
+        return model.score(model.encode_queries([_readable(request.question)]), passages)[0].tolist()
+
+
+def _tried(function: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:
+    """Answer together; if that fails, each by itself, so that one request cannot spoil another's."""
+    try:
+        return function(requests)
+    except Exception as error:  # noqa: BLE001  # told to whoever asked
+        if len(requests) == 1:
+            return [error]
+        return [answer for request in requests for answer in _tried(function, [request])]
+
+
+def _readable(text: str) -> str:
+    """Replace half surrogate pairs, which JSON can hold and no tokenizer reads."""
+    return text.encode("utf-8", "replace").decode("utf-8")

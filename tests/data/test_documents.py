@@ -1,0 +1,113 @@
+"""Documents and questions of every form come out the same; what cannot be read is named with its line."""
+
+import datetime
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from drdecr.data.documents import Document, read_documents, read_queries
+
+ROWS = [
+    {"document_id": "a", "title": "Lighthouse", "text": "It was built\nby a queen.", "year": 1850, "tags": ["sea"]},
+    {"document_id": "b", "text": "", "year": None},
+    {"document_id": "3", "text": "数は三。", "open": True},
+]
+DOCUMENTS = [
+    Document("a", "It was built\nby a queen.", "Lighthouse", {"year": 1850, "tags": ["sea"]}),
+    Document("b", ""),
+    Document("3", "数は三。", "", {"open": True}),
+]
+
+
+def lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def test_json_lines_parquet_and_packed_files_are_read_alike(tmp_path):
+    (tmp_path / "d.jsonl").write_text(lines(ROWS), encoding="utf-8")
+    with gzip.open(tmp_path / "d.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write(lines(ROWS))
+    pyarrow.parquet.write_table(pa.Table.from_pylist(ROWS, _schema()), tmp_path / "d.parquet")
+    for name in ("d.jsonl", "d.jsonl.gz", "d.parquet"):
+        assert list(read_documents(tmp_path / name)) == DOCUMENTS
+
+
+def _schema():
+    texts = {name: pa.string() for name in ("document_id", "title", "text")}
+    return pa.schema({**texts, "year": pa.int64(), "tags": pa.list_(pa.string()), "open": pa.bool_()}.items())
+
+
+def test_a_dataset_is_read_by_its_hub_name(tmp_path, monkeypatch):
+    import datasets
+
+    asked = []
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or datasets.Dataset.from_list(ROWS[:1])
+    )
+    assert list(read_documents("hub:user/name@config")) == DOCUMENTS[:1]
+    assert asked == [(("user/name", "config"), {"split": "train"})]
+
+
+def test_tsv_has_names_or_an_order(tmp_path):
+    (tmp_path / "plain.tsv").write_text("a\tone\tTitle\nb\ttwo\n")
+    assert list(read_documents(tmp_path / "plain.tsv")) == [Document("a", "one", "Title"), Document("b", "two")]
+    (tmp_path / "named.tsv").write_text("text\tid\tlanguage\none\ta\ten\n")
+    assert list(read_documents(tmp_path / "named.tsv")) == [Document("a", "one", "", {"language": "en"})]
+
+
+def test_a_folder_gives_each_text_file_by_its_path(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.md").write_text("two", encoding="utf-8")
+    (tmp_path / "a.TXT").write_bytes(b"one \xff\xfe end")
+    (tmp_path / "c.pdf").write_bytes(b"%PDF")
+    assert list(read_documents(tmp_path)) == [Document("a.TXT", "one \ufffd\ufffd end"), Document("sub/b.md", "two")]
+
+
+def test_other_names_of_id_and_text_and_odd_values(tmp_path):
+    rows = ['{"_id": 7, "contents": "x"}', '{"docid": "\\ud800", "text": "a\\ud800b"}']
+    (tmp_path / "d.jsonl").write_text("\n".join(rows))
+    assert list(read_documents(tmp_path / "d.jsonl")) == [Document("7", "x"), Document("?", "a?b")]
+    table = pa.table({"id": [1], "text": ["x"], "day": [datetime.date(2020, 1, 2)], "score": [float("nan")]})
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    assert list(read_documents(tmp_path / "d.parquet")) == [Document("1", "x", "", {"day": "2020-01-02"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("d.jsonl", b'{"document_id": "a"}', r"line 1: expected a document with document_id"),
+        ("d.jsonl", b'{"document_id": "a", "text": 3}', r"line 1: expected texts and an id"),
+        ("d.jsonl", b'{"id": "a", "text": ""}\n{"id": "a", "text": ""}', r"line 2: document 'a' stands twice"),
+        ("d.jsonl", b"[1]", r"line 1: expected one JSON object"),
+        ("d.jsonl", b"\xff", r"d\.jsonl: expected text in UTF-8"),
+        ("d.tsv", b"a\tb\tc\td", r"line 1: expected document_id, text, title with tabs between, got 4 cells"),
+        ("d.parquet", b"PAR1 no", r"d\.parquet: expected a whole parquet file"),
+        ("d.csv", b"", r"expected \.jsonl, \.tsv"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(read_documents(tmp_path / name))
+
+
+def test_a_folder_without_texts_and_a_missing_file_are_named(tmp_path):
+    with pytest.raises(ValueError, match="found none"):
+        list(read_documents(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"no\.jsonl"):
+        list(read_documents(tmp_path / "no.jsonl"))
+
+
+def test_questions_come_from_json_lines_tsv_or_lines(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"query_id": 1, "query": "who?"}\n{"_id": "b", "text": "誰?"}\n')
+    (tmp_path / "q.tsv").write_text("1\twho?\nb\t誰?\n")
+    (tmp_path / "q.txt").write_text("who?\n\n誰?\n")
+    assert read_queries(tmp_path / "q.jsonl") == read_queries(tmp_path / "q.tsv") == {"1": "who?", "b": "誰?"}
+    assert read_queries(tmp_path / "q.txt") == {"1": "who?", "3": "誰?"}
+    for content, message in [("1\ta\n1\tb", "line 2: query '1' stands twice"), ("", "got none"), ("x", "1 cells")]:
+        (tmp_path / "q.tsv").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_queries(tmp_path / "q.tsv")

@@ -1,0 +1,145 @@
+"""Checks of rows: one reason each, right in every script, and near copies of held-out texts found as a plain search finds them."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from drdecr.data.held_out import HeldOutTexts
+from drdecr.data.row_checks import REASONS, CleaningSettings, reason_against, row_key
+from drdecr.data.writing_systems import script_of, script_share, words_of
+
+NOTHING = HeldOutTexts([])
+
+
+def reason(query: str, english: str | None, language: str, settings: CleaningSettings | None = None, held_out=NOTHING):
+    row = {"query": query, "english": english, "language": language}
+    found = reason_against(row, settings or CleaningSettings(), held_out)
+    assert found is None or found in REASONS
+    return found
+
+
+@pytest.mark.parametrize(
+    ("query", "language"),
+    [
+        ("ব্রিটিশ রাজ কত সালে শুরু হয়?", "bn"),
+        ("తెలుగు భాష ఎంత పాతది?", "te"),
+        ("東京タワーの高さは？", "ja"),
+        ("서울의 인구는 얼마인가?", "ko"),
+        ("谁写了《红楼梦》", "zh"),
+        ("Кто написал The Wall?", "ru"),
+        ("Kuka on Мария?", "fi"),
+        ("Ki ni orúkọ ẹni tí ó kọ́?", "yo"),
+        ("What is it?", "en"),
+        ("नमस्ते", "xx"),  # a language that is not known is not judged by its script
+    ],
+)
+def test_texts_in_their_own_script_stay(query, language):
+    assert reason(query, "What is asked about it?", language) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "english", "language", "expected"),
+    [
+        ("Кто это?", "Who is it?", "fi", "script"),
+        ("Kuka se on?", "Кто это, скажи?", "fi", "script"),
+        ("Kuka\x00 on?", "Who is it?", "fi", "control_characters"),
+        ("Kuka on \ufffd?", "Who is it?", "fi", "control_characters"),
+        ("Kuka \ue000 on?", "Who is it?", "fi", "control_characters"),
+        ("!?", "Who?", "fi", "no_letters"),
+        ("who IS it", "Who is it?", "fi", "untranslated"),
+        (" ", "Who is it?", "fi", "blank"),
+        ("Kuka?", "Who is it that was here yesterday, and the day before?", "fi", "length_ratio"),
+    ],
+)
+def test_each_fault_has_its_reason(query, english, language, expected):
+    assert reason(query, english, language) == expected
+
+
+def test_joiners_and_line_ends_are_no_control_characters():
+    assert reason("ক্‍ষ কী\u200c\tবলো", "What is this letter?", "bn") is None
+
+
+def test_short_texts_may_have_any_ratio_and_wide_letters_count_thrice():
+    assert reason("はい", "Yes, it is so", "ja") is None
+    assert reason("東京の塔は何メートルですか", "How many metres high is the tower in Tokyo?", "ja") is None
+
+
+def test_language_identification_finds_english_in_latin_script():
+    pytest.importorskip("py3langid")
+    settings = CleaningSettings(identify_language=True)
+    assert reason("What is the tallest building in the world today?", "The tallest one?", "fi", settings) == "language"
+    assert reason("Mikä on maailman korkein rakennus tänään?", "The tallest one?", "fi", settings) is None
+
+
+def test_a_row_key_is_equal_for_what_counts_as_the_same():
+    row = {"query": "Kuka?", "english": "Who?", "language": "fi"}
+    assert row_key(row) == row_key({**row, "query": "KUKA", "source": "other"})
+    assert row_key(row) != row_key({**row, "english": "Whom?"})
+    assert row_key({**row, "document_ids": ["a"]}) != row_key({**row, "document_ids": ["b"]})
+
+
+def test_scripts_are_read_from_unicode():
+    assert [script_of(letter) for letter in "aяہ한ｱー漢7 "] == [
+        "LATIN", "CYRILLIC", "ARABIC", "HANGUL", "KATAKANA", "KATAKANA", "CJK", None, None,
+    ]  # fmt: skip
+    assert script_share("abвг", "ru") == 0.5
+    assert script_share("abвг", "ru-RU") == 0.5
+
+
+def test_words_of_scripts_without_spaces_are_letters_with_their_marks():
+    assert words_of("กำ abc 東京x2") == ["ก", "ำ", "abc", "東", "京", "x2"]
+
+
+def naive_overlap(text: list[str], held_out: list[str]) -> bool:
+    """All windows of four words, compared one by one."""
+    windows = [held_out[start : start + 4] for start in range(len(held_out) - 3)]
+    own = [text[start : start + 4] for start in range(len(text) - 3)]
+    kinds = [window for index, window in enumerate(windows) if window not in windows[:index]]
+    return len(kinds) >= 4 and sum(window in own for window in kinds) >= 0.8 * len(kinds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "who wrote the first long novel in the finnish language",
+        "tell me who wrote the first long novel in the finnish language please",
+        "wrote the first long novel in the finnish language",
+        "who wrote the first long novel in the finnish",
+        "who wrote the first long novel",
+        "who wrote the last long novel in the finnish language",
+        "where was the first long novel in the finnish language printed",
+        "what is the capital of finland",
+    ],
+)
+def test_near_copies_are_found_as_a_plain_comparison_finds_them(text):
+    question = "Who wrote the first long novel in the Finnish language?"
+    found = HeldOutTexts([question, "What is the capital?"]).leak(text)
+    words = "who wrote the first long novel in the finnish language".split()
+    expected = "held_out" if text.split() == words else "overlap" if naive_overlap(text.split(), words) else None
+    assert found == expected
+
+
+def test_thirteen_words_in_a_row_are_a_copy_and_twelve_are_not():
+    passage = " ".join(f"word{n}" for n in range(60))
+    held_out = HeldOutTexts([passage])
+    assert held_out.leak("so " + " ".join(f"word{n}" for n in range(20, 33)) + " it goes") == "overlap"
+    assert held_out.leak("so " + " ".join(f"word{n}" for n in range(20, 32)) + " it goes") is None
+
+
+def test_held_out_texts_find_the_same_in_another_process():
+    held_out = HeldOutTexts(["Who wrote the first long novel in Finnish?"])
+    script = (
+        "import pickle, sys; print(pickle.load(sys.stdin.buffer).leak('so who wrote the first long novel in Finnish'))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], input=pickle.dumps(held_out), capture_output=True, check=True
+    )
+    assert found.stdout.strip() == b"overlap"
+
+
+@pytest.mark.parametrize(("name", "value"), [("min_script_share", 2), ("max_length_ratio", 0.5), ("free_length", -1)])
+def test_settings_outside_their_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}|{value}"):
+        CleaningSettings(**{name: value})

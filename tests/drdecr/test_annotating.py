@@ -1,0 +1,206 @@
+"""`drdecr annotate`: from candidates to scores and tokens, whatever kills it, in one process or two, and what learns from it."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, load_dataset
+
+from drdecr.annotating import AnnotationSettings, annotate
+from drdecr.data.export import write_dataset
+from drdecr.data.formats import read_stored_tokens
+from drdecr.data.scorers import TeacherScorer
+from drdecr.data.sources import read_candidates
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.stage import run_stage
+from drdecr.start import load_teacher
+
+from .conftest import LETTERS
+
+SCRIPT = Path(__file__).with_name("killed_annotation.py")
+
+
+@pytest.fixture
+def mined(tmp_path) -> str:
+    """Eleven questions with three candidates each, among them passages of no question."""
+    rows = [
+        {
+            "query_id": f"q{number}",
+            "query": f"z {letter} z",
+            "english": f"what is the city {letter}",
+            "language": "xx",
+            "document_ids": [f"p-{other}" for other in (letter, LETTERS[number + 1], LETTERS[number + 3])],
+        }
+        for number, letter in enumerate(LETTERS[:11])
+    ]
+    passages = [{"document_id": f"p-{letter}", "text": f"the city {letter} is in france."} for letter in LETTERS]
+    configs = {
+        "mined_candidates": {"train": Dataset.from_list(rows)},
+        "passages": {"train": Dataset.from_list(passages)},
+    }
+    write_dataset(tmp_path / "mined", configs, "Mined.")
+    return str(tmp_path / "mined")
+
+
+@pytest.fixture
+def teacher(start, tmp_path) -> str:
+    return str(tmp_path / "runs" / "start" / "model")
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def launched(*command: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, env=environment, timeout=250, check=False
+    )
+    if done.returncode:
+        pytest.fail(f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    return done
+
+
+def rows_of(folder: Path) -> list[dict]:
+    cache = str(folder.parent / "cache")
+    return load_dataset(str(folder), "annotated_candidates", split="train", cache_dir=cache).to_list()
+
+
+def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(mined, teacher, tmp_path):
+    whole = tmp_path / "whole" / "set"
+    launched(SCRIPT, mined, teacher, whole, 0)
+    done = launched(SCRIPT, mined, teacher, tmp_path / "killed" / "set", 10)
+    assert done.stdout.count("killed with") == 10 or "done after" in done.stdout
+    assert bytes_of(tmp_path / "killed" / "set") == bytes_of(whole)
+    assert not (tmp_path / "killed" / "set.parts").exists()
+    assert {path.split("/")[0] for path in bytes_of(whole)} == {
+        "README.md",
+        "annotated_candidates",
+        "facts.json",
+        "passages",
+        "tokens",
+    }
+
+
+def test_two_processes_share_the_work_and_write_the_same(mined, teacher, tmp_path):
+    arguments = [mined, "OUTPUT", "--teacher", teacher, "--tokens", "all", "--rows-a-shard", 2]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, command in (("one", []), ("two", launcher)):
+        output = tmp_path / name / "set"
+        launched(*command, "-m", "drdecr.annotate", *(output if word == "OUTPUT" else word for word in arguments))
+    one, two = (bytes_of(tmp_path / name / "set") for name in ("one", "two"))
+    assert {name: sums for name, sums in one.items() if name not in ("README.md",)} == {
+        name: sums for name, sums in two.items() if name not in ("README.md",)
+    }  # the card has the command
+
+
+def test_scores_are_the_teachers_and_a_second_call_does_nothing(mined, teacher, tmp_path, call, monkeypatch):
+    output = tmp_path / "set"
+    words = ["annotate", mined, output, "--teacher", teacher, "--token-folder", tmp_path / "tokens"]
+    code, said, _ = call(*words)
+    assert code == 0
+    assert f"dataset: {output}" in said
+    reader = load_teacher(teacher)
+    found = read_candidates({"format": "hub_candidates", "name": str(output), "config": "annotated_candidates"})
+    for row in found.rows:
+        texts = [found.passages[name] for name in row["document_ids"]]
+        expected = reader.score(reader.encode_queries([row["english"]]), reader.encode_documents(texts))[0]
+        assert row["teacher_scores"] == pytest.approx(expected.tolist(), abs=0.02)
+        assert row["teacher_query_tokens"] == len(reader.encode_queries([row["english"]])[0])
+    before = bytes_of(output)
+    monkeypatch.setattr(TeacherScorer, "score", None)
+    assert call(*words)[0] == 0
+    assert bytes_of(output) == before
+    code, _, error = call(*words, "--batch-size", 3)
+    assert code == 1
+    assert "was not made with these settings" in error
+    # Other scores of the same texts need no encoding: the teacher's tokens are there.
+    monkeypatch.undo()
+    monkeypatch.setattr(DrDecrModel, "encode_documents", None)
+    settings = AnnotationSettings(mined, teacher=teacher, token_folder=str(tmp_path / "tokens"), tokens="queries")
+    annotate(settings, tmp_path / "again")
+    assert [row["teacher_scores"] for row in rows_of(tmp_path / "again")] == [
+        row["teacher_scores"] for row in found.rows
+    ]
+
+
+def test_a_damaged_shard_of_tokens_is_named_when_a_recipe_reads_it(mined, teacher, tmp_path):
+    folder = annotate(AnnotationSettings(mined, teacher=teacher, tokens="all"), tmp_path / "set")
+    assert len(read_stored_tokens(str(folder))) == 11
+    file = next((folder / "tokens" / "documents").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"documents/00000-of-00001.safetensors: this shard is not as it was written"):
+        read_stored_tokens(str(folder), "documents")
+    with pytest.raises(ValueError, match="expected the queries of one teacher, got 0"):
+        read_stored_tokens(str(tmp_path / "mined"))
+
+
+def test_a_student_learns_from_the_annotation_what_it_learns_from_the_live_teacher(
+    mined, teacher, recipe_of, start, tmp_path
+):
+    folder = str(
+        annotate(AnnotationSettings(mined, teacher=teacher, tokens="all", token_dtype="float32"), tmp_path / "set")
+    )
+    rows = {"format": "hub_candidates", "name": folder, "config": "annotated_candidates"}
+    tokens = {"format": "stored_tokens", "name": folder}
+    log = {}
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    training = {"relevance_weight": 1.0, "token_weight": 1.0, "score_scale": 20, "relevance_over": "batch"}
+    for name, keys, data in (
+        ("live", {"teacher": start}, {"cache_teacher": False}),
+        ("cached", {}, {"query_tokens": tokens, "passage_tokens": {**tokens, "kind": "documents"}}),
+        ("questions", {"teacher": start}, {"query_tokens": tokens}),
+    ):
+        settings = {"annotated": [rows], "dev_texts": 0, **data}
+        run = recipe_of(name, stage="mixed", start=start, data=settings, training=training, encoder=still, **keys)
+        run_stage(run)
+        log[name] = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    for live, other in zip(log["live"], log["questions"], strict=True):
+        for key in {"loss", "relevance_kl", "aligned_tokens"} & set(live):
+            assert other[key] == pytest.approx(live[key], rel=1e-4), key
+    # On cached passages only the query side learns, so that only the first loss is that of the live teacher.
+    assert log["cached"][0]["loss"] == pytest.approx(log["live"][0]["loss"], rel=1e-4)
+
+
+def test_a_second_run_reads_the_teachers_tokens_from_the_folder(data, recipe_of, start, tmp_path, monkeypatch):
+    read: list[str] = []
+    for name in ("encode_queries", "encode_documents"):
+        encode = getattr(DrDecrModel, name)
+
+        def counted(self, texts, *args, _encode=encode, **kwargs):
+            read.extend(texts)
+            return _encode(self, texts, *args, **kwargs)
+
+        monkeypatch.setattr(DrDecrModel, name, counted)
+    settings = {"unlabelled": [data["parallel"]], "pool": [data["train"]], "num_candidates": 3, "dev_texts": 0}
+    settings["cache_passages"] = True
+    losses = {}
+    for name, folder in (("memory", None), ("first", str(tmp_path / "tokens")), ("second", str(tmp_path / "tokens"))):
+        read.clear()
+        kept = {"token_folder": folder} if folder else {}
+        run = recipe_of(name, stage="relevance", start=start, teacher=start, data={**settings, **kept})
+        run_stage(run)
+        losses[name] = [json.loads(line).get("loss") for line in (run.folder / "log.jsonl").read_text().splitlines()]
+        if name != "second":
+            assert read
+    assert not read  # by the second run, of the teacher or anybody
+    assert losses["first"] == losses["second"] == pytest.approx(losses["memory"], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "Expected one of teacher, cross_encoder and scores, got none"),
+        ({"teacher": "a", "scores": "b"}, "got teacher and scores"),
+        ({"scores": "b", "tokens": "all"}, "tokens: expected one of none, queries, all, and a teacher"),
+        ({"teacher": "a", "dtype": "int8"}, "dtype: expected float32, float16 or bfloat16, got 'int8'"),
+    ],
+)
+def test_odd_settings_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        AnnotationSettings("rows", **given)

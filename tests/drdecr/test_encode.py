@@ -1,0 +1,138 @@
+"""Collections to indexes: what is encoded, what is left alone, and where a kill leaves it."""
+
+import random
+
+import pytest
+import torch
+
+from drdecr import encode
+from drdecr.data.documents import Document
+from drdecr.encode import Splitting, encode_collection, open_or_create, room_for_text
+from drdecr.retrieval import StoredIndex
+
+WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
+
+
+def text_of(number, words):
+    chance = random.Random(number)
+    return " ".join(chance.choice(WORDS) for _ in range(words))
+
+
+@pytest.fixture
+def documents():
+    return [Document(f"d{n}", text_of(n, 5 + 9 * n), "the king" if n % 2 else "", {"odd": n % 2}) for n in range(6)]
+
+
+@pytest.fixture
+def run(tmp_path, tiny_model):
+    """Encode documents into one folder and return the counts."""
+
+    def call(documents, prune=False, **about):
+        splitting = Splitting(overlap=3)
+        with open_or_create(tmp_path / "index", 16, {"model": "tiny", **about}, "float16", 1) as index:
+            return encode_collection(tiny_model, documents, index, splitting, batch_size=4, prune=prune)
+
+    return call
+
+
+def held(folder):
+    index = StoredIndex.open(folder)
+    ids = index.passage_ids()
+    return dict(zip(ids, zip(index.payloads(ids), index.embeddings(ids), strict=True), strict=True))
+
+
+def test_passages_are_read_whole_and_know_where_they_stand(run, documents, tiny_model, tmp_path):
+    counts = run(documents)
+    passages = held(tmp_path / "index")
+    assert counts == {"new": 6, "changed": 0, "unchanged": 0, "deleted": 0, "passages": len(passages)}
+    texts = {document.document_id: document for document in documents}
+    for name, (payload, tokens) in passages.items():
+        document = texts[payload["document_id"]]
+        assert name.startswith(f"{document.document_id}#")
+        assert payload["text"] == document.text[payload["start"] : payload["end"]]
+        assert (payload["title"], payload["odd"]) == (document.title, document.metadata["odd"])
+        reads = f"{document.title}. {payload['text']}" if document.title else payload["text"]
+        torch.testing.assert_close(tokens, tiny_model.encode_documents([reads])[0].half().float(), atol=2e-3, rtol=0)
+        assert len(tiny_model.processor.process_documents([reads])["input_ids"][0]) <= 24
+        # Nothing was cut off: with more room the passage has as many tokens.
+        assert len(tiny_model.processor.tokenizer(reads, add_special_tokens=False)["input_ids"]) <= room_for_text(
+            tiny_model.processor
+        )
+    for document in documents:
+        own = [payload for payload, _ in passages.values() if payload["document_id"] == document.document_id]
+        covered = {n for payload in own for n in range(payload["start"], payload["end"])}
+        assert all(n in covered or document.text[n].isspace() for n in range(len(document.text)))
+
+
+def test_what_is_there_and_the_same_is_not_encoded_again(run, documents, tmp_path, tiny_model, monkeypatch):
+    run(documents)
+    before = held(tmp_path / "index")
+    encoded = []
+    real = tiny_model.encode_documents
+    monkeypatch.setattr(
+        tiny_model, "encode_documents", lambda texts, *a, **k: encoded.extend(texts) or real(texts, *a, **k)
+    )
+    assert run(documents)["unchanged"] == 6
+    assert encoded == []
+    shorter = Document("d5", "the sea", "", {"odd": 1})
+    changed = [*documents[1:5], shorter, Document("new", "a city", "", {})]
+    assert run(changed) == {"new": 1, "changed": 1, "unchanged": 4, "deleted": 0, "passages": 2}
+    assert encoded == ["the sea", "a city"]
+    after = held(tmp_path / "index")
+    kept = {name for name in before if not name.startswith("d5#")}
+    assert set(after) == kept | {"d5#0", "new#0"}
+    assert run(changed, prune=True)["deleted"] == 1
+    assert {name.split("#")[0] for name in held(tmp_path / "index")} == {"d1", "d2", "d3", "d4", "d5", "new"}
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
+    run, documents, tmp_path, tiny_model, monkeypatch, calls
+):
+    run(documents)
+    truth = held(tmp_path / "index")
+    (tmp_path / "index").rename(tmp_path / "whole")
+    monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 2)
+    left = [calls]
+    real = tiny_model.encode_documents
+
+    def dying(texts, *arguments, **options):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return real(texts, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_model, "encode_documents", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(documents)
+    counts = run(documents)
+    assert (counts["unchanged"] > 0) == (calls > 0)
+    passages = held(tmp_path / "index")
+    assert passages.keys() == truth.keys()
+    for name, (payload, tokens) in truth.items():
+        assert passages[name][0] == payload
+        torch.testing.assert_close(passages[name][1], tokens, atol=2e-3, rtol=0)
+
+
+def test_a_folder_of_another_model_and_metadata_without_room_are_refused(run, documents, tmp_path):
+    run(documents[:1])
+    with pytest.raises(ValueError, match="made with model 'tiny', asked for 'other'"):
+        run(documents, model="other")
+    with pytest.raises(ValueError, match="may not be called 'digest'"):
+        run([Document("x", "a", "", {"digest": 1})])
+    assert len(StoredIndex.open(tmp_path / "index")) == 1
+
+
+def test_blank_documents_and_titles_without_end_have_a_passage(run, tmp_path):
+    run(
+        [
+            Document("blank", "  \n"),
+            Document("title", "", text_of(1, 90)),
+            Document("both", text_of(2, 60), text_of(3, 90)),
+        ]
+    )
+    passages = held(tmp_path / "index")
+    assert passages["blank#0"][0]["text"] == ""
+    assert len(passages["title#0"][1]) > 5
+    assert len([name for name in passages if name.startswith("both#")]) > 3

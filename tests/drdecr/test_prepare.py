@@ -1,0 +1,292 @@
+"""`drdecr prepare`: killed ten times it ends with the same bytes, counts what it drops, and leaves nothing of a wrong file."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datasets import load_dataset
+from typer.testing import CliRunner
+
+from drdecr import prepare as prepare_module
+from drdecr.cli import app
+from drdecr.data import preparation, prepared_shards
+from drdecr.data.prepared_shards import PROVENANCE, read_provenance, verify
+from drdecr.data.sources import read_parallel, read_questions
+from drdecr.prepare import PrepareRecipe, prepare
+
+KILLS = 10
+
+
+@pytest.fixture(autouse=True)
+def no_real_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("DRDECR_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+
+
+def pairs(path: Path, count: int, word: str = "sana") -> str:
+    lines = (f"{word} numero {n} on kaunis\tthe word number {n} is {word} and fine\n" for n in range(count))
+    path.write_text("".join(lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def recipe(tmp_path) -> PrepareRecipe:
+    """Two languages, repeated rows, questions with passages; 300 rows in parts of 20."""
+    pairs(tmp_path / "fi.tsv", 120)
+    pairs(tmp_path / "et.tsv", 100, "sõna")
+    with (tmp_path / "fi.tsv").open("a") as stream:
+        stream.write("SANA numero 3 on kaunis!\tThe word number 3 is sana, and fine.\n" * 5)
+    items = [
+        {"question_text": f"who built house {n}", "title_text": "A_b", "paragraph_text": f"House {n}."}
+        for n in range(40)
+    ]
+    (tmp_path / "qed.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    sources = [
+        {
+            "name_of_source": "words",
+            "format": "tsv",
+            "path": str(tmp_path / "{language}.tsv"),
+            "languages": ["fi", "et"],
+        },
+        {"name": "houses", "format": "qed", "path": str(tmp_path / "qed.jsonl"), "share": 0.5},
+    ]
+    return PrepareRecipe(sources, rows_per_part=20)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed(recipe: PrepareRecipe, folder: Path, at: int) -> int:
+    """Prepare in a process that kills itself, as `kill -9` does, at its n-th event; return its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=_killed, args=(recipe, folder, at))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def _killed(recipe: PrepareRecipe, folder: Path, at: int) -> None:
+    events = 0
+
+    def tick(*_: Any) -> None:
+        nonlocal events
+        events += 1
+        if events == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            tick()
+            found = function(*args, **kwargs)
+            tick()
+            return found
+
+        return called
+
+    def half_written(table: Any, file: Path, **kwargs: Any) -> None:
+        Path(file).write_bytes(b"PAR1 half of it")
+        tick()
+        write(table, file, **kwargs)
+
+    def ticking(entry: Any) -> Any:
+        for item in stream(entry):
+            tick()
+            yield item
+
+    write, stream = prepared_shards.pq.write_table, preparation.open_stream
+    prepared_shards.pq.write_table = half_written
+    preparation.open_stream = ticking
+    os.replace, preparation.np.save = around(os.replace), around(preparation.np.save)
+    prepare_module.shutil.rmtree = around(prepare_module.shutil.rmtree)
+    prepare(recipe, folder)
+    Path(f"{folder}.events").write_text(str(events))
+
+
+def test_ten_kills_at_random_points_end_with_the_same_bytes(recipe, tmp_path):
+    assert killed(recipe, tmp_path / "whole", at=0) == 0
+    expected = contents(tmp_path / "whole")
+    assert sum(name.endswith(".parquet") for name in expected) > 12
+    points = random.Random(3)
+    for _ in range(KILLS):
+        assert killed(recipe, tmp_path / "often", at=points.randint(1, 45)) == -signal.SIGKILL
+        assert not (tmp_path / "often").exists()
+    prepare(recipe, tmp_path / "often")
+    assert contents(tmp_path / "often") == expected
+    # And in the last steps, where the folder gets its card and its name.
+    events = int((tmp_path / "whole.events").read_text())
+    for back in (0, 1, 2, 3, 5):
+        name = f"late{back}"
+        assert killed(recipe, tmp_path / name, at=events - back) == -signal.SIGKILL
+        prepare(recipe, tmp_path / name)
+        assert contents(tmp_path / name) == expected
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_processes_write_the_bytes_of_one(recipe, tmp_path):
+    prepare(recipe, tmp_path / "one")
+    prepare(recipe, tmp_path / "two", num_processes=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_shard_that_was_damaged_while_the_work_lay_still_is_made_again(recipe, tmp_path):
+    prepare(recipe, tmp_path / "whole")
+    assert killed(recipe, tmp_path / "set", at=100) == -signal.SIGKILL
+    shard = sorted((tmp_path / ".set.unfinished").rglob("*.parquet"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    prepare(recipe, tmp_path / "set")
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+
+
+def test_a_cut_or_changed_shard_is_named(recipe, tmp_path):
+    folder = prepare(recipe, tmp_path / "set")
+    shards = sorted(folder.rglob("*.parquet"))
+    assert verify(folder) == len(shards)
+    cut, flipped, gone = shards[0], shards[1], shards[2]
+    cut.write_bytes(cut.read_bytes()[:-1])
+    damaged = bytearray(flipped.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    flipped.write_bytes(bytes(damaged))
+    gone.rename(folder / "other.parquet")
+    with pytest.raises(ValueError, match="got 4 wrong") as error:
+        verify(folder)
+    names = [path.relative_to(folder).as_posix() for path in (cut, flipped, gone)]
+    for words in (
+        f"{names[0]}: expected",
+        f"{names[1]}: its bytes are not",
+        f"{names[2]}: missing",
+        "other.parquet: no shard",
+    ):
+        assert words in str(error.value)
+    result = CliRunner().invoke(app, ["prepare", "--verify", str(folder)])
+    assert result.exit_code == 1
+    assert names[1] in str(result.exception)
+
+
+def test_the_counts_add_up_and_every_row_says_where_it_comes_from(recipe, tmp_path):
+    folder = prepare(recipe, tmp_path / "set")
+    words, houses = read_provenance(folder)["sources"]
+    assert words["read"] == {"parallel": 225}
+    assert words["dropped"] == {"repeated": 5}
+    assert words["kept"] == {"parallel et": 100, "parallel fi": 120}
+    assert houses["read"] == {"passages": 40, "questions": 40}
+    assert houses["dropped"]["not_sampled"] + houses["kept"]["questions en"] == 40
+    assert 10 < houses["kept"]["questions en"] < 30  # half of 40, drawn: 5 % would be outside 14 to 26
+    assert [file["file"] for file in words["files"]] == ["fi.tsv", "et.tsv"]
+    rows = load_dataset(str(folder), "parallel", split="train", cache_dir=str(tmp_path / "cache"))
+    lines = (tmp_path / "fi.tsv").read_text().splitlines() + (tmp_path / "et.tsv").read_text().splitlines()
+    for row in rows:
+        assert lines[row["row"] - 1] == f"{row['query']}\t{row['english']}"
+    assert read_parallel([{"format": "prepared", "folder": str(folder), "languages": ["et"]}]).num_rows == 100
+    found = read_questions({"format": "prepared_questions", "folder": str(folder)})
+    assert len(found.questions) == houses["kept"]["questions en"]
+    assert all(found.passages[ids[0]].startswith("A b. House") for ids in found.questions["document_ids"])
+
+
+def test_each_check_has_a_counter_and_test_sets_are_held_out(tmp_path):
+    dev = {"id": "1", "question": "متى بني الجسر القديم في المدينة؟", "answers": ["1900"], "lang": " ar"}
+    (tmp_path / "data" / "xor-tydi").mkdir()
+    (tmp_path / "data/xor-tydi/xor_dev_retrieve_eng_span_v1_1.jsonl").write_text(json.dumps(dev) + "\n")
+    lines = [
+        ("متى بني الجسر القديم في المدينة", "When was the old bridge built?"),  # held out, but for its sign
+        ("من فضلك: متى بني الجسر القديم في المدينة", "Please: when was it built?"),  # nearly
+        ("أين النهر؟", "Where is the river?"),
+        ("أين النهر", "where is the RIVER"),  # repeated
+        ("", "Nothing"),
+        ("Where is the sea?", "Where is the sea?"),
+        ("Where does the sea begin?", "Where is the sea?"),
+        ("أين \x07البحر", "Where is a bell?"),
+        ("أين", "Where is the sea that is so very much longer than the other text?"),
+        ("1900", "1900"),
+    ]
+    (tmp_path / "ar.tsv").write_text("".join(f"{query}\t{english}\n" for query, english in lines))
+    sources = [{"name_of_source": "x", "format": "tsv", "path": str(tmp_path / "ar.tsv"), "languages": ["ar"]}]
+    folder = prepare(PrepareRecipe(sources), tmp_path / "set")
+    dropped = read_provenance(folder)["sources"][0]["dropped"]
+    reasons = (
+        "held_out",
+        "overlap",
+        "repeated",
+        "blank",
+        "untranslated",
+        "script",
+        "control_characters",
+        "length_ratio",
+    )
+    assert dropped == dict.fromkeys((*reasons, "no_letters"), 1)
+    held_out = {found["name"]: found["texts"] for found in read_provenance(folder)["held_out"]}
+    assert held_out["xor-tydi-dev"] == 1
+    assert held_out["xquad"] == 0  # not here
+    assert "| xor-tydi-dev | 1 |" in (folder / "README.md").read_text()
+
+
+def test_a_wrong_row_is_named_and_nothing_of_it_is_left(recipe, tmp_path):
+    good = (tmp_path / "et.tsv").read_text()
+    (tmp_path / "et.tsv").write_text(good + "no tab\n")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"et.tsv, line 101: expected two fields"):
+        prepare(recipe, tmp_path / "set")
+    assert set(tmp_path.iterdir()) == before
+    # A whole source before it is kept for the next call, and only that one.
+    recipe.sources.reverse()
+    with pytest.raises(ValueError, match="et.tsv, line 101"):
+        prepare(recipe, tmp_path / "set")
+    left = {
+        path.relative_to(tmp_path / ".set.unfinished").parts[1]
+        for path in (tmp_path / ".set.unfinished").rglob("*.parquet")
+    }
+    assert left == {"houses"}
+    with pytest.raises(ValueError, match="prepared from something else .what differs: sources"):
+        (tmp_path / "et.tsv").write_text(good)
+        prepare(recipe, tmp_path / "set")
+
+
+def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe, tmp_path):
+    folder = prepare(recipe, tmp_path / "set")
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert prepare(recipe, folder) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
+    recipe.seed += 1
+    with pytest.raises(ValueError, match="what differs: recipe"):
+        prepare(recipe, folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"sources": [{"source": "xquad"}]}, "xquad is a test set"),
+        ({"sources": [{"source": "xqad"}]}, "expected a name of `drdecr prepare --list`, got 'xqad'"),
+        ({"sources": [{"format": "tvs", "path": "x"}]}, "expected one of tsv, lines"),
+        ({"sources": [{"format": "qed", "path": "PATH", "share": 2}]}, "expected a `share` above 0"),
+        ({"sources": [{"format": "qed", "path": "PATH"}] * 2}, "two are named 'qed'"),
+        ({"sources": []}, "expected `sources`, got none"),
+        ({"sourses": []}, "Did you mean 'sources'"),
+        ({"sources": [{"format": "qed"}], "cleaning": {"max_lenght_ratio": 3}}, "Did you mean 'max_length_ratio'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused_in_words(content, message, tmp_path):
+    (tmp_path / "qed.jsonl").write_text("")
+    text = yaml.safe_dump(content).replace("PATH", str(tmp_path / "qed.jsonl"))
+    (tmp_path / "recipe.yaml").write_text(text)
+    result = CliRunner().invoke(app, ["prepare", str(tmp_path / "recipe.yaml"), str(tmp_path / "set")])
+    assert result.exit_code == 1
+    assert message in str(result.exception)
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_command_lists_prepares_and_verifies(recipe, tmp_path):
+    listed = CliRunner().invoke(app, ["prepare", "--list"])
+    assert "xor-tydi-questions" in listed.output.replace("\n", "")
+    content = {"sources": recipe.sources, "license": "CC0 1.0"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(app, ["prepare", str(tmp_path / "recipe.yaml"), str(tmp_path / "set")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "set" / PROVENANCE).exists()
+    assert "license: cc0-1.0" in (tmp_path / "set/README.md").read_text()
+    assert "as they were written" in CliRunner().invoke(app, ["prepare", "--verify", str(tmp_path / "set")]).output

@@ -1,0 +1,114 @@
+"""From a folder of documents to answers and TREC runs, by commands alone."""
+
+import json
+
+import pytest
+
+from drdecr.evaluation.runs import read_run, write_run
+from drdecr.retrieval import StoredIndex
+from drdecr.retrieval_commands import parse_where
+from drdecr.stage import run_stage
+
+LETTERS = "bcdefghijklm"
+
+
+@pytest.fixture
+def model(recipe_of):
+    return str(run_stage(recipe_of("start", stage="initialise")))
+
+
+@pytest.fixture
+def documents(tmp_path):
+    rows = [{"id": f"d-{a}", "text": f"the city {a} is in france.", "group": a in "bcd"} for a in LETTERS]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "q.tsv").write_text("".join(f"q-{a}\twhat is the city {a}\n" for a in LETTERS[:4]))
+    return tmp_path / "d.jsonl"
+
+
+@pytest.fixture
+def encoded(call, model, documents, tmp_path):
+    code, output, errors = call("encode", model, documents, tmp_path / "encoded")
+    assert code == 0, errors
+    assert "12 new" in output
+    assert "12 passages" in output
+    return tmp_path / "encoded"
+
+
+def test_documents_are_encoded_indexed_searched_and_ranked_again(call, model, documents, encoded, tmp_path):
+    pytest.importorskip("faiss")
+    assert "12 unchanged" in call("encode", model, documents, encoded)[1]
+    code, output, errors = call("index", encoded, tmp_path / "small", "--codec", "residual4", "--muvera", "--compact")
+    assert code == 0, errors
+    assert "12 passages added" in output
+    assert "in 1 segments" in output
+    runs = {}
+    for name, options in {
+        "exact": [encoded],
+        "all": [tmp_path / "small"],
+        "centroids": [tmp_path / "small", "--by", "centroids", "--num-candidates", "12"],
+        "muvera": [tmp_path / "small", "--by", "muvera", "--num-candidates", "12"],
+    }.items():
+        found = call(
+            "search", *options, "--queries", tmp_path / "q.tsv", "--run", tmp_path / f"{name}.run", "--top-k", "5"
+        )
+        assert found[0] == 0, found[2]
+        runs[name] = read_run(tmp_path / f"{name}.run")
+        assert {query: len(own) for query, own in runs[name].items()} == {f"q-{a}": 5 for a in LETTERS[:4]}
+    assert runs["muvera"] == runs["all"]
+    reverse = {query: {name: -score for name, score in own.items()} for query, own in runs["exact"].items()}
+    write_run(tmp_path / "reversed.run", reverse, "x")
+    found = call("rerank", model, tmp_path / "reversed.run", tmp_path / "q.tsv", documents, tmp_path / "again.run")
+    assert found[0] == 0, found[2]
+    again = read_run(tmp_path / "again.run")
+    assert again.keys() == runs["exact"].keys()
+    for query, own in again.items():
+        assert own == pytest.approx(runs["exact"][query], abs=0.02)  # the index is in half precision
+
+
+def test_questions_are_answered_with_filters_and_documents_removed(call, encoded):
+    code, output, errors = call("search", encoded, "what is the city b", "--top-k", "12", "--where", "group=true")
+    assert code == 0, errors
+    assert [name for name in LETTERS if f"d-{name} " in output] == list("bcd")
+    assert "2 passages deleted" in call("remove", encoded, "d-b", "d-e", "d-nobody")[1]
+    assert "2 passages deleted" in call("remove", encoded, "--where", "group=true")[1]
+    assert len(StoredIndex.open(encoded)) == 8
+    assert "1 segments" in call("index", encoded, "--compact")[1]
+
+
+def test_an_edge_index_is_made_and_searched(call, encoded, tmp_path):
+    pytest.importorskip("qdrant_edge")
+    assert call("index", encoded, tmp_path / "edge", "--engine", "qdrant-edge")[0] == 0
+    code, output, errors = call("search", tmp_path / "edge", "what is the city b", "--top-k", "12")
+    assert code == 0, errors
+    assert all(f"d-{name} " in output for name in LETTERS)
+
+
+WRONG = [
+    (["search", "encoded"], "expected questions, got none"),
+    (["search", "encoded", "a", "--where", "language"], "expected key=value"),
+    (["search", "encoded", "a", "--by", "magic"], "expected one of exact, centroids, muvera"),
+    (["search", "encoded", "a", "--by", "centroids"], "need residual codes"),
+    (["search", "encoded", "a", "--passages", "d.jsonl"], "Leave one of them out"),
+    (["search", "encoded", "a", "--run", "no/where.run"], "expected its folder to exist"),
+    (["index", "encoded", "--codec", "int8"], "Name its folder"),
+    (["index", "encoded", "new", "--codec", "int7"], "expected one of float16"),
+    (["index", "encoded", "new", "--engine", "magic"], "expected exact or qdrant-edge"),
+    (["index", "nowhere"], "found no manifest.json"),
+    (["remove", "encoded"], "got neither"),
+    (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
+    (["encode", "nowhere", "no.jsonl", "new"], "nowhere"),
+]
+
+
+def test_wrong_commands_are_one_line(call, encoded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in WRONG:
+        code, _, errors = call(*arguments)
+        assert code == 1
+        assert message in errors.strip().splitlines()[-1]
+        assert "Traceback" not in errors
+
+
+def test_filters_take_numbers_truths_and_texts():
+    assert parse_where(["a=1", "a=x", "b=true", "c=k=v"]) == {"a": [1, "1", "x"], "b": [True, "true"], "c": ["k=v"]}
+    assert parse_where(None) is None

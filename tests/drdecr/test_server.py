@@ -1,0 +1,193 @@
+"""The server answers as Python does, refuses what it must, and ends without losing a request."""
+
+import asyncio
+import json
+import random
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+
+from fastapi.testclient import TestClient
+
+from drdecr.batching import Batcher, BusyError
+from drdecr.data.documents import Document
+from drdecr.encode import Splitting, encode_collection, open_or_create
+from drdecr.retrieval import StoredIndex
+from drdecr.server import ServerSettings, create_app
+from drdecr.systems import OneStepSystem
+
+TEXTS = ["the sea", "a river in a city", "what is paris", "the king of france"]
+
+
+@pytest.fixture
+def system(tmp_path, tiny_model):
+    documents = [Document(f"d{n}", text, "", {"even": n % 2 == 0}) for n, text in enumerate(TEXTS)]
+    with open_or_create(tmp_path / "index", 16, {}, "float16", 1) as opened:
+        encode_collection(tiny_model, documents, opened, Splitting())
+    return OneStepSystem(tiny_model, StoredIndex.open(tmp_path / "index"))
+
+
+@pytest.fixture
+def client(system):
+    with TestClient(create_app(system), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_answers_are_those_of_the_system(client, system, tiny_model):
+    answer = client.post("/search", json={"questions": ["the sea", "b"], "top_k": 2}).json()["results"]
+    truth = system.search(["the sea", "b"], 2)
+    assert [[one["document_id"] for one in own] for own in answer] == [
+        [one.document_id for one in own] for own in truth
+    ]
+    assert answer[0][0]["text"] == truth[0][0].text
+    filtered = client.post("/search", json={"questions": ["the sea"], "where": {"even": True}}).json()["results"][0]
+    assert {one["document_id"] for one in filtered} == {"d0", "d2"}
+    tokens = client.post("/encode", json={"texts": ["paris"], "kind": "document"}).json()["embeddings"][0]
+    for given, kept in zip(tokens, tiny_model.encode_documents(["paris"])[0].tolist(), strict=True):
+        assert given == pytest.approx(kept, abs=1e-5)
+    reranked = client.post("/rerank", json={"question": "the sea", "passages": TEXTS}).json()
+    scores = tiny_model.score(tiny_model.encode_queries(["the sea"]), tiny_model.encode_documents(TEXTS))[0].tolist()
+    assert reranked["scores"] == pytest.approx(scores, abs=1e-5)
+    assert reranked["order"] == sorted(range(4), key=lambda row: -scores[row])
+    assert client.get("/health").json()["passages"] == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/search", {"questions": []}, 422),
+        ("/search", {"questions": ["a"], "top_k": 0}, 422),
+        ("/search", {"questions": ["a"], "top_k": 10_000}, 422),
+        ("/search", {"questions": ["a"] * 65}, 422),
+        ("/search", {"questions": ["a" * 20_001]}, 422),
+        ("/search", {"questions": "a"}, 422),
+        ("/encode", {"texts": ["a"], "kind": "image"}, 422),
+        ("/rerank", {"question": "a", "passages": []}, 422),
+        ("/nowhere", {}, 404),
+    ],
+)
+def test_what_is_no_request_is_refused(client, path, body, status):
+    assert client.post(path, json=body).status_code == status
+
+
+def test_bodies_are_limited_before_they_are_read(system):
+    with TestClient(create_app(system, ServerSettings(max_body_bytes=100))) as client:
+        assert client.post("/search", content=b"x" * 101).status_code == 413
+        assert client.post("/search", content=iter([b"x"])).status_code == 411
+        assert client.post("/search", json={"questions": ["a"]}).status_code == 200
+
+
+def test_a_key_is_asked_for_everywhere_but_for_health(system):
+    with TestClient(create_app(system, ServerSettings(api_key="sécret"))) as client:
+        for path, body in [("/search", {"questions": ["a"]}), ("/encode", {"texts": ["a"]})]:
+            assert client.post(path, json=body).status_code == 401
+            assert client.post(path, json=body, headers={"X-API-Key": "secret"}).status_code == 401
+            assert client.post(path, json=body, headers={"X-API-Key": "sécret".encode()}).status_code == 200
+        assert client.get("/health").status_code == 200
+
+
+def odd_value(schema, schemas, chance):
+    """Draw a value that follows an OpenAPI schema, or, now and then, one that does not."""
+    if chance.random() < 0.08:
+        return chance.choice([None, -1, 1e308, "", [], {}, True, "\ud800"])
+    if "$ref" in schema:
+        return odd_value(schemas[schema["$ref"].rpartition("/")[2]], schemas, chance)
+    if "anyOf" in schema:
+        return odd_value(chance.choice(schema["anyOf"]), schemas, chance)
+    kind = schema.get("type")
+    if kind == "object" and "properties" in schema:
+        return {
+            name: odd_value(own, schemas, chance) for name, own in schema["properties"].items() if chance.random() < 0.9
+        }
+    if kind == "object":
+        inner = schema.get("additionalProperties")
+        return {
+            chance.choice(["even", "x", "\x00"]): odd_value(inner if isinstance(inner, dict) else {}, schemas, chance)
+        }
+    if kind == "array":
+        return [odd_value(schema["items"], schemas, chance) for _ in range(chance.randrange(4))]
+    if kind == "string":
+        odd = ["the sea", "", " ", "\x00\x07", "🏴‍☠️", "שלום", "\udfff", "a" * 3000, "query"]
+        return chance.choice(["query", "document"]) if "pattern" in schema else chance.choice(odd)
+    return {"integer": chance.randrange(1, 20), "boolean": True, "null": None}.get(kind, 1)
+
+
+def test_requests_drawn_from_its_own_description_never_break_it(client):
+    described = client.get("/openapi.json").json()
+    chance, seen = random.Random(0), set()
+    for _ in range(150):
+        path = chance.choice(["/search", "/encode", "/rerank"])
+        operation = described["paths"][path]["post"]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        body = json.dumps(odd_value(schema, described["components"]["schemas"], chance))
+        answer = client.post(path, content=body.encode(), headers={"Content-Type": "application/json"})
+        assert str(answer.status_code) in operation["responses"], (path, body, answer.text)
+        seen.add(answer.status_code)
+    assert {200, 422} <= seen
+
+
+def test_requests_that_come_together_are_answered_together():
+    batches = []
+
+    def double(items):
+        batches.append(len(items))
+        time.sleep(0.01)
+        return [ValueError("seven") if item == 7 else 2 * item for item in items]
+
+    async def ask():
+        async with Batcher(double, max_batch=8, wait=0.02) as batcher:
+            return await asyncio.gather(*(batcher.submit(item) for item in range(20)), return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert [str(answer) for answer in answers] == [str(2 * item) if item != 7 else "seven" for item in range(20)]
+    assert max(batches) == 8
+    assert sum(batches) == 20
+
+
+def test_too_many_are_refused_and_what_was_accepted_is_answered_at_the_end():
+    allowed = threading.Event()
+
+    def wait(items):
+        allowed.wait(5)
+        return items
+
+    async def ask():
+        async with Batcher(wait, max_batch=1, max_waiting=2, wait=0) as batcher:
+            asked = [asyncio.create_task(batcher.submit(0))]
+            await asyncio.sleep(0.05)
+            asked += [asyncio.create_task(batcher.submit(number)) for number in (1, 2)]
+            await asyncio.sleep(0)
+            with pytest.raises(BusyError, match="2 requests wait already"):
+                await batcher.submit(3)
+            allowed.set()
+        return [await task for task in asked]  # the batcher has ended
+
+    assert asyncio.run(ask()) == [0, 1, 2]
+
+
+def test_a_function_that_fails_is_told_to_all_and_the_next_batch_goes_on():
+    calls = []
+
+    def fail_once(items):
+        calls.append(items)
+        if len(calls) == 1:
+            raise OSError("disk")
+        return items
+
+    async def ask():
+        async with Batcher(fail_once, wait=0) as batcher:
+            with pytest.raises(OSError, match="disk"):
+                await batcher.submit(1)
+            return await batcher.submit(2)
+
+    assert asyncio.run(ask()) == 2
+
+
+def test_an_overfull_server_says_when_to_come_back(system):
+    with TestClient(create_app(system, ServerSettings(max_waiting=0)), raise_server_exceptions=False) as client:
+        answer = client.post("/search", json={"questions": ["a"]})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

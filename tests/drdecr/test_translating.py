@@ -1,0 +1,122 @@
+"""`drdecr translate`: sets that a teacher reads in tests and in training, with who translated what."""
+
+import json
+
+import pytest
+import yaml
+from datasets import load_dataset
+
+from drdecr import translating
+from drdecr.data.sources import read_parallel, read_questions
+from drdecr.data.translation import Engine, Translation
+from drdecr.translating import load_translation
+
+from .conftest import jsonl
+
+
+class Words:
+    """Translates word by word: `z` is `the city`."""
+
+    asked: list[str] = []  # noqa: RUF012
+
+    def __init__(self, shout: bool = False) -> None:
+        self.engine = Engine("words", "1", {"shout": shout}, "length")
+
+    def translate(self, texts, source, target="en"):
+        self.asked.extend(texts)
+        return [Translation(text.replace("z", "the city"), -len(text)) for text in texts]
+
+
+@pytest.fixture
+def translate(tmp_path, monkeypatch, call):
+    """`translate(output, keys)` runs the command with `Words` as the engine."""
+    monkeypatch.setitem(translating.ENGINES, "apertium", Words)
+    Words.asked.clear()
+
+    def run(name: str, keys: dict, *words: str):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"engine": "apertium", **keys}))
+        return call("translate", path, tmp_path / name, *words)
+
+    return run
+
+
+def rows_of(folder, config):
+    return load_dataset(str(folder), config, split="train", cache_dir=str(folder.parent / "cache")).to_list()
+
+
+def test_translated_questions_are_read_by_the_teacher_in_a_test(translate, data, tmp_path, call, start):
+    code, said, _ = translate("test", {"questions": [data["test"]]})
+    assert code == 0
+    assert f"dataset: {tmp_path / 'test'}" in said
+    found = read_questions({"format": "hub_questions", "name": str(tmp_path / "test")})
+    assert found.qrels == read_questions(data["test"]).qrels
+    for row in found.questions:
+        if row["language"] == "en":
+            assert row["english"] == row["query"]
+            assert row["translation_engine"] is None
+        else:
+            assert row["english"] == row["query"].replace("z", "the city")
+            assert row["human_english"] == f"what is the city {row['query_id'][0]}"
+            assert row["translation_engine"] == "words"
+            assert row["translation_score"] == -len(row["query"])
+            assert json.loads(row["translation_parameters"])[2] == {"shout": False}
+    assert all("z" in text for text in Words.asked)  # English is not translated into itself
+    (tmp_path / "measure.yaml").write_text(
+        yaml.safe_dump({"test": [{"format": "hub_questions", "name": str(tmp_path / "test")}]})
+    )
+    model = tmp_path / "runs" / "start" / "model"
+    code, said, error = call("evaluate", model, tmp_path / "measure.yaml", "--reads", "english")
+    assert code == 0, error
+
+
+def test_texts_without_english_become_parallel_text(translate, tmp_path):
+    texts = jsonl(tmp_path / "xx.jsonl", [{"question": "z b"}, {"question": "z c c c c c c"}])
+    keys = {"texts": [{"path": texts, "language": "xx"}], "options": {"shout": True}}
+    assert translate("a", keys, "--min_score", "-6")[0] == 0
+    rows = read_parallel([{"format": "hub", "name": str(tmp_path / "a"), "config": "parallel"}])
+    assert rows.to_list() == [{"query": "z b", "english": "the city b", "language": "xx"}]
+    counters = json.loads((tmp_path / "a" / "facts.json").read_text())["counters"]
+    assert (counters["xx: read"], counters["xx: low score"], counters["xx: kept"]) == (2, 1, 1)
+
+
+def test_english_becomes_questions_of_another_language(translate, data, tmp_path):
+    assert translate("a", {"parallel": [data["parallel"]], "target": "fi"})[0] == 0
+    for row in rows_of(tmp_path / "a", "parallel"):
+        assert row["language"] == "fi"
+        assert row["english"].startswith("the king of")
+        assert row["query"] == row["english"].replace("z", "the city")
+
+
+def test_a_second_call_does_nothing_and_other_sets_reuse_the_store(translate, data, tmp_path):
+    store = str(tmp_path / "kept.sqlite3")
+    assert translate("a", {"questions": [data["test"]], "store": store})[0] == 0
+    asked = list(Words.asked)
+    assert translate("a", {"questions": [data["test"]], "store": store})[0] == 0
+    assert translate("b", {"questions": [data["test"]], "store": store}, "--min_score", "-100")[0] == 0
+    assert Words.asked == asked
+    code, _, error = translate("a", {"questions": [data["dev"]], "store": store})
+    assert code == 1
+    assert "was not made with these settings" in error
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"engine": "dictionary"}, "engine: expected one of apertium, seq2seq, chat"),
+        ({"engine": "seq2seq"}, "model: expected a checkpoint for seq2seq and chat"),
+        ({"questions": []}, "Expected `questions`, `parallel` or `texts`"),
+        ({"engin": "chat"}, r"unknown key 'engin'. Did you mean 'engine'"),
+    ],
+)
+def test_odd_settings_are_refused(keys, message, data, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump({"questions": [data["test"]], "engine": "apertium", **keys}))
+    with pytest.raises(ValueError, match=message):
+        load_translation(path, [])
+
+
+def test_an_unknown_option_is_named(translate, data):
+    code, _, error = translate("a", {"questions": [data["test"]], "options": {"loud": True}})
+    assert code == 1
+    assert "loud" in error

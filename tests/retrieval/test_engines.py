@@ -1,0 +1,118 @@
+"""Every engine keeps the promises of `PassageIndex`, and finds what a loop over all pairs finds."""
+
+import pytest
+
+from drdecr.retrieval import PassageIndex, StoredIndex
+
+ENGINES = ("stored", "edge", "cluster", "cluster with candidates")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, tmp_path):
+    """Return a function that makes an empty index, and one that opens it again."""
+    if request.param == "stored":
+        folder = tmp_path / "index"
+        yield (lambda: StoredIndex.create(folder, dim=8)), (lambda: StoredIndex.open(folder))
+    elif request.param == "edge":
+        pytest.importorskip("qdrant_edge")
+        from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+        folder = tmp_path / "edge"
+        yield (lambda: QdrantEdgeIndex.create(folder, dim=8)), (lambda: QdrantEdgeIndex.open(folder))
+    else:
+        client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+        from drdecr.retrieval.qdrant_index import QdrantIndex
+
+        options = {"num_candidates": 100 if "candidates" in request.param else None}
+        yield (
+            (lambda: QdrantIndex.create(client, "passages", 8, **options)),
+            (lambda: QdrantIndex(client, "passages", 8, **options)),
+        )
+        client.close()
+
+
+def names(count):
+    return [f"p{number}" for number in range(count)]
+
+
+def test_an_engine_adds_finds_filters_replaces_and_deletes(engine, ragged, ranked):
+    create, reopen = engine
+    passages, queries = ragged(30, seed=0, shortest=1), ragged(4, seed=1, shortest=1)
+    index = create()
+    assert isinstance(index, PassageIndex)
+    payloads = [{"third": number % 3, "even": number % 2 == 0, "tags": ["a", f"t{number}"]} for number in range(30)]
+    index.add(names(30), passages, payloads)
+    index.commit()
+    held = dict(zip(names(30), passages, strict=True))
+
+    def same(where=None, among=held):
+        hits = index.search(queries, top_k=5, where=where)
+        for query, ids, scores in zip(queries, hits.document_ids, hits.scores, strict=True):
+            truth = ranked(query, among, 5)
+            assert ids == [name for name, _ in truth]
+            assert scores == pytest.approx([score for _, score in truth], abs=5e-3)
+
+    same()
+    same({"third": 1}, {name: held[name] for name in names(30)[1::3]})
+    same({"third": [0, 1], "even": True}, {f"p{n}": held[f"p{n}"] for n in range(0, 30, 2) if n % 3 != 2})
+    same({"tags": "t7"}, {"p7": held["p7"]})
+    held["p3"] = ragged(1, seed=7, shortest=4)[0]
+    index.add(["p3"], [held["p3"]], [{"new": True}])
+    index.delete(["p4", "never there"])
+    assert index.delete(where={"third": 2}) >= 9
+    index.commit()
+    for name in ("p4", *names(30)[2::3]):
+        held.pop(name, None)
+    assert len(index) == len(held)
+    same(among=held)
+    assert index.payloads(["p3", "p0"]) == [{"new": True}, payloads[0]]
+    getattr(index, "close", lambda: None)()
+    index = reopen()
+    assert len(index) == len(held)
+    same(among=held)
+
+
+def test_an_engine_refuses_what_it_cannot_keep_or_find(engine, ragged):
+    import torch
+
+    index = engine[0]()
+    index.add(["a", "empty"], [ragged(1, seed=0, shortest=1)[0], torch.empty(0, 8)])
+    index.commit()
+    assert len(index) == 2
+    assert index.search([], top_k=3).document_ids == []
+    found = index.search([ragged(1, seed=1, shortest=1)[0], torch.empty(0, 8)], top_k=3).document_ids
+    assert found[0][0] == "a"
+    with pytest.raises(ValueError, match="twice"):
+        index.add(["b", "b"], ragged(2, seed=0))
+    with pytest.raises(ValueError, match=r"tokens, 8"):
+        index.add(["b"], [torch.ones(1, 4)])
+    with pytest.raises(ValueError, match="top_k"):
+        index.search(ragged(1, seed=0), top_k=0)
+    with pytest.raises(ValueError, match="neither"):
+        index.delete()
+    with pytest.raises(ValueError, match="'nobody' is none of the"):
+        index.payloads(["nobody"])
+
+
+def test_qdrant_settings_are_those_of_the_runbook(tmp_path):
+    client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+    from drdecr.retrieval.qdrant_index import QdrantIndex
+
+    made = QdrantIndex.create(client, "passages", 8, shards=6, replicas=2)
+    vectors = client.get_collection("passages").config.params.vectors
+    assert vectors["tokens"].multivector_config.comparator == "max_sim"
+    assert vectors["tokens"].hnsw_config.m == 0
+    assert vectors["muvera"].size == made.encoding.width == 2560
+    with pytest.raises(ValueError, match="there already"):
+        QdrantIndex.create(client, "passages", 8)
+
+
+def test_an_edge_folder_is_new_or_an_index(tmp_path):
+    pytest.importorskip("qdrant_edge")
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="new or empty"):
+        QdrantEdgeIndex.create(tmp_path, dim=8)
+    with pytest.raises(FileNotFoundError, match=r"qdrant\.json"):
+        QdrantEdgeIndex.open(tmp_path)

@@ -1,0 +1,220 @@
+"""The index on disk: what is searched, what is replaced, what a filter lets through."""
+
+import pytest
+import torch
+
+from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex, segments
+from drdecr.retrieval.codecs import CODECS
+
+
+def names(count, start=0):
+    return [f"p{number}" for number in range(start, start + count)]
+
+
+@pytest.fixture
+def index(tmp_path):
+    with StoredIndex.create(tmp_path / "index", dim=8) as made:
+        yield made
+
+
+@pytest.mark.parametrize("block", [1, 9, 4096])
+@pytest.mark.parametrize("codec", CODECS)
+def test_search_equals_a_loop_over_what_is_kept(tmp_path, ragged, ranked, codec, block, monkeypatch):
+    monkeypatch.setattr(segments, "TOKENS_A_BLOCK", block)
+    passages, queries = ragged(30, seed=0), ragged(5, seed=1)
+    queries[3] = queries[3][:0]
+    with StoredIndex.create(tmp_path / "index", dim=8, codec=codec) as index:
+        index.add(names(18), passages[:18])
+        index.commit()
+        index.add(names(12, 18), passages[18:])
+        index.commit()
+    index = StoredIndex.open(tmp_path / "index")
+    kept = dict(zip(names(30), index.embeddings(names(30)), strict=True))
+    hits = index.search(queries, top_k=10, batch_size=2)
+    for query, found, scores in zip(queries, hits.document_ids, hits.scores, strict=True):
+        truth = ranked(query, kept, 10)
+        assert scores == pytest.approx([score for _, score in truth], abs=1e-4)
+        everything = dict(ranked(query, kept, 30))
+        assert [everything[name] for name in found] == pytest.approx(scores, abs=1e-4)
+        assert len(set(found)) == 10
+
+
+def test_half_precision_finds_what_memory_finds(tmp_path, ragged):
+    passages, queries = ragged(40, seed=0), ragged(6, seed=1, shortest=1)
+    with StoredIndex.create(tmp_path / "index", dim=8) as index:
+        index.add(names(40), passages)
+        index.commit()
+        hits, truth = index.search(queries), ExactIndex(names(40), passages).search(queries)
+    assert hits.document_ids == truth.document_ids
+    assert [score for row in hits.scores for score in row] == pytest.approx(
+        [score for row in truth.scores for score in row], abs=5e-3
+    )
+
+
+def test_a_model_writes_and_another_process_finds(tmp_path, tiny_model):
+    texts = ["the king of france", "the sea", "", "a river in a city", "paris"]
+    with StoredIndex.create(tmp_path / "index", dim=16, about={"model": "tiny"}) as index:
+        index.add(names(5), tiny_model.encode_documents(texts), [{"text": text} for text in texts])
+        index.commit()
+    index = StoredIndex.open(tmp_path / "index")
+    hits = index.search(tiny_model.encode_queries(["the sea"]), top_k=5)
+    scores = tiny_model.score(tiny_model.encode_queries(["the sea"]), tiny_model.encode_documents(texts))[0]
+    assert hits.document_ids[0] == [f"p{number}" for number in scores.argsort(descending=True).tolist()]
+    assert [payload["text"] for payload in index.payloads(hits.document_ids[0])] == [
+        texts[int(p[1])] for p in hits.document_ids[0]
+    ]
+    assert index.about == {"model": "tiny"}
+    assert isinstance(index, PassageIndex)
+
+
+def test_nothing_is_found_before_its_commit_and_a_reader_stays_at_its_own(index, ragged):
+    passages, query = ragged(6, seed=0), ragged(1, seed=1, shortest=1)
+    index.add(names(3), passages[:3])
+    assert len(index) == 0
+    assert index.search(query).document_ids == [[]]
+    index.commit()
+    reader = StoredIndex.open(index.folder)
+    index.add(names(3, 3), passages[3:])
+    index.delete(["p0"])
+    index.commit()
+    index.compact()
+    assert (len(reader), len(index)) == (3, 5)
+    assert sorted(reader.search(query).document_ids[0]) == names(3)
+    assert reader.embeddings(["p0"])[0].shape == passages[0].shape
+    assert reader.refresh()
+    assert not reader.refresh()
+    assert sorted(reader.search(query).document_ids[0]) == names(5, 1)
+
+
+def test_updates_and_deletes_leave_what_a_dictionary_would_hold(index, ragged):
+    generator = torch.Generator().manual_seed(3)
+    expected, waiting = {}, {}
+    for step, tokens in enumerate(ragged(60, seed=0)):
+        name = f"p{int(torch.randint(0, 12, (1,), generator=generator))}"
+        if step % 4 == 3:
+            index.delete([name, "never there"])
+            waiting[name] = None
+        else:
+            index.add([name], [tokens], [{"step": step}])
+            waiting[name] = (tokens.half().float(), step)
+        if step % 7 == 6:
+            index.commit()
+            expected.update(waiting)
+            waiting = {}
+            if step % 21 == 20:
+                index.compact()
+            alive = {name: value for name, value in expected.items() if value is not None}
+            assert sorted(index.passage_ids()) == sorted(alive)
+            assert len(index) == len(alive)
+            for name, (kept, at) in alive.items():
+                torch.testing.assert_close(index.embeddings([name])[0], kept, check_stride=False)
+                assert index.payloads([name]) == [{"step": at}]
+
+
+def test_deletes_are_counted_by_id_and_by_payload(index, ragged):
+    payloads = [{"document_id": f"d{number % 3}", "number": number} for number in range(9)]
+    index.add(names(9), ragged(9, seed=0), payloads)
+    assert index.delete(where={"number": [7, 8]}) == 2
+    index.commit()
+    assert index.delete(where={"document_id": "d0"}) == 3
+    assert index.delete(["p0", "p1"]) == 1  # p0 is marked already
+    assert index.delete(["p2"], where={"document_id": "d1"}) == 0
+    index.commit()
+    assert sorted(index.passage_ids()) == ["p2", "p4", "p5"]
+    index.delete(["p2", "p4", "p5"])
+    index.commit()
+    assert (len(index), index.segments) == (0, [])
+    with pytest.raises(ValueError, match="neither"):
+        index.delete()
+
+
+def test_a_filter_lets_through_what_has_the_value(index, ragged, ranked):
+    payloads = [
+        {"language": "en"},
+        {"language": "ru", "tags": ["a", "b"]},
+        {},
+        {"tags": ["b"], "year": 1},
+        {"year": True},
+    ]
+    passages, query = ragged(5, seed=0, shortest=1), ragged(1, seed=1, shortest=1)
+    index.add(names(5), passages, payloads)
+    index.commit()
+    for where, rows in [
+        ({"language": "en"}, [0]),
+        ({"language": ["en", "ru"]}, [0, 1]),
+        ({"tags": "b"}, [1, 3]),
+        ({"tags": "b", "year": 1}, [3]),
+        ({"year": True}, [4]),
+        ({"year": None}, []),
+        ({"colour": "red"}, []),
+    ]:
+        hits = index.search(query, where=where)
+        truth = ranked(query[0], {f"p{row}": passages[row] for row in rows}, 5)
+        assert hits.document_ids[0] == [name for name, _ in truth]
+
+
+def test_equal_scores_keep_their_order(index):
+    token = torch.nn.functional.normalize(torch.ones(1, 8), dim=-1)
+    index.add(names(40), [token.repeat(2 if number % 2 else 1, 1) for number in range(40)])
+    index.commit()
+    order = [f"p{number}" for number in (*range(0, 40, 2), *range(1, 40, 2))]
+    assert index.search([token], top_k=40).document_ids == [order]
+    assert index.search([token], top_k=7).document_ids == [order[:7]]
+
+
+def test_pooling_is_kept_with_the_index(tmp_path, ragged):
+    from drdecr.retrieval import pool_tokens
+
+    passages = ragged(10, seed=0)
+    StoredIndex.create(tmp_path / "index", dim=8, pool_factor=2).close()
+    with StoredIndex.open(tmp_path / "index", writable=True) as index:
+        index.add(names(10), passages)
+        index.commit()
+        for name, tokens in zip(names(10), passages, strict=True):
+            torch.testing.assert_close(index.embeddings([name])[0], pool_tokens(tokens, 2).half().float())
+
+
+@pytest.mark.parametrize(
+    ("ids", "passages", "message"),
+    [
+        (["a"], [torch.ones(2, 8), torch.ones(2, 8)], "got 1 ids, 2 embeddings"),
+        (["a", "a"], [torch.ones(2, 8), torch.ones(2, 8)], "'a' twice"),
+        ([""], [torch.ones(2, 8)], "not empty"),
+        (["a"], [torch.ones(2, 4)], r"expected embeddings \(tokens, 8\), got \(2, 4\)"),
+        (["a"], [torch.full((2, 8), float("nan"))], "NaN"),
+    ],
+)
+def test_passages_that_cannot_be_kept_are_refused(index, ids, passages, message):
+    with pytest.raises(ValueError, match=message):
+        index.add(ids, passages)
+    index.commit()
+    assert len(index) == 0
+
+
+def test_searches_and_openings_that_cannot_be_are_refused(index, tmp_path, ragged):
+    for arguments, message in [({"top_k": 0}, "top_k"), ({"batch_size": -1}, "batch_size")]:
+        with pytest.raises(ValueError, match=message):
+            index.search(ragged(1, seed=0), **arguments)
+    with pytest.raises(ValueError, match=r"tokens, 8"):
+        index.search([torch.ones(2, 4)])
+    with pytest.raises(ValueError, match="another process is writing"):
+        StoredIndex.open(index.folder, writable=True)
+    with pytest.raises(ValueError, match="opened to search"):
+        StoredIndex.open(index.folder).add(["a"], ragged(1, seed=0))
+    with pytest.raises(ValueError, match="new or empty folder"):
+        StoredIndex.create(index.folder, dim=8)
+    with pytest.raises(FileNotFoundError, match="found no manifest"):
+        StoredIndex.open(tmp_path)
+    with pytest.raises(ValueError, match="'p9' is none of the 0 passages"):
+        index.payloads(["p9"])
+
+
+def test_odd_ids_and_payloads_come_back_as_they_were(index, ragged):
+    odd = ["\ud800", "a\x00b", "‮rtl", "👩‍👩‍👧", "x" * 10_000, "\n", "é"]
+    index.add(odd, ragged(len(odd), seed=0), [{"text": name, "more": [None, 1.5, {"k": "\udfff"}]} for name in odd])
+    index.commit()
+    index.compact()
+    reader = StoredIndex.open(index.folder)
+    assert sorted(reader.passage_ids()) == sorted(odd)
+    assert [payload["text"] for payload in reader.payloads(odd)] == odd
+    assert reader.payloads(odd)[0]["more"] == [None, 1.5, {"k": "\udfff"}]

@@ -1,0 +1,20 @@
+"""What FSDP would wait for without end is refused before it begins."""
+
+import pytest
+
+from drdecr.data.mixture import MixedSet
+from drdecr.trainers.compatibility import check_sharding
+
+ROWS = [{"query": str(number)} for number in range(4)]
+
+
+def test_fsdp_refuses_a_validation():
+    with pytest.raises(ValueError, match=r"FSDP: expected no validation.*`eval_strategy: no`"):
+        check_sharding(lambda model: {"mrr": 0.5}, ROWS)
+
+
+def test_fsdp_refuses_a_mixture_and_takes_one_set_of_it():
+    with pytest.raises(ValueError, match="FSDP: expected rows of one set, got a mixture of a, b"):
+        check_sharding(None, MixedSet({"a": ROWS, "b": ROWS}, 2, 4))
+    check_sharding(None, MixedSet({"a": ROWS}, 2, 4))
+    check_sharding(None, ROWS)
