@@ -136,13 +136,8 @@ def build_page(
                 first.english, label="The same in English, for the teacher", elem_id="english", scale=3
             )
             button = gradio.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=90)
-        with gradio.Tabs():
-            with gradio.Tab("Passages"):
-                passages = gradio.HTML(elem_id="passages")
-            with gradio.Tab("Token alignment"):
-                alignment = gradio.HTML(elem_id="alignment")
-            with gradio.Tab("Results by language"):
-                show_measures(gradio, results)
+        passages = gradio.HTML(elem_id="passages", render=False)
+        alignment = gradio.HTML(elem_id="alignment", render=False)
         asked, shown = [question, english], [passages, alignment]
         if examples:
             rows = [[row.query, row.english] for row in examples]
@@ -159,6 +154,13 @@ def build_page(
                 elem_id="examples",
             )
             page.load(answer, asked, shown, api_visibility="private")
+        with gradio.Tabs():
+            with gradio.Tab("Passages"):
+                passages.render()
+            with gradio.Tab("Token alignment"):
+                alignment.render()
+            with gradio.Tab("Results by language"):
+                show_measures(gradio, results)
         question.input(english_of, asked, english, show_progress="hidden", api_visibility="private")
         gradio.on([button.click, question.submit, english.submit], answer, asked, shown, api_name="ask")
     return page
