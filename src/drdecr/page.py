@@ -131,9 +131,11 @@ def build_page(
     with gradio.Blocks(title="drdecr", analytics_enabled=False) as page:
         gradio.HTML(INTRODUCTION)
         with gradio.Row():
-            question = gradio.Textbox(first.query, label="Question, in any language", elem_id="question", scale=3)
+            question = gradio.Textbox(
+                first.query, label="Question, in any language", elem_id="question", scale=3, min_width=280
+            )
             english = gradio.Textbox(
-                first.english, label="The same in English, for the teacher", elem_id="english", scale=3
+                first.english, label="The same in English, for the teacher", elem_id="english", scale=3, min_width=280
             )
             button = gradio.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=90)
         passages = gradio.HTML(elem_id="passages", render=False)

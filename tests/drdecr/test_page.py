@@ -66,8 +66,10 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
     view.get_by_text("Suomi: z c z").click()  # an example brings its English and is asked at once
     view.wait_for_selector("[data-side=student] .right")
     assert view.locator("#english textarea").input_value() == "what is the city c"
-    width = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert view.evaluate(width) <= 0  # nothing sticks out of a phone
+    excess = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    for tab in ("Passages", "Token alignment", "Results by language"):
+        view.get_by_role("tab", name=tab).click()
+        assert view.evaluate(excess) <= 0, tab  # nothing sticks out of a phone
     assert complaints == []
     foreign = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert foreign == []
