@@ -159,9 +159,9 @@ def build_page(
         with gradio.Tabs():
             with gradio.Tab("Passages"):
                 passages.render()
-            with gradio.Tab("Token alignment"):
+            with gradio.Tab("Alignment"):
                 alignment.render()
-            with gradio.Tab("Results by language"):
+            with gradio.Tab("Results"):
                 show_measures(gradio, results)
         question.input(english_of, asked, english, show_progress="hidden", api_visibility="private")
         gradio.on([button.click, question.submit, english.submit], answer, asked, shown, api_name="ask")

@@ -56,10 +56,10 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
     direction = "element => getComputedStyle(element).direction"
     assert view.locator("[data-side=student] .asked").evaluate(direction) == "rtl"
     assert view.locator("[data-side=student] .found").first.evaluate(direction) == "ltr"
-    view.get_by_role("tab", name="Token alignment").click()
+    view.get_by_role("tab", name="Alignment").click()
     view.wait_for_selector(".heat td.pair", state="visible")
     assert view.locator(".heat tbody td").count() == 2 * 1
-    view.get_by_role("tab", name="Results by language").click()
+    view.get_by_role("tab", name="Results").click()
     view.get_by_label("R@10", exact=True).click()
     view.wait_for_selector("#results svg[aria-label='R@10 by language']", state="visible")
     view.get_by_role("tab", name="Passages").click()
@@ -67,7 +67,7 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
     view.wait_for_selector("[data-side=student] .right")
     assert view.locator("#english textarea").input_value() == "what is the city c"
     excess = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    for tab in ("Passages", "Token alignment", "Results by language"):
+    for tab in ("Passages", "Alignment", "Results"):
         view.get_by_role("tab", name=tab).click()
         assert view.evaluate(excess) <= 0, tab  # nothing sticks out of a phone
     assert complaints == []
