@@ -47,8 +47,14 @@ def read_documents(source: str | Path) -> Iterator[Document]:
         FileNotFoundError: if there is nothing.
         ValueError: naming file and line, for a record without id or text, an id that stands twice, or another kind of file.
     """
+    return _without_repetition(
+        _read(str(source))
+    )  # what is missing is said now, not when the first document is asked for
+
+
+def _without_repetition(documents: Iterable[tuple[str, Document]]) -> Iterator[Document]:
     seen: set[str] = set()
-    for where, document in _read(str(source)):
+    for where, document in documents:
         if document.document_id in seen:
             raise ValueError(f"{where}: document {document.document_id!r} stands twice. Give each document its own id.")
         seen.add(document.document_id)
@@ -120,7 +126,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    names = ("document_id", "text", "title")
+    names: tuple[str, ...] = ("document_id", "text", "title")
     for number, line in lines_of(path):
         cells = line.rstrip("\r").split("\t")
         if number == 1 and set(cells) & {*ID_FIELDS} and set(cells) & {*TEXT_FIELDS}:
@@ -155,7 +161,7 @@ def _number(value: Any) -> Any:
 def _hub_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     from datasets import load_dataset
 
-    from .hub_errors import explained
+    from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
     repository, _, config = name.partition("@")
     with explained(repository):

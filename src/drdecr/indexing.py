@@ -35,8 +35,20 @@ def copy_index(source: StoredIndex, target: PassageIndex, known: set[str] | None
     return len(ids)
 
 
+def forget_stale(source: StoredIndex, target: StoredIndex) -> set[str]:
+    """Delete from the target what the source no longer has, and return the ids that both have with the same payload.
+
+    The payloads that `drdecr encode` writes change with every change of a document. Deletions wait for a commit.
+    """
+    ids, there = source.passage_ids(), target.places()
+    shared = [name for name in ids if name in there]
+    pairs = zip(shared, source.payloads(shared), target.payloads(shared), strict=True)
+    target.delete(sorted(there.keys() - set(ids)))
+    return {name for name, ours, theirs in pairs if ours == theirs}
+
+
 def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine: str) -> int:
-    """Make an index of another; after a kill the same call goes on.
+    """Make an index of another; after a kill, or when the source has changed, the same call brings it up to date.
 
     Args:
         source: an index with codec float16, as `drdecr encode` makes it.
@@ -64,7 +76,9 @@ def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine
     from .encode import open_or_create
 
     with open_or_create(folder, found.manifest.dim, found.about, codec, pool_factor) as target:
-        return copy_index(found, target, set(target.places()))
+        added = copy_index(found, target, forget_stale(found, target))
+        target.commit()  # of deletions alone
+        return added
 
 
 def _build_qdrant_edge(found: StoredIndex, folder: Path, codec: str, pool_factor: int) -> int:

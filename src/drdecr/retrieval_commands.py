@@ -176,10 +176,10 @@ def serve(
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
 ) -> None:
     """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
-    from .server import ServerSettings, run_server
+    from .server import ServerSettings, make_server
 
     system = open_system(source, model, None, by, num_candidates)
-    run_server(system, ServerSettings(api_key=api_key), host, port)
+    make_server(system, ServerSettings(api_key=api_key), host, port).run()
 
 
 def open_system(

@@ -176,7 +176,8 @@ def key_check(api_key: str | None) -> Callable[[str | None], None]:
     header = APIKeyHeader(name="X-API-Key", auto_error=False)
 
     def check(given: Annotated[str | None, Depends(header)]) -> None:
-        if api_key is not None and not secrets.compare_digest((given or "").encode(), api_key.encode()):
+        # Headers are decoded as latin-1 whatever the client wrote; the bytes are what it wrote.
+        if api_key is not None and not secrets.compare_digest((given or "").encode("latin-1"), api_key.encode()):
             raise HTTPException(401, "Expected the key in the header X-API-Key.")
 
     return check
@@ -198,7 +199,7 @@ def limit_bodies(
     return limited
 
 
-def run_server(system: OneStepSystem, settings: ServerSettings, host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C; what has been asked by then is still answered (30 seconds at most)."""
+def make_server(system: OneStepSystem, settings: ServerSettings, host: str, port: int) -> uvicorn.Server:
+    """Return a server that runs until SIGTERM or Ctrl-C; what has been asked by then is still answered, in 30 seconds at most."""
     app = create_app(system, settings)
-    uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=30, log_level="info")
+    return uvicorn.Server(uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=30, log_level="info"))

@@ -98,7 +98,7 @@ def test_a_folder_without_texts_and_a_missing_file_are_named(tmp_path):
     with pytest.raises(ValueError, match="found none"):
         list(read_documents(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no\.jsonl"):
-        list(read_documents(tmp_path / "no.jsonl"))
+        read_documents(tmp_path / "no.jsonl")  # before a document is asked for, so that nothing is made in vain
 
 
 def test_questions_come_from_json_lines_tsv_or_lines(tmp_path):

@@ -67,15 +67,15 @@ def odd_text(chance: random.Random) -> str:
         broken = bytes(chance.randrange(256) for _ in range(3)).decode("utf-8", "replace")
         pieces.append(chance.choice([letters, broken, chance.choice(PARTS), " the sea "]))
     text = "".join(pieces)
-    return text * 2000 if chance.random() < 0.01 else text
+    return text * 200 if chance.random() < 0.01 else text
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("count", [80, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_odd_inputs_neither_crash_nor_corrupt(count, tmp_path, tiny_model):
     chance = random.Random(0)
     texts = {f"{number} {odd_text(chance)[:30]}": odd_text(chance) for number in range(count)}
     rows = [
-        {"id": name, "text": text, "title": odd_text(chance)[:200], "mark": odd_text(chance)}
+        {"id": name, "text": text, "title": odd_text(chance)[:200], "mark": odd_text(chance)[:200]}
         for name, text in texts.items()
     ]
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

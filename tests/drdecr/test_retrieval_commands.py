@@ -96,7 +96,7 @@ WRONG = [
     (["index", "nowhere"], "found no manifest.json"),
     (["remove", "encoded"], "got neither"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
-    (["encode", "nowhere", "no.jsonl", "new"], "nowhere"),
+    (["encode", "nowhere", "no.jsonl", "new"], "no.jsonl: no such file"),
 ]
 
 

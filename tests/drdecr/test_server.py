@@ -3,21 +3,24 @@
 import asyncio
 import json
 import random
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 
+import httpx
 from fastapi.testclient import TestClient
 
 from drdecr.batching import Batcher, BusyError
 from drdecr.data.documents import Document
 from drdecr.encode import Splitting, encode_collection, open_or_create
 from drdecr.retrieval import StoredIndex
-from drdecr.server import ServerSettings, create_app
+from drdecr.server import ServerSettings, create_app, make_server
 from drdecr.systems import OneStepSystem
 
 TEXTS = ["the sea", "a river in a city", "what is paris", "the king of france"]
@@ -191,3 +194,38 @@ def test_an_overfull_server_says_when_to_come_back(system):
     with TestClient(create_app(system, ServerSettings(max_waiting=0)), raise_server_exceptions=False) as client:
         answer = client.post("/search", json={"questions": ["a"]})
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+class SlowSystem(OneStepSystem):
+    """Answers when it is allowed to."""
+
+    asked, allowed = threading.Event(), threading.Event()
+
+    def search(self, *arguments, **options):
+        self.asked.set()
+        self.allowed.wait(20)
+        return super().search(*arguments, **options)
+
+
+def test_a_server_that_is_told_to_end_answers_what_was_asked_and_nothing_more(system):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    slow = SlowSystem(system.model, system.index)
+    server = make_server(slow, ServerSettings(), "127.0.0.1", port)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    url = f"http://127.0.0.1:{port}/search"
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(httpx.post, url, json={"questions": ["the sea"], "top_k": 1}, timeout=60)
+        assert slow.asked.wait(20)
+        server.should_exit = True  # what uvicorn's handler of SIGTERM does
+        time.sleep(0.3)
+        slow.allowed.set()
+        assert answer.result().json()["results"][0][0]["document_id"]
+    thread.join(20)
+    assert not thread.is_alive()
+    with pytest.raises(httpx.ConnectError):
+        httpx.post(url, json={"questions": ["the sea"]})

@@ -218,3 +218,20 @@ def test_odd_ids_and_payloads_come_back_as_they_were(index, ragged):
     assert sorted(reader.passage_ids()) == sorted(odd)
     assert [payload["text"] for payload in reader.payloads(odd)] == odd
     assert reader.payloads(odd)[0]["more"] == [None, 1.5, {"k": "\udfff"}]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_passages_without_a_token_are_kept_and_come_last(tmp_path, codec):
+    token = torch.nn.functional.normalize(torch.ones(1, 8), dim=-1)
+    with StoredIndex.create(tmp_path / "index", dim=8, codec=codec) as index:
+        index.add(["empty"], [torch.empty(0, 8)], [{"text": ""}])
+        index.commit()
+        assert index.search([token, token[:0]]).scores == [[-1.0], [0.0]]
+        index.add(["opposite"], [-token])
+        index.commit()
+        assert index.search([token]).scores[0] == pytest.approx([-1.0, -1.0], abs=1e-3)
+        index.compact()
+    index = StoredIndex.open(tmp_path / "index")
+    assert sorted(index.search([token]).document_ids[0]) == ["empty", "opposite"]
+    assert index.payloads(["empty"]) == [{"text": ""}]
+    assert index.embeddings(["empty"])[0].shape == (0, 8)

@@ -1,0 +1,79 @@
+"""An index made of another holds the same passages, also after the source has changed."""
+
+import pytest
+import torch
+
+from drdecr import indexing
+from drdecr.indexing import build_index, is_index, open_searchable
+from drdecr.retrieval import StoredIndex
+
+
+def tokens(seed):
+    return torch.nn.functional.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@pytest.fixture
+def source(tmp_path):
+    with StoredIndex.create(tmp_path / "source", dim=8, about={"model": "m"}) as index:
+        index.add([f"p{n}" for n in range(7)], [tokens(n) for n in range(7)], [{"digest": n} for n in range(7)])
+        index.commit()
+    return tmp_path / "source"
+
+
+def same(source, folder):
+    ours, theirs = StoredIndex.open(source), StoredIndex.open(folder)
+    ids = sorted(ours.passage_ids())
+    assert sorted(theirs.passage_ids()) == ids
+    assert theirs.payloads(ids) == ours.payloads(ids)
+    for name in ids:
+        torch.testing.assert_close(theirs.embeddings([name]), ours.embeddings([name]), atol=0.02, rtol=0)
+    assert theirs.about == {"model": "m"}
+
+
+def test_a_copy_follows_its_source(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
+    assert build_index(source, tmp_path / "copy", "int8", 1, "exact") == 7
+    same(source, tmp_path / "copy")
+    assert build_index(source, tmp_path / "copy", "int8", 1, "exact") == 0
+    with StoredIndex.open(source, writable=True) as index:
+        index.add(["p1", "new"], [tokens(20), tokens(21)], [{"digest": 20}, {"digest": 21}])
+        index.delete(["p2"])
+        index.commit()
+    assert build_index(source, tmp_path / "copy", "int8", 1, "exact") == 2
+    same(source, tmp_path / "copy")
+    with StoredIndex.open(source, writable=True) as index:
+        index.delete(["p3"])
+        index.commit()
+    assert build_index(source, tmp_path / "copy", "int8", 1, "exact") == 0
+    same(source, tmp_path / "copy")
+
+
+def test_a_copy_that_was_broken_off_goes_on(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
+    real, left = StoredIndex.commit, [1]
+
+    def dying(self):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoredIndex, "commit", dying)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(source, tmp_path / "copy", "float16", 1, "exact")
+    assert build_index(source, tmp_path / "copy", "float16", 1, "exact") == 4
+    same(source, tmp_path / "copy")
+
+
+def test_what_lost_precision_is_no_source(source, tmp_path):
+    build_index(source, tmp_path / "copy", "int8", 1, "exact")
+    with pytest.raises(ValueError, match="expected all tokens in float16, got int8"):
+        build_index(tmp_path / "copy", tmp_path / "again", "float16", 1, "exact")
+    with pytest.raises(ValueError, match="made with codec 'int8', asked for 'float16'"):
+        build_index(source, tmp_path / "copy", "float16", 1, "exact")
+    with pytest.raises(ValueError, match="Leave --codec and --pool out"):
+        build_index(source, tmp_path / "edge", "int8", 1, "qdrant-edge")
+    assert is_index(tmp_path / "copy")
+    assert not is_index(tmp_path)
+    assert len(open_searchable(tmp_path / "copy")) == 7
