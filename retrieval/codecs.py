@@ -24,7 +24,7 @@ TOKENS_A_CENTROID = 16
 """At least: fewer tokens than this a centroid, and the centroids would weigh more than the codes."""
 TRAINING_TOKENS = 32_768
 """Tokens that centroids and buckets are made from."""
-BUCKET_NUMBERS, BUCKET_ROUNDS = 500_000, 15
+BUCKET_NUMBERS, BUCKET_ROUNDS = 500_000, 100
 """Numbers of residuals that the buckets are made from, and Lloyd's rounds over them."""
 MAX_CENTROIDS = 2048
 """More would make an index slow to write: every token is compared with each."""
@@ -116,14 +116,16 @@ def _buckets(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     if not len(values):
         return torch.zeros(count - 1), torch.zeros(count)
-    drawn = values[:BUCKET_NUMBERS]
-    middles = (torch.arange(count) + 0.5) / count
-    buckets = torch.from_numpy(np.quantile(drawn.numpy(), middles.numpy())).float()
+    ordered = values[:BUCKET_NUMBERS].double().sort().values
+    sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])  # a bucket is a stretch of them, its sum a difference
+    middles = ((torch.arange(count) + 0.5) / count * len(ordered)).long()
+    buckets = ordered[middles]
     for _ in range(BUCKET_ROUNDS):
-        which = torch.bucketize(drawn, (buckets[1:] + buckets[:-1]) / 2)
-        sizes = torch.bincount(which, minlength=count)
-        sums = torch.zeros(count).index_add_(0, which, drawn)
-        buckets = torch.where(sizes > 0, sums / sizes.clamp(min=1), buckets)
+        ends = torch.searchsorted(ordered, (buckets[1:] + buckets[:-1]) / 2)
+        ends = torch.cat([ends.new_zeros(1), ends, ends.new_full((1,), len(ordered))])
+        sizes = ends.diff()
+        buckets = torch.where(sizes > 0, sums[ends].diff() / sizes.clamp(min=1), buckets)
+    buckets = buckets.float()
     return (buckets[1:] + buckets[:-1]) / 2, buckets
 
 
