@@ -102,7 +102,8 @@ def rows_with_negatives(
     features = {name: Value("string") for name in ("query", "english", "language")}
     features |= {"document_ids": List(Value("string")), "teacher_scores": List(Value("float32"))}
     features |= {"teacher_query_tokens": Value("int64"), "query_id": Value("string")}
-    return Dataset.from_list(rows, features=Features(features)), {name: counts[name] for name in COUNTED}
+    columns = {name: [row[name] for row in rows] for name in features}  # from_list loses the columns of no rows
+    return Dataset.from_dict(columns, features=Features(features)), {name: counts[name] for name in COUNTED}
 
 
 def _chosen(

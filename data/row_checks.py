@@ -141,15 +141,10 @@ _GARBLED = re.compile(
 
 
 def _looks_english(text: str, language: str) -> bool:
-    scores = dict(_identifier().rank(text))
-    code = language.replace("_", "-").partition("-")[0]
-    return code in scores and scores["en"] > scores[code]
-
-
-@lru_cache(maxsize=1)
-def _identifier() -> Any:
     try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+        from py3langid import rank
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('`identify_language` needs its library: `pip install "drdecr[language]"`.') from error
-    return LanguageIdentifier.from_pickled_model(MODEL_FILE)
+    scores = dict(rank(text))
+    code = language.replace("_", "-").partition("-")[0]
+    return code in scores and scores["en"] > scores[code]

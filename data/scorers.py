@@ -111,7 +111,8 @@ class CrossEncoderScorer:
             )
         self.passages, self.reads, self.max_length, self.batch_size = passages, reads, max_length, batch_size
         commit = getattr(self.model.config, "_commit_hash", None) or weights_digest(self.model)
-        self.facts = {"scorer": name, "revision": commit, "reads": reads, "max_length": max_length, "dtype": dtype}
+        shown = Path(name).name if Path(name).is_dir() else name  # the folder is nobody else's business
+        self.facts = {"scorer": shown, "revision": commit, "reads": reads, "max_length": max_length, "dtype": dtype}
 
     @torch.no_grad()
     def score(self, rows: list[Row]) -> list[list[float]]:

@@ -52,7 +52,7 @@ def scored_rows(
 ) -> Iterator[Item]:
     """Yield n-way sets with a teacher's scores, in ColBERT's form: lines `[query id, [passage id, score], ...]`.
 
-    The scores need not be sums over query tokens; `teacher_query_tokens` is therefore 1.
+    The scores are no sums over query tokens: `teacher_query_tokens` is 0.
 
     Args:
         scores: JSON Lines, perhaps `.gz`.
@@ -75,7 +75,7 @@ def scored_rows(
                 "english": row.get("english") or row["query"],
                 "document_ids": [qualified(name, document_id) for document_id, _ in pairs],
                 "teacher_scores": [score for _, score in pairs],
-                "teacher_query_tokens": 1,
+                "teacher_query_tokens": 0,
             },
         )
 

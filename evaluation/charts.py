@@ -84,7 +84,7 @@ def rank_change_bars(changes: Sequence[int], name: str = "ranks") -> str:
     axes.set_xticks(places, BIN_NAMES)
     axes.set_xlabel("← places down  places up →", color=INK, fontsize=11)
     axes.set_ylabel("questions", color=INK, fontsize=11)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="y", integer=True)
     axes.set_ylim(0, max(1.0, max(counts) * 1.15))
     _style(axes, "y")
     return _svg(figure, name, "histogram of rank changes")

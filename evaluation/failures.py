@@ -45,7 +45,7 @@ def first_ranks(found: QuestionSet, run: Run, depth: int) -> Ranks:
         depth: passages a question that are looked at.
     """
     is_right = right_passages(found)
-    asked = found.qrels or {query_id: texts for query_id, texts in found.answers.items() if span_answers(texts)}
+    asked = list(found.qrels) or [query_id for query_id, texts in found.answers.items() if span_answers(texts)]
     ranks: Ranks = {}
     for query_id in asked:
         ids = ranked(run.get(query_id, {}))[:depth]

@@ -106,7 +106,7 @@ def _group(number: int, results: Mapping[str, EvaluationResult]) -> dict[str, An
     measures = [name for name in first.scores if all(name in result.scores for result in results.values())]
     measures.sort(key=lambda name: name != "RR@10")  # what is looked at first
     colours = colours_of(list(results))
-    charts = []
+    charts: list[dict[str, Any]] = []
     labels = iter(results)
     while part := list(islice(labels, len(COLOURS))):
         some = {label: results[label] for label in part}

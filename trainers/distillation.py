@@ -15,7 +15,7 @@ from transformers.utils import PushInProgress, logging
 
 from drdecr.data.hub_repositories import make_repository
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
-from drdecr.modeling_drdecr.hub_errors_drdecr import explain, explained
+from drdecr.modeling_drdecr.hub_errors_drdecr import explain, explained, without_tokens
 from drdecr.modeling_drdecr.pushing_drdecr import hub_name
 
 from . import diagnostics
@@ -23,7 +23,7 @@ from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
 from .compatibility import check_dimensions, check_sharding, check_tokens
-from .encoding import Texts, encode_once
+from .encoding import Texts, encode_once, first_of_group
 from .gathering import PassagePool, gather_passages
 from .losses import (
     aligned_token_mse,
@@ -33,7 +33,7 @@ from .losses import (
     relevance_kl,
     transported_token_mse,
 )
-from .pushing import push_folder, push_staged, stage_checkpoint, write_training_card
+from .pushing import LAST, push_folder, push_staged, stage_checkpoint, write_training_card
 from .training_state import unpack_state
 from .transport import transport_weights
 
@@ -384,25 +384,34 @@ class DistillationTrainer(Trainer):
         is_left_out = push is not None and not push.is_done() and not self.args.hub_always_push
         if not self.is_world_process_zero() or is_left_out:
             return
+        self._tell_failed_pushes()
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        place = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
-        staged = stage_checkpoint(checkpoint_folder, str(self.args.output_dir), place.get(self.args.hub_strategy))
+        place = {HubStrategy.CHECKPOINT: LAST, HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
+        copy_to = place.get(HubStrategy(self.args.hub_strategy))
+        staged = stage_checkpoint(checkpoint_folder, str(self.args.output_dir), copy_to)
         self._write_card(staged.name)
         by_steps = self.args.save_strategy == SaveStrategy.STEPS
         when = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
         message, name = f"Training in progress, {when}", str(self.hub_model_id)
         job = self._api.run_as_future(push_staged, self._api, staged, name, message, self.args.hub_revision)
-        jobs = [] if push is None or push.is_done() else push.jobs
-        self.push_in_progress = PushInProgress([*jobs, job])
+        running = push.jobs if push is not None else []
+        self.push_in_progress = PushInProgress([*running, job])  # type: ignore[arg-type]  # a list, as the Trainer gives
 
     def _finish_current_push(self) -> None:
         """Wait for uploads, and say which failed: a lost connection ends no training."""
         super()._finish_current_push()
+        self._tell_failed_pushes()
+
+    def _tell_failed_pushes(self) -> None:
+        """Say which uploads failed, each once, and forget those that are done."""
         push = getattr(self, "push_in_progress", None)
-        for job in push.jobs if push is not None else []:
-            error = job.exception() if job.done() and not job.cancelled() else None
+        if push is None:
+            return
+        done = [job for job in push.jobs if job.done()]
+        push.jobs = [job for job in push.jobs if job not in done]
+        for error in (job.exception() for job in done if not job.cancelled()):
             if error is not None:
-                logger.warning(f"An upload during the training failed. {explain(error) or error}")
+                logger.warning(f"An upload during the training failed. {explain(error) or without_tokens(str(error))}")
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Take rows of a mixture in the order that it laid out."""
@@ -418,6 +427,5 @@ def _has_candidates(inputs: Batch) -> bool:
 
 def _first_places(keys: Tensor) -> Tensor:
     """Return where in the flattened keys each different one stands first, in order of appearance."""
-    flat = keys.flatten()
-    is_repeated = (flat[:, None] == flat[None, :]).tril(diagonal=-1).any(dim=1)
-    return (~is_repeated).nonzero()[:, 0]
+    _, group = torch.unique(keys.flatten(), return_inverse=True)
+    return (first_of_group(group) == torch.arange(len(group), device=group.device)).nonzero()[:, 0]

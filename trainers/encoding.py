@@ -60,10 +60,16 @@ def distinct_rows(texts: Texts) -> tuple[Tensor, Tensor]:
     """
     read = 2 * texts["input_ids"] + texts["attention_mask"].bool()
     _, group = torch.unique(read, dim=0, return_inverse=True)
-    rows = torch.arange(len(read), device=read.device)
-    first_of_group = rows.new_full((int(group.max()) + 1,), len(read)).scatter_reduce_(0, group, rows, "amin")
-    is_first = first_of_group[group] == rows
-    return is_first.nonzero()[:, 0], (is_first.cumsum(0) - 1)[first_of_group[group]]
+    place = first_of_group(group)
+    is_first = place == torch.arange(len(group), device=group.device)
+    return is_first.nonzero()[:, 0], (is_first.cumsum(0) - 1)[place]
+
+
+def first_of_group(group: Tensor) -> Tensor:
+    """Return for each entry of int64 `(entries,)` where its number stands first."""
+    entries = torch.arange(len(group), device=group.device)
+    first = group.new_full((int(group.max()) + 1,), len(group)).scatter_reduce_(0, group, entries, "amin")
+    return first[group]
 
 
 def _in_mini_batches(model: Any, inner: Any, texts: Texts, size: int) -> Tensor:
@@ -72,7 +78,7 @@ def _in_mini_batches(model: Any, inner: Any, texts: Texts, size: int) -> Tensor:
     counts = torch.stack([texts[name].bool() for name in texts if name != "input_ids"]).any(dim=0)
     lengths = (counts * positions).amax(dim=1)  # up to the last token that anything looks at
     order = lengths.argsort(stable=True)
-    parts = []
+    parts: list[Tensor] = []
     for rows in order.split(size):
         longest = int(lengths[rows].max())
         part = {name: tensor[rows, :longest] for name, tensor in texts.items()}

@@ -1,9 +1,9 @@
 """Gradient caching: the peak memory of a distillation step as candidates grow, all texts at once and 16 at a time."""
 
-import resource
 from collections.abc import Iterator
 
 import torch
+from memory import peak_megabytes
 from torch import Tensor
 from transformers import BertConfig
 
@@ -39,21 +39,14 @@ def step(model: DrDecrModel, candidates: int, size: int | None) -> list[Tensor]:
 
 
 def report(repeats: int) -> Iterator[str]:
-    """Yield the table; the peak of a process only grows, so the lean way is first."""
+    """Yield the table."""
     model = small_model()
-    step(model, 2, 2)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peaks: dict[int | None, list[int]] = {16: [], None: []}
-    gradients = {}
-    for size, found in peaks.items():
-        for candidates in CANDIDATES:
-            gradients[size] = step(model, candidates, size)
-            found.append((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-    error = max((one - other).abs().max().item() for one, other in zip(*gradients.values(), strict=True))
-    yield f"### {ROWS} rows, passages of {TOKENS} tokens: peak of a step in MB beyond one of 2 candidates, 2 texts at a time\n"
+    yield f"### {ROWS} rows, passages of {TOKENS} tokens: peak of a step in MB\n"
     yield "| candidates | " + " | ".join(str(count) for count in CANDIDATES) + " |"
     yield "|---|" + "---:|" * len(CANDIDATES)
-    for size, found in peaks.items():
-        name = f"{size} texts at a time" if size else "all at once"
-        yield f"| {name} | " + " | ".join(str(megabytes) for megabytes in found) + " |"
+    for size in (16, None):
+        peaks = [peak_megabytes(lambda n=count, size=size: step(model, n, size)) for count in CANDIDATES]
+        yield f"| {f'{size} texts at a time' if size else 'all at once'} | {' | '.join(map(str, peaks))} |"
+    gradients = [step(model, CANDIDATES[-1], size) for size in (16, None)]
+    error = max((one - other).abs().max().item() for one, other in zip(*gradients, strict=True))
     yield f"\nGradients with {CANDIDATES[-1]} candidates differ by {error:.1e} at most.\n"

@@ -166,7 +166,9 @@ def page(
     teacher: Annotated[
         str | None, typer.Option(help="Checkpoint that reads the English; default: the demo's, or MODEL itself.")
     ] = None,
-    results: Annotated[Path | None, typer.Option(help="A run's folder `results`; default: the demo's.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of a pipeline's run, such as runs/demo, the default.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 opens the page to the network.")
     ] = "127.0.0.1",

@@ -89,3 +89,4 @@ def show_next(output: Path, student: Path, console: Console) -> None:
     ):
         console.print(f"{name:30} {path}")
     console.print(f'\nnext: drdecr search {student} "Kuka rakensi majakan?" "灯台を建てたのは誰ですか。"')
+    console.print(f"or, in the browser: drdecr page {student} --teacher {output}/teacher/model --results {output}")

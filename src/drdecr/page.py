@@ -4,7 +4,6 @@ Layout and events alone: what is computed stands in page_answers.py, how it is d
 """
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,13 @@ import typer
 
 from drdecr.data.formats import read_passages
 from drdecr.data.sample_data import read_sample_questions
+from drdecr.evaluation.report import markdown_table
 from drdecr.evaluation.results import EvaluationResult
 
-from .measuring import file_names, load_reader
+from .measuring import load_reader
 from .page_answers import KnownQuestion, Searcher, ask, sample_examples, sample_known
 from .page_view import LANGUAGE_NAMES, show_alignment, show_answer, show_notice, show_results, style_sheet
-from .pipeline import load_pipeline
+from .report import DETAILS, read_folder
 
 if TYPE_CHECKING:
     import gradio
@@ -32,9 +32,7 @@ INTRODUCTION = (
     "<h1>Ask in any language, read in English</h1><p class='lead'>The student reads the question as it was asked, the teacher "
     "reads its English. What each of their tokens matched in a passage is coloured.</p>"
 )
-NO_RESULTS = (
-    "There are no results to show. Name a run's folder with --results: `make demo` leaves them in runs/demo/results."
-)
+NO_RESULTS = "There are no results to show. Name a run's folder with --results: `make demo` leaves them in runs/demo."
 
 
 def run_page(
@@ -43,12 +41,13 @@ def run_page(
     """Serve the page until the process is stopped; without `model`, over what `drdecr demo` made.
 
     Raises:
-        FileNotFoundError: if the demo has not run, or `results` holds none.
+        FileNotFoundError: if the demo has not run.
+        ValueError: if `results` holds none.
         ImportError: without the extra `page`.
     """
     if model is None:
         model, teacher, results = from_demo(DEMO, teacher, results)
-    measured = read_results(results) if results else {}
+    measured = read_folder(results).results if results else {}
     import_gradio()  # said before models are loaded
     student, other, known = load_searchers(model, teacher, passages)
     page = build_page(answering(student, other, known), known, [] if passages else sample_examples(), measured)
@@ -56,10 +55,10 @@ def run_page(
 
 
 def from_demo(run: Path, teacher: str | None, results: Path | None) -> tuple[str, str, Path | None]:
-    """Return student, teacher and results of the demo's run, those that are given excepted.
+    """Return student, teacher and the folder with results of the demo's run, but for those that are given.
 
     Raises:
-        FileNotFoundError: if the demo has not run to its end.
+        FileNotFoundError: if the demo has not trained its student.
     """
     student = run / "relevance" / "model"
     if not student.is_dir():
@@ -67,8 +66,8 @@ def from_demo(run: Path, teacher: str | None, results: Path | None) -> tuple[str
             f"{student}: expected the student that `drdecr demo` trains. Run `drdecr demo` (or `make demo`) first, or name a "
             "checkpoint: drdecr page MODEL."
         )
-    found = run / "results"
-    return str(student), teacher or str(run / "teacher" / "model"), results or (found if found.is_dir() else None)
+    measured = run if (run / "results" / DETAILS).exists() else None
+    return str(student), teacher or str(run / "teacher" / "model"), results or measured
 
 
 def load_searchers(
@@ -90,31 +89,11 @@ def load_searchers(
     return student, other, {} if passages else sample_known()
 
 
-def read_results(folder: Path) -> dict[str, EvaluationResult]:
-    """Read what a pipeline measured, in the order of its table where it is the demo's, else by name.
-
-    Raises:
-        FileNotFoundError: for a folder without results.
-        ValueError: for a file that is damaged.
-    """
-    found = {
-        path.stem: path for path in sorted(folder.glob("*.json")) if "." not in path.stem and path.stem != "details"
-    }
-    if not found:
-        raise FileNotFoundError(
-            f"{folder}: expected the results of a run, NAME.json for each system. Run `drdecr demo` or `drdecr distil` first, "
-            "or leave out --results."
-        )
-    names = file_names([row.label for row in load_pipeline(str(files("drdecr.recipes") / "demo")).systems])
-    labels = {name: label for label, name in names.items()}
-    ordered = [*(name for name in labels if name in found), *(name for name in found if name not in labels)]
-    return {labels.get(name, name): EvaluationResult.from_json(found[name]) for name in ordered}
-
-
 def answering(student: Searcher, teacher: Searcher, known: Mapping[str, KnownQuestion]) -> Answering:
     """Return the function behind the button: it answers whatever is typed, if need be with a plain message."""
 
     def answer(question: str, english: str) -> tuple[str, str]:
+        question, english = question or "", english or ""  # a client of the API may send nothing
         sample = known.get(question.strip())
         try:
             found = ask(student, teacher, question, english or (sample.english if sample else ""), sample)
@@ -138,7 +117,7 @@ def build_page(
         answer: as from `answering`.
         known: questions whose English is known, by their text.
         examples: questions to choose from; the first is asked when the page opens.
-        results: of each system, by its label; may be empty.
+        results: of each system, by its label, in the order of the table; may be empty.
     """
     gradio = import_gradio()
     first = examples[0] if examples else KnownQuestion("", "", "", [])
@@ -152,18 +131,15 @@ def build_page(
     with gradio.Blocks(title="drdecr", analytics_enabled=False) as page:
         gradio.HTML(INTRODUCTION)
         with gradio.Row():
-            question = gradio.Textbox(first.query, label="Question, in any language", elem_id="question", scale=3)
+            question = gradio.Textbox(
+                first.query, label="Question, in any language", elem_id="question", scale=3, min_width=280
+            )
             english = gradio.Textbox(
-                first.english, label="The same in English, for the teacher", elem_id="english", scale=3
+                first.english, label="The same in English, for the teacher", elem_id="english", scale=3, min_width=280
             )
             button = gradio.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=90)
-        with gradio.Tabs():
-            with gradio.Tab("Passages"):
-                passages = gradio.HTML(elem_id="passages")
-            with gradio.Tab("Token alignment"):
-                alignment = gradio.HTML(elem_id="alignment")
-            with gradio.Tab("Results by language"):
-                show_measures(gradio, results)
+        passages = gradio.HTML(elem_id="passages", render=False)
+        alignment = gradio.HTML(elem_id="alignment", render=False)
         asked, shown = [question, english], [passages, alignment]
         if examples:
             rows = [[row.query, row.english] for row in examples]
@@ -180,6 +156,13 @@ def build_page(
                 elem_id="examples",
             )
             page.load(answer, asked, shown, api_visibility="private")
+        with gradio.Tabs():
+            with gradio.Tab("Passages"):
+                passages.render()
+            with gradio.Tab("Alignment"):
+                alignment.render()
+            with gradio.Tab("Results"):
+                show_measures(gradio, results)
         question.input(english_of, asked, english, show_progress="hidden", api_visibility="private")
         gradio.on([button.click, question.submit, english.submit], answer, asked, shown, api_name="ask")
     return page
@@ -193,7 +176,13 @@ def show_measures(gradio: Any, results: Mapping[str, EvaluationResult]) -> None:
         return
     choice = gradio.Radio(measures, value=measures[0], label="Measure", elem_id="measure")
     bars = gradio.HTML(show_results(results, MEASURES[measures[0]]), elem_id="results")
-    choice.change(lambda name: show_results(results, MEASURES[name]), choice, bars, api_visibility="private")
+    with gradio.Accordion("The same in numbers", open=False):
+        table = gradio.Markdown(markdown_table(results, MEASURES[measures[0]]))
+
+    def choose(name: str) -> tuple[str, str]:
+        return show_results(results, MEASURES[name]), markdown_table(results, MEASURES[name])
+
+    choice.change(choose, choice, [bars, table], api_visibility="private")
 
 
 def serve_page(page: "gradio.Blocks", host: str, port: int | None, wait: bool = True) -> str:

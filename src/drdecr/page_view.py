@@ -9,10 +9,11 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
+from drdecr.evaluation.charts import colours_of, language_bars
 from drdecr.evaluation.metrics import display_name
-from drdecr.evaluation.report import COLOURS, NO_CELL, Results
-from drdecr.evaluation.results import AVERAGE
+from drdecr.evaluation.report import NO_CELL, Results
 from drdecr.retrieval.matched_tokens import NO_TOKEN, TextTokens, TokenMatches, cut_text
 
 from .page_answers import Alignment, Answer, KnownQuestion, Reading
@@ -76,23 +77,14 @@ def show_alignment(alignment: Alignment | None, notes: list[str]) -> str:
 
 def show_results(results: Results, measure: str) -> str:
     """Draw a bar with its 95 % interval for each language and system, the average last."""
-    found = [row for result in results.values() for row in result.scores[measure].items()]
-    columns = dict(sorted(found, key=lambda row: (row[0] == AVERAGE, row[0])))
-    highest = max(score.high for _, score in found)
-    colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(results)}
-    names = {**LANGUAGE_NAMES, AVERAGE: "Average over languages"}
-    groups = []
-    for code, score in columns.items():
-        bars = [(label, colours[label], result.scores[measure].get(code)) for label, result in results.items()]
-        groups.append((names.get(code, code), code, score.n, bars))
+    colours = colours_of(list(results))
     facts = next(iter(results.values())).metadata
+    bars = Markup(language_bars(results, measure, colours))
     return _draw(
         "results",
-        groups=groups,
+        bars=bars,
         colours=colours,
-        scale=max(highest, 1e-6),
         name=display_name(measure),
-        none=NO_CELL,
         collection=facts.get("collection", ""),
         hardware=facts.get("hardware", ""),
     )

@@ -120,7 +120,6 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
         run_stage(recipe)
     measured = measure(pipeline, recipes, sets)
     write_tables(pipeline, measured)
-    write_page(pipeline, recipes, sets, measured)
     console.print(terminal_table(measured.results, MEASURE))
     student = recipes[pipeline.student].model_folder
     write_model_card(student, pipeline, recipes, measured.results, measured.comparisons[pipeline.systems[0].label])
@@ -128,6 +127,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
         curves = recipes[name].folder / "curves.png"
         if curves.exists():
             shutil.copyfile(curves, output / f"curves-{name}.png")
+    write_page(pipeline, recipes, sets, measured)  # last: it takes nothing from the model and its card if it fails
     return student
 
 

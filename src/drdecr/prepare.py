@@ -16,7 +16,7 @@ from drdecr.data.held_out import HeldOutTexts
 from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
 from drdecr.data.prepared_shards import PROVENANCE, digest_of, read_provenance, write_json
 from drdecr.data.row_checks import CleaningSettings, text_key
-from drdecr.data.row_streams import question_texts
+from drdecr.data.row_streams import FORMATS, question_texts
 from drdecr.data.source_files import files_of
 
 from .export import hub_revision
@@ -107,11 +107,12 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         "sources": [entry.facts for entry in entries],
         "held_out": held_out_facts,
     }
+    shards, journal = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "journal"))
     if folder.exists():
         _check_same(read_provenance(folder)["plan"], plan, folder)
         logger.warning("%s is prepared already.", folder)
+        shutil.rmtree(journal, ignore_errors=True)  # a call may have been killed when all but this was done
         return folder
-    shards, journal = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "journal"))
     _check_journal(journal, plan)
     for entry in entries:
         if entry.known is not None:
@@ -145,6 +146,8 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
         raise ValueError(f"{known.name} is a test set: it is held out, and never trained on. Take it out of `sources`.")
     about = content.pop("about", None) or {}
     reads = {**(known.entry if known is not None else {}), **content}
+    if reads.get("format") not in FORMATS:
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {reads.get('format')!r} in {dict(entry)}.")
     name = name or (known.name if known is not None else content.get("name") or content.get("format"))
     if not isinstance(name, str) or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise ValueError(

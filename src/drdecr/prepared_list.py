@@ -9,7 +9,7 @@ def source_table() -> Table:
     """Return a table of every known source."""
     table = Table(title="Known sources", show_lines=False)
     for column in ("name", "role", "format", "rows", "licence", "here", "what it is"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
     for source in catalogue().values():
         table.add_row(*_line(source))
     return table

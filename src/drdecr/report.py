@@ -11,7 +11,8 @@ from drdecr.evaluation.results import EvaluationResult
 from .measuring import file_names
 from .run_folder import write_text
 
-DETAILS = "details.json"
+DETAILS = "by_question.json"
+"""In a pipeline's results; no system's file has an underscore in its name."""
 
 
 def write_report(sources: Sequence[Path], output: Path, title: str = "Retrieval report") -> Path:

@@ -146,7 +146,8 @@ def streamed_data(
         teacher_processor=teacher.processor if teacher is not None else None,
         anchor=_wants_anchor(recipe),
     )
-    return TrainingData(train, None, collator, {"stream": sum(strand.rows for strand in train.strands)}, {})
+    counts = {"stream": sum(strand.rows for strand in train.strands)}
+    return TrainingData(train, None, collator, counts, {}, sorted({strand.language for strand in train.strands}))
 
 
 def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> PreparedSets:

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from drdecr.data.digests import value_digest
 from drdecr.data.export import write_dataset
 
 from .data_card import counted_rows, filled_rows, made_by, table
@@ -54,7 +55,18 @@ def write_step(
     ]
     body = "\n\n".join(part for part in parts if part) + "\n"
     known = {key: value for key, value in metadata.items() if value}
-    write_dataset(folder, configs, body, known, facts={**facts, "counters": dict(counters or {})}, folders=folders)
+    digest = {"settings_digest": value_digest(facts["settings"])}
+    said = {**shown(facts), **digest, "counters": dict(counters or {})}
+    write_dataset(folder, configs, body, known, facts=said, folders=folders)
+
+
+def shown(value: Any) -> Any:
+    """Return a value with absolute paths cut down to their last part: the rest is nobody else's business."""
+    if isinstance(value, Mapping):
+        return {key: shown(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(part) for part in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def is_step_done(folder: Path, settings: Mapping[str, Any]) -> bool:
@@ -67,6 +79,6 @@ def is_step_done(folder: Path, settings: Mapping[str, Any]) -> bool:
         return False
     file = folder / "facts.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if found.get("settings") != json.loads(json.dumps(settings)):
+    if found.get("settings_digest") != value_digest(settings):
         raise ValueError(f"{folder} exists and was not made with these settings. Choose another folder, or delete it.")
     return True

@@ -1,5 +1,6 @@
 """Translate a data set's questions and sentences, with provenance, into a dataset that recipes and tests read."""
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from drdecr.data.translation_store import StoredTranslator
 
 from .recipe import parse_overrides, read_yaml
 from .settings import check_values, known_keys
-from .step_card import is_step_done, write_step
+from .step_card import is_step_done, shown, write_step
 
 logger = logging.getLogger(__name__)
 
@@ -183,9 +184,9 @@ def _with_translations(
         columns["human_english"] = rows["english"][:]
     own = [language != target for language in languages]
     values: Mapping[str, Any] = {
-        "translation_engine": Path(engine.name).name if Path(engine.name).is_absolute() else engine.name,
+        "translation_engine": shown(engine.name),
         "translation_revision": engine.revision,
-        "translation_parameters": engine.key,
+        "translation_parameters": json.dumps(shown(engine.parameters), ensure_ascii=False, sort_keys=True),
     }
     columns |= {name: [value if is_own else None for is_own in own] for name, value in values.items()}
     columns["translation_score"] = [found.score for found in done]

@@ -37,7 +37,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_OFFLINE", False
+    )  # of the Hub; the client asks for other hosts too
     Handler.asked = []
     found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=found.serve_forever, daemon=True).start()
@@ -45,8 +48,7 @@ def server() -> Iterator[str]:
     found.shutdown()
 
 
-def test_a_file_is_got_once(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+def test_a_file_is_got_once(server, tmp_path):
     for _ in range(2):
         assert download(f"{server}/a", tmp_path / "deep" / "a", DIGEST).read_bytes() == CONTENT
     assert Handler.asked == [None]

@@ -130,7 +130,7 @@ def test_what_cannot_be_drawn_is_refused_in_words(folder):
     for weights, message in (({"news": 0}, "positive number"), ({"nows": 1}, "expected parallel text of nows")):
         with pytest.raises(ValueError, match=message):
             PreparedMixture(folder, 8, weights)
-    with pytest.raises(ValueError, match="from 1 up, got 0.5"):
+    with pytest.raises(ValueError, match=r"from 1 up, got 0\.5"):
         PreparedMixture(folder, 8, language_temperature=0.5)
     with pytest.raises(ValueError, match="expected a folder that `drdecr prepare` wrote"):
         PreparedMixture(folder.parent, 8)

@@ -36,32 +36,142 @@ DPR = {"question": "a?", "answers": [], "positive_ctxs": [{"title": "A", "text":
 
 CASES: list[tuple[str, dict[str, Any], dict[str, str | dict[str, str]], str]] = [
     ("tsv", {"path": "a.tsv", "languages": ["fi"]}, {"a.tsv": "a\tb\nc\n"}, "a.tsv, line 2: expected two fields"),
-    ("lines", {"path": "fi.txt", "english": "en.txt", "languages": ["fi"]}, {"fi.txt": "a\nb\n", "en.txt": "a\n"}, "fi.txt: expected 1 lines"),
-    ("lines", {"path": "fi.txt", "english": "en.txt", "languages": ["fi"]}, {"fi.txt": "a\nb\n", "en.txt": "a\n\n"}, "fi.txt, line 2: blank in one"),
-    ("moses", {"path": "a.zip", "languages": ["fi"]}, {"a.zip": {"X.en-fi.fi": "a\nb\n", "X.en-fi.en": "a\n"}}, "a.zip, line 2: expected as many lines"),
-    ("moses", {"path": "a.zip", "languages": ["fi"]}, {"a.zip": {"X.en-fi.en": "a\n"}}, "a.zip: expected one text that ends in .fi"),
-    ("moses", {"path": "a.zip", "languages": ["fi"]}, {"a.zip": "no archive"}, "a.zip, after line 0: expected a whole zip"),
-    ("mkqa", {"path": "a.jsonl", "languages": ["fi"]}, {"a.jsonl": lines({"en": "a", "fi": "b"}, {"queries": {"en": "a"}})}, "a.jsonl, line 2: expected a question in 'fi'"),
-    ("squad", {"path": "a.json", "languages": ["en"]}, {"a.json": json.dumps({"data": [{"title": "x"}]})}, "a.json, article 1: expected"),
-    ("afriqa", {"path": "a.jsonl", "languages": ["hau"]}, {"a.jsonl": lines(AFRIQA, {"context": "x"})}, "a.jsonl, line 2: expected the fields"),
+    (
+        "lines",
+        {"path": "fi.txt", "english": "en.txt", "languages": ["fi"]},
+        {"fi.txt": "a\nb\n", "en.txt": "a\n"},
+        "fi.txt: expected 1 lines",
+    ),
+    (
+        "lines",
+        {"path": "fi.txt", "english": "en.txt", "languages": ["fi"]},
+        {"fi.txt": "a\nb\n", "en.txt": "a\n\n"},
+        "fi.txt, line 2: blank in one",
+    ),
+    (
+        "moses",
+        {"path": "a.zip", "languages": ["fi"]},
+        {"a.zip": {"X.en-fi.fi": "a\nb\n", "X.en-fi.en": "a\n"}},
+        "a.zip, line 2: expected as many lines",
+    ),
+    (
+        "moses",
+        {"path": "a.zip", "languages": ["fi"]},
+        {"a.zip": {"X.en-fi.en": "a\n"}},
+        "a.zip: expected one text that ends in .fi",
+    ),
+    (
+        "moses",
+        {"path": "a.zip", "languages": ["fi"]},
+        {"a.zip": "no archive"},
+        "a.zip, after line 0: expected a whole zip",
+    ),
+    (
+        "mkqa",
+        {"path": "a.jsonl", "languages": ["fi"]},
+        {"a.jsonl": lines({"en": "a", "fi": "b"}, {"queries": {"en": "a"}})},
+        "a.jsonl, line 2: expected a question in 'fi'",
+    ),
+    (
+        "squad",
+        {"path": "a.json", "languages": ["en"]},
+        {"a.json": json.dumps({"data": [{"title": "x"}]})},
+        "a.json, article 1: expected",
+    ),
+    (
+        "afriqa",
+        {"path": "a.jsonl", "languages": ["hau"]},
+        {"a.jsonl": lines(AFRIQA, {"context": "x"})},
+        "a.jsonl, line 2: expected the fields",
+    ),
     ("qed", {"path": "a.jsonl"}, {"a.jsonl": lines(QED, "{")}, "a.jsonl, line 2: expected one JSON object"),
-    ("clapnq", {"path": "a.jsonl"}, {"a.jsonl": lines({"input": "a", "passages": []})}, "a.jsonl, line 1: expected a list of passages"),
-    ("jsonl", {"questions": "q.jsonl", "passages": "p.jsonl"}, {"q.jsonl": lines({**OWN, "document_ids": "p"}), "p.jsonl": lines(PASSAGE)}, "q.jsonl, line 1: expected a list"),
-    ("jsonl", {"questions": "q.jsonl", "passages": "p.jsonl"}, {"q.jsonl": lines(OWN), "p.jsonl": lines(PASSAGE, PASSAGE)}, "p.jsonl, line 2: document_id"),
-    ("beir", {"folder": "."}, {"queries.jsonl": lines({"_id": "1"}), "corpus.jsonl": "", "qrels/test.tsv": BEIR}, "queries.jsonl, line 1: expected the fields"),
-    ("miracl", {"topics": "t.tsv", "qrels": "q.tsv", "passages": "p.jsonl", "language": "fi"}, {"t.tsv": "1\ta\n2\n", "q.tsv": "1 Q0 p 1\n", "p.jsonl": ""}, "t.tsv, line 2: expected a query id"),
-    ("mr_tydi", {"topics": "t.tsv", "qrels": "q.tsv", "passages": "p.jsonl", "language": "fi"}, {"t.tsv": "1\ta\n", "q.tsv": "1 Q0 p x\n", "p.jsonl": ""}, "q.tsv, line 1: expected a whole number"),
-    ("xor_retrieve", {"questions": "q.jsonl", "passages": "p.tsv"}, {"q.jsonl": lines(XOR), "p.tsv": "1\ta\tA\n2\tb\n"}, "p.tsv, line 2: expected the fields"),
-    ("xor_questions", {"path": "q.jsonl"}, {"q.jsonl": lines(XOR, {**XOR, "answers": []})}, "q.jsonl, line 2: expected a list of texts"),
-    ("wikipedia", {"path": "p.tsv.gz"}, {"p.tsv.gz": "1\ta\tA\nno tab\n"}, "p.tsv.gz, line 2: expected the fields id, text, title"),
-    ("id_triples", {"triples": "t.tsv", "queries": "q.tsv", "passages": "p.tsv", "language": "es"}, {"t.tsv": "1\t1\t2\n1\t1\n", "q.tsv": "1\ta\n", "p.tsv": "1\tb\n2\tc\n"}, "t.tsv, line 2: expected three ids"),
-    ("id_triples", {"triples": "t.tsv", "queries": "q.tsv", "passages": "p.tsv", "language": "es"}, {"t.tsv": "9\t1\t2\n", "q.tsv": "1\ta\n", "p.tsv": "1\tb\n"}, "t.tsv, line 1: query '9' is not among"),
+    (
+        "clapnq",
+        {"path": "a.jsonl"},
+        {"a.jsonl": lines({"input": "a", "passages": []})},
+        "a.jsonl, line 1: expected a list of passages",
+    ),
+    (
+        "jsonl",
+        {"questions": "q.jsonl", "passages": "p.jsonl"},
+        {"q.jsonl": lines({**OWN, "document_ids": "p"}), "p.jsonl": lines(PASSAGE)},
+        "q.jsonl, line 1: expected a list",
+    ),
+    (
+        "jsonl",
+        {"questions": "q.jsonl", "passages": "p.jsonl"},
+        {"q.jsonl": lines(OWN), "p.jsonl": lines(PASSAGE, PASSAGE)},
+        "p.jsonl, line 2: document_id",
+    ),
+    (
+        "beir",
+        {"folder": "."},
+        {"queries.jsonl": lines({"_id": "1"}), "corpus.jsonl": "", "qrels/test.tsv": BEIR},
+        "queries.jsonl, line 1: expected the fields",
+    ),
+    (
+        "miracl",
+        {"topics": "t.tsv", "qrels": "q.tsv", "passages": "p.jsonl", "language": "fi"},
+        {"t.tsv": "1\ta\n2\n", "q.tsv": "1 Q0 p 1\n", "p.jsonl": ""},
+        "t.tsv, line 2: expected a query id",
+    ),
+    (
+        "mr_tydi",
+        {"topics": "t.tsv", "qrels": "q.tsv", "passages": "p.jsonl", "language": "fi"},
+        {"t.tsv": "1\ta\n", "q.tsv": "1 Q0 p x\n", "p.jsonl": ""},
+        "q.tsv, line 1: expected a whole number",
+    ),
+    (
+        "xor_retrieve",
+        {"questions": "q.jsonl", "passages": "p.tsv"},
+        {"q.jsonl": lines(XOR), "p.tsv": "1\ta\tA\n2\tb\n"},
+        "p.tsv, line 2: expected the fields",
+    ),
+    (
+        "xor_questions",
+        {"path": "q.jsonl"},
+        {"q.jsonl": lines(XOR, {**XOR, "answers": []})},
+        "q.jsonl, line 2: expected a list of texts",
+    ),
+    (
+        "wikipedia",
+        {"path": "p.tsv.gz"},
+        {"p.tsv.gz": "1\ta\tA\nno tab\n"},
+        "p.tsv.gz, line 2: expected the fields id, text, title",
+    ),
+    (
+        "id_triples",
+        {"triples": "t.tsv", "queries": "q.tsv", "passages": "p.tsv", "language": "es"},
+        {"t.tsv": "1\t1\t2\n1\t1\n", "q.tsv": "1\ta\n", "p.tsv": "1\tb\n2\tc\n"},
+        "t.tsv, line 2: expected three ids",
+    ),
+    (
+        "id_triples",
+        {"triples": "t.tsv", "queries": "q.tsv", "passages": "p.tsv", "language": "es"},
+        {"t.tsv": "9\t1\t2\n", "q.tsv": "1\ta\n", "p.tsv": "1\tb\n"},
+        "t.tsv, line 1: query '9' is not among",
+    ),
     ("text_triples", {"path": "t.tsv"}, {"t.tsv": "a\tb\tc\na\tb\n"}, "t.tsv, line 2: expected three texts"),
-    ("scored", {"scores": "s.jsonl", "queries": "q.tsv", "passages": "p.tsv", "language": "es"}, {"s.jsonl": "[1, [1, 0.5], [2, 0.1]]\n[1, [1]]\n", "q.tsv": "1\ta\n", "p.tsv": "1\tb\n2\tc\n"}, "s.jsonl, line 2: expected `[query id,"),
-    ("scored", {"scores": "s.jsonl", "queries": "q.tsv", "passages": "p.tsv", "language": "es"}, {"s.jsonl": "[1, [1, 0.5], [2, 0.1]]\n", "q.tsv": "1 a\n", "p.tsv": "1\tb\n"}, "q.tsv, line 1: expected an id and a text"),
-    ("dpr", {"path": "d.json"}, {"d.json": json.dumps([DPR, {"question": "a"}])}, "d.json, item 2: expected the fields"),
+    (
+        "scored",
+        {"scores": "s.jsonl", "queries": "q.tsv", "passages": "p.tsv", "language": "es"},
+        {"s.jsonl": "[1, [1, 0.5], [2, 0.1]]\n[1, [1]]\n", "q.tsv": "1\ta\n", "p.tsv": "1\tb\n2\tc\n"},
+        "s.jsonl, line 2: expected `[query id,",
+    ),
+    (
+        "scored",
+        {"scores": "s.jsonl", "queries": "q.tsv", "passages": "p.tsv", "language": "es"},
+        {"s.jsonl": "[1, [1, 0.5], [2, 0.1]]\n", "q.tsv": "1 a\n", "p.tsv": "1\tb\n"},
+        "q.tsv, line 1: expected an id and a text",
+    ),
+    (
+        "dpr",
+        {"path": "d.json"},
+        {"d.json": json.dumps([DPR, {"question": "a"}])},
+        "d.json, item 2: expected the fields",
+    ),
     ("dpr", {"path": "d.json"}, {"d.json": json.dumps([DPR, DPR])[:-9]}, "d.json, item 2: expected a whole JSON list"),
-]  # fmt: skip
+]
 
 
 def write(folder: Path, files: dict[str, str | dict[str, str]]) -> None:
@@ -90,7 +200,7 @@ def test_a_wrong_file_is_named_with_row_and_expectation_and_leaves_nothing(kind,
     }
     entry = {"format": kind, **arguments, **paths}
     cleaner = Cleaner(CleaningSettings(), HeldOutTexts([]), 1)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=r"expected|stands twice|is not among|blank in one") as error:
         Preparation(tmp_path / "shards", tmp_path / "journal", cleaner, rows_per_part=1).run(
             [PreparedSource("x", entry)]
         )
@@ -109,6 +219,6 @@ def test_every_format_of_files_has_a_case():
         "sample_questions",
         "texts",
     }
-    elsewhere |= {"prepared", "prepared_questions", "prepared_candidates"}
+    elsewhere |= {"mkqa_retrieval", "prepared", "prepared_questions", "prepared_candidates"}
     assert set(FORMATS) - elsewhere == {case[0] for case in CASES}
     assert {*PAIR_STREAMS, *ITEM_STREAMS} <= set(FORMATS)

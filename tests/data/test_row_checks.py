@@ -1,4 +1,4 @@
-"""Checks of rows: one reason each, right in every script, and near copies of held-out texts found as a plain search finds them."""
+"""Checks of rows: one reason each, right in every script; near copies are found as a plain search finds them."""
 
 import pickle
 import subprocess
@@ -116,7 +116,7 @@ def naive_overlap(text: list[str], held_out: list[str]) -> bool:
 def test_near_copies_are_found_as_a_plain_comparison_finds_them(text):
     question = "Who wrote the first long novel in the Finnish language?"
     found = HeldOutTexts([question, "What is the capital?"]).leak(text)
-    words = "who wrote the first long novel in the finnish language".split()
+    words = ["who", "wrote", "the", "first", "long", "novel", "in", "the", "finnish", "language"]
     expected = "held_out" if text.split() == words else "overlap" if naive_overlap(text.split(), words) else None
     assert found == expected
 

@@ -1,38 +1,52 @@
-"""What test_annotating.py starts: `killed_annotation.py ROWS TEACHER OUTPUT KILLS` annotates, killed at random points."""
+"""What test_annotating.py starts: `killed_annotation.py ROWS TEACHER KILLED WHOLE` annotates twice, once killed ten times."""
 
 import os
 import random
 import signal
 import sys
-import time
 from pathlib import Path
 
 from drdecr.annotating import AnnotationSettings, annotate
 
+KILLS = 10
 
-def main(rows: str, teacher: str, output: str, kills: str) -> None:
+
+def dying(countdown: int) -> None:
+    """Kill this process at its `countdown`-th write: with the file half there, or with it there and nothing that says so."""
+    fsync, replace, left = os.fsync, Path.replace, [countdown]
+
+    def counted() -> None:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_fsync(descriptor: int) -> None:
+        counted()
+        fsync(descriptor)
+
+    def dying_replace(self: Path, target: Path) -> None:
+        replace(self, target)
+        counted()
+
+    os.fsync, Path.replace = dying_fsync, dying_replace  # type: ignore[assignment, method-assign]
+
+
+def main(rows: str, teacher: str, killed: str, whole: str) -> None:
     settings = AnnotationSettings(rows, teacher=teacher, tokens="all", rows_a_shard=2, batch_size=1)
-    random.seed(int(kills))
-    done, longest = 0, 0.4
-    while done < int(kills):
+    random.seed(0)
+    for _ in range(KILLS):  # before this process computes anything: threads do not survive a fork
+        countdown = random.randint(1, 13)
         child = os.fork()
         if child == 0:
-            annotate(settings, Path(output))
+            dying(countdown)
+            annotate(settings, Path(killed))
             os._exit(0)
-        # Later and later, so that the last ones meet the end of the work; never so late that it is done.
-        time.sleep(random.uniform(0.05, longest))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        if Path(output).exists():
-            sys.stdout.write(f"done after {done} kills\n")
-            break
-        done += 1
-        parts = Path(f"{output}.parts")
-        shards = len(list(parts.rglob("*.safetensors"))) if parts.exists() else 0
-        sys.stdout.write(f"killed with {shards} shards\n")
-        longest = min(longest * 1.3, 3.0)
+        status = os.waitpid(child, 0)[1]
+        shards = len(list(Path(f"{killed}.parts").rglob("*.safetensors")))
+        sys.stdout.write(f"killed by {os.WTERMSIG(status)} with {shards} shards\n")
     sys.stdout.flush()
-    annotate(settings, Path(output))
+    annotate(settings, Path(killed))
+    annotate(settings, Path(whole))
 
 
 if __name__ == "__main__":

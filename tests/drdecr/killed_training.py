@@ -55,6 +55,7 @@ def main() -> None:
     recipe = load_recipe(path)
     for moment in [*moments, ""]:
         found = last_checkpoint(recipe.folder / "checkpoints")
+        sys.stdout.flush()  # or a session would print what stands in the buffer again
         session = os.fork()
         if session == 0:
             if moment:

@@ -313,6 +313,8 @@ def test_a_recipe_pushes_while_it_trains_and_when_it_is_done(hub, call, run, wri
     assert_same_weights(weights("alice/trained"), weights(run.parent / "a" / "model"))
     card = ModelCard.load("alice/trained")
     assert "| a | contrastive | 20 questions | 4 | 4 |" in card.text
+    assert "| a | questions | jsonl: train |" in card.text
+    assert card.data.language == ["en", "xx"]
     assert "not been measured" in card.text
 
 

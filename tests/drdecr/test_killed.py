@@ -1,9 +1,6 @@
 """A run that is killed with SIGKILL, wherever it is, ends bit for bit where an undisturbed one does."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,23 +26,20 @@ run written, checkpoints still there: killed, from checkpoint-6
 """
 
 
-def run(recipe: Path, *moments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(recipe), *moments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return "".join(line for line in done.stdout.splitlines(keepends=True) if ", from " in line)  # not the Trainer's
+@pytest.fixture
+def run(run_python: Callable[..., Any]) -> Callable[..., str]:
+    """`run(recipe, *moments)` tells what each start of a training came from, and how it ended."""
+
+    def lines(recipe: Path, *moments: str) -> str:
+        done = run_python(SCRIPT, recipe, *moments, env={"TOKENIZERS_PARALLELISM": "false"}, timeout=600)
+        return "".join(line for line in done.stdout.splitlines(keepends=True) if ", from " in line)  # not the Trainer's
+
+    return lines
 
 
 @pytest.mark.timeout(900)
 def test_a_run_killed_at_nine_moments_ends_where_an_undisturbed_one_does(
-    write_recipe: Callable[..., Path], start: str, data: dict[str, dict[str, Any]]
+    write_recipe: Callable[..., Path], start: str, data: dict[str, dict[str, Any]], run: Callable[..., str]
 ):
     weights = {"relevance_weight": 1.0, "token_weight": 1.0, "in_batch_weight": 0.5, "projection_learning_rate": 2e-3}
     schedule = {"lr_scheduler_type": "cosine", "warmup_steps": 2, "max_steps": 6, "save_steps": 2}

@@ -57,7 +57,7 @@ def test_a_pipeline_leaves_tables_and_charts_and_is_not_run_twice(write_pipeline
     slugs = ("zero-shot", "student", "student--first-index", "upper-bound")
     kept = {path.name for path in (output / "results").iterdir()}
     files = (f"{slug}.{kind}" for slug in slugs for kind in ("json", "scores.json", "run"))
-    assert kept == {*files, "student_against", "details.json"}
+    assert kept == {*files, "student_against", "by_question.json"}
     compared = {path.stem for path in (output / "results" / "student_against").iterdir()}
     assert compared == {*slugs} - {"student"}
     table = (output / "results.md").read_text()
@@ -168,7 +168,7 @@ def test_labels_that_differ_in_signs_have_files_of_their_own(write_pipeline, tmp
     kept = {path.name for path in (tmp_path / "all" / "results").iterdir()}
     names = ("a-b", "a-b-2", "comparison", "system")
     files = {f"{name}.{kind}" for name in names for kind in ("json", "scores.json", "run")}
-    assert kept == {*files, "student_against"}
+    assert kept == {*files, "student_against", "by_question.json"}
     scores = [json.loads((tmp_path / "all" / "results" / f"{name}.scores.json").read_text()) for name in names[:2]]
     assert scores[0]["key"] != scores[1]["key"]
 

@@ -190,12 +190,12 @@ def test_the_counts_add_up_and_every_row_says_where_it_comes_from(recipe, tmp_pa
 
 
 def test_each_check_has_a_counter_and_test_sets_are_held_out(tmp_path):
-    dev = {"id": "1", "question": "متى بني الجسر القديم في المدينة؟", "answers": ["1900"], "lang": " ar"}
+    dev = {"id": "1", "question": "متى بني الجسر القديم في المدينة الكبيرة؟", "answers": ["1900"], "lang": " ar"}
     (tmp_path / "data" / "xor-tydi").mkdir()
     (tmp_path / "data/xor-tydi/xor_dev_retrieve_eng_span_v1_1.jsonl").write_text(json.dumps(dev) + "\n")
     lines = [
-        ("متى بني الجسر القديم في المدينة", "When was the old bridge built?"),  # held out, but for its sign
-        ("من فضلك: متى بني الجسر القديم في المدينة", "Please: when was it built?"),  # nearly
+        ("متى بني الجسر القديم في المدينة الكبيرة", "When was the old bridge built?"),  # held out, but for its sign
+        ("من فضلك: متى بني الجسر القديم في المدينة الكبيرة", "Please: when was it built?"),  # nearly
         ("أين النهر؟", "Where is the river?"),
         ("أين النهر", "where is the RIVER"),  # repeated
         ("", "Nothing"),
@@ -235,15 +235,15 @@ def test_a_wrong_row_is_named_and_nothing_of_it_is_left(recipe, tmp_path):
     assert set(tmp_path.iterdir()) == before
     # A whole source before it is kept for the next call, and only that one.
     recipe.sources.reverse()
-    with pytest.raises(ValueError, match="et.tsv, line 101"):
+    with pytest.raises(ValueError, match=r"et\.tsv, line 101"):
         prepare(recipe, tmp_path / "set")
     left = {
         path.relative_to(tmp_path / ".set.unfinished").parts[1]
         for path in (tmp_path / ".set.unfinished").rglob("*.parquet")
     }
     assert left == {"houses"}
-    with pytest.raises(ValueError, match="prepared from something else .what differs: sources"):
-        (tmp_path / "et.tsv").write_text(good)
+    (tmp_path / "et.tsv").write_text(good)
+    with pytest.raises(ValueError, match=r"prepared from something else .what differs: sources"):
         prepare(recipe, tmp_path / "set")
 
 

@@ -28,7 +28,7 @@ def card(metadata):
         (ModelCard, "language: english", "ISO 639"),
         (ModelCard, "language: [fi, 7]", "language"),
         (ModelCard, "license: [mit, 3]", "license"),
-        (ModelCard, "tags: drdecr", "tags"),
+        (ModelCard, "pipeline_tag: [a, b]", "pipeline_tag"),
         (ModelCard, "base_model: runs/demo/teacher/model", "Repo id must be in the form"),
         (ModelCard, "datasets: ['the sample data']", "Repo id must"),
         (ModelCard, INDEX % "null", "value"),

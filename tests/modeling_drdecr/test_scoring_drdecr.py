@@ -258,6 +258,10 @@ def test_scoring_does_not_wait_for_the_device(shape, function, request):
     # A tensor on `meta` has no values: to ask for one is an error here, as it is a wait on an accelerator.
     tensors = [tensor.to("meta") for tensor in request.getfixturevalue(shape)]
     assert function(*tensors).shape == function(*request.getfixturevalue(shape)).shape
+    queries, documents = (tensor.requires_grad_() for tensor in tensors[:2])
+    function(queries, documents, *tensors[2:]).sum().backward()
+    assert queries.grad.shape == queries.shape
+    assert documents.grad.shape == documents.shape
 
 
 @pytest.mark.parametrize(("shape", "function"), [("pairs", maxsim), ("candidates", maxsim_candidates)])

@@ -1,9 +1,7 @@
 """Two gloo processes of N rows each, and four of N/2, end where one process of 2N rows does."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +31,10 @@ def folder(
     return tmp_path
 
 
-def launch(folder: Path, processes: int, script: Path = TRAINING) -> None:
-    """Run a script in so many processes; it leaves its results in the folder."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), str(script), str(folder), str(processes)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        timeout=600,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.fail(f"{' '.join(done.args)}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-
-
 @pytest.mark.timeout(1200)
-def test_processes_end_where_one_with_all_their_rows_does(folder: Path):
+def test_processes_end_where_one_with_all_their_rows_does(folder: Path, run_python: Callable[..., Any]):
     for processes in (1, 2, 4):
-        launch(folder, processes)
+        run_python(TRAINING, folder, processes, processes=processes, timeout=600)
     compared = [(name, 2) for name in ("plain", "mixed", "adapter", "gathered", "cached")]
     for name, processes in [*compared, ("gathered", 4), ("cached", 4)]:
         one, first, second = (
@@ -76,8 +57,8 @@ def test_processes_end_where_one_with_all_their_rows_does(folder: Path):
 
 
 @pytest.mark.timeout(600)
-def test_a_model_that_fsdp_shares_out_learns_and_is_saved_as_a_whole_one(folder: Path):
-    launch(folder, 2, SHARDING)
+def test_a_model_that_fsdp_shares_out_learns_and_is_saved_as_a_whole_one(folder: Path, run_python: Callable[..., Any]):
+    run_python(SHARDING, folder, 2, processes=2, timeout=600)
     sharded, whole, start = (DrDecrModel.from_pretrained(folder / name) for name in ("sharded", "whole", "student"))
     for (name, weight), expected in zip(sharded.state_dict().items(), whole.state_dict().values(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=0, atol=1e-5, msg=name)
