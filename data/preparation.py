@@ -220,8 +220,8 @@ class Preparation:
         }
         file = self._record(source, number)
         file.parent.mkdir(exist_ok=True)
-        with file.with_suffix(".npy").open("wb") as stream:
-            np.save(stream, np.array(keys, dtype=np.int64))
+        with file.with_suffix(".npy").open("wb") as writer:
+            np.save(writer, np.array(keys, dtype=np.int64))
         write_json(file, record)
         return record
 
@@ -229,7 +229,7 @@ class Preparation:
         return self.journal / source.name / f"{number:05d}.json"
 
     def _records(self, source: PreparedSource) -> list[dict[str, Any]]:
-        records = []
+        records: list[dict[str, Any]] = []
         while self._record(source, len(records)).exists():
             records.append(json.loads(self._record(source, len(records)).read_text(encoding="utf-8")))
         return records

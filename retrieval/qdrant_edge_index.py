@@ -45,7 +45,7 @@ class QdrantEdgeIndex:
             datatype=edge.VectorStorageDatatype.Float16,
         )
         shard = edge.EdgeShard.create(str(folder / "shard"), edge.EdgeConfig(vectors={VECTOR: vectors}))
-        settings = {"dim": dim, "about": dict(about or {})}
+        settings: dict[str, Any] = {"dim": dim, "about": dict(about or {})}
         write_whole(folder / "qdrant.json", lambda file: file.write(json.dumps(settings).encode()))
         return cls(shard, **settings)
 

@@ -112,9 +112,9 @@ def pair_tokens(student_tokens: Tensor, teacher_tokens: Tensor, method: str = "g
         ValueError: as in `align_tokens`.
     """
     student, teacher = student_tokens[None], teacher_tokens[None]
-    masks = [torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) for tokens in (student, teacher)]
-    partners = align_tokens(student, teacher, *masks, method)[0]
-    return masked_cosine(student, teacher, *masks)[0].T, partners
+    own, other = (torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) for tokens in (student, teacher))
+    partners = align_tokens(student, teacher, own, other, method)[0]
+    return masked_cosine(student, teacher, own, other)[0].T, partners
 
 
 def _greedy_without_ties(similarity: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> Tensor | None:

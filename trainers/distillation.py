@@ -395,7 +395,7 @@ class DistillationTrainer(Trainer):
         message, name = f"Training in progress, {when}", str(self.hub_model_id)
         job = self._api.run_as_future(push_staged, self._api, staged, name, message, self.args.hub_revision)
         running = push.jobs if push is not None else []
-        self.push_in_progress = PushInProgress([*running, job])  # type: ignore[arg-type]  # a list, as the Trainer gives
+        self.push_in_progress = PushInProgress([*running, job])  # type: ignore[assignment, arg-type]  # as the Trainer does
 
     def _finish_current_push(self) -> None:
         """Wait for uploads, and say which failed: a lost connection ends no training."""
