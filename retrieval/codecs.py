@@ -6,7 +6,7 @@ A codec is a pure pair of functions between `(tokens, dim)` and arrays of which 
 | --- | --- | --- |
 | float16 | 2 dim | the numbers |
 | int8 | dim + 2 | numbers between -127 and 127, and the token's scale |
-| residual4, residual2 | dim / 2 + 2, dim / 4 + 2 | nearest centroid, and the bucket of each number of the residual (ColBERTv2) |
+| residual4, residual2 | dim / 2 + 2, dim / 4 + 2 | nearest centroid, and a bucket a number of the residual, as ColBERTv2 |
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,10 @@ TOKENS_A_CENTROID = 16
 """At least: fewer tokens than this a centroid, and the centroids would weigh more than the codes."""
 TRAINING_TOKENS = 32_768
 """Tokens that centroids and buckets are made from."""
+BUCKET_NUMBERS, BUCKET_ROUNDS = 500_000, 100
+"""Numbers of residuals that the buckets are made from, and Lloyd's rounds over them."""
 MAX_CENTROIDS = 2048
-"""More make an index slow to write; measured in docs/retrieval.md."""
+"""More would make an index slow to write: every token is compared with each."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -107,12 +109,24 @@ def _encode_residual(tokens: Tensor, bits: int, seed: int) -> dict[str, np.ndarr
 
 
 def _buckets(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count - 1` cut-offs of equally filled buckets and the value that stands for each bucket: its middle."""
+    """Return `count - 1` cut-offs and `count` values that stand for what lies between them, with the least squared error.
+
+    Lloyd's rounds from the equally filled buckets of ColBERTv2: a cut-off lies half way between two values, a value is the
+    mean of its bucket.
+    """
     if not len(values):
         return torch.zeros(count - 1), torch.zeros(count)
-    quantiles = torch.arange(0, 2 * count + 1) / (2 * count)
-    marks = torch.from_numpy(np.quantile(values.numpy()[:4_000_000], quantiles.numpy())).float()
-    return marks[2:-1:2].contiguous(), marks[1::2].contiguous()
+    ordered = values[:BUCKET_NUMBERS].double().sort().values
+    sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])  # a bucket is a stretch of them, its sum a difference
+    middles = ((torch.arange(count) + 0.5) / count * len(ordered)).long()
+    buckets = ordered[middles]
+    for _ in range(BUCKET_ROUNDS):
+        ends = torch.searchsorted(ordered, (buckets[1:] + buckets[:-1]) / 2)
+        ends = torch.cat([ends.new_zeros(1), ends, ends.new_full((1,), len(ordered))])
+        sizes = ends.diff()
+        buckets = torch.where(sizes > 0, sums[ends].diff() / sizes.clamp(min=1), buckets)
+    buckets = buckets.float()
+    return (buckets[1:] + buckets[:-1]) / 2, buckets
 
 
 def _packed(codes: Tensor, bits: int) -> Tensor:

@@ -17,7 +17,7 @@ from drdecr.evaluation.metrics import Run
 from drdecr.evaluation.results import Difference, compare
 from drdecr.evaluation.runs import read_run
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.trainers.alignment import align_tokens, masked_cosine
+from drdecr.trainers.alignment import pair_tokens
 
 from . import __version__
 from .measuring import KEPT, Measured, file_names, load_reader
@@ -148,9 +148,7 @@ def align_question(student: DrDecrModel, teacher: DrDecrModel, row: Mapping[str,
     english_tokens, english = _text_tokens(teacher, row["english"])
     if query.shape[-1] != english.shape[-1]:
         return None
-    masks = [torch.ones(1, len(tokens), dtype=torch.bool) for tokens in (query, english)]
-    cosines = masked_cosine(query[None], english[None], *masks)[0]
-    partners = align_tokens(query[None], english[None], *masks)[0].tolist()
+    cosines, partners = pair_tokens(query, english)  # (query tokens, English tokens), (query tokens,)
     return TokenAlignment(
         query_id=row["query_id"],
         language=row["language"],
@@ -158,8 +156,8 @@ def align_question(student: DrDecrModel, teacher: DrDecrModel, row: Mapping[str,
         english=row["english"],
         query_tokens=query_tokens,
         english_tokens=english_tokens,
-        cosines=[[round(value, 4) for value in line] for line in cosines.tolist()],
-        pairs=[[partner, place] for place, partner in enumerate(partners) if partner >= 0],
+        cosines=[[round(value, 4) for value in line] for line in cosines.T.tolist()],
+        pairs=[[partner, place] for place, partner in enumerate(partners.tolist()) if partner >= 0],
     )
 
 
