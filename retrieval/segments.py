@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def write_segment(
     temporary.mkdir()
     try:
         for name, array in arrays.items():
-            write_whole(temporary / f"{name}.npy", lambda file, array=array: np.save(file, array))
+            write_whole(temporary / f"{name}.npy", partial(np.save, arr=array))
         rows = [(passage_ids[row], json.dumps(payloads[row], ensure_ascii=False)) for row in order]
         write_whole(temporary / "passages.arrow", lambda file: _write_passages(file, rows))
         files = {path.name: file_record(path) for path in sorted(temporary.iterdir())}
@@ -166,7 +167,7 @@ class Segment:
 
     def tokens(self, row: int) -> Tensor:
         """Return one row's tokens, decoded: float32 `(tokens, dim)`."""
-        return decode_tokens(self.arrays, self.codec, torch.arange(self.offsets[row], self.offsets[row + 1]))
+        return decode_tokens(self.arrays, self.codec, torch.arange(int(self.offsets[row]), int(self.offsets[row + 1])))
 
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Decode rows into `(rows, longest, dim)` float32 and a mask.
