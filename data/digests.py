@@ -41,7 +41,8 @@ def weights_digest(model: Any) -> str:
     weights: Mapping[str, Tensor] = model.state_dict()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        content: Any = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        digest.update(content)
     return digest.hexdigest()
 
 

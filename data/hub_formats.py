@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
+from datasets.config import HF_DATASETS_CACHE
 from huggingface_hub import snapshot_download
 
 from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
+from .digests import value_digest
 from .passages import collection
 from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, check_rows
 from .text_files import locate
@@ -185,9 +187,19 @@ def _rows_and_passages(
 
 
 def _load(source: str, config: str | None, split: str, revision: str | None) -> Dataset:
-    # `load_dataset` knows a local folder by its name, not by what is in it: what it kept may be older than the folder.
-    mode = "force_redownload" if Path(source).is_dir() else None
-    return load_dataset(source, config, split=split, revision=revision, download_mode=mode)
+    return load_dataset(source, config, split=split, revision=revision, cache_dir=_cache_of(Path(source)))
+
+
+def _cache_of(folder: Path) -> str | None:
+    """Return a cache of a local folder's own, another one when its files are others; None for a name on the Hub.
+
+    `load_dataset` knows a folder by its name alone: it would take the columns of another folder of that name for these.
+    """
+    if not folder.is_dir():
+        return None
+    files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = [[str(path.resolve()), facts.st_size, facts.st_mtime_ns] for path, facts in files]
+    return str(Path(HF_DATASETS_CACHE) / "folders" / value_digest(found)[:16])
 
 
 def hub_source(name: str) -> str:

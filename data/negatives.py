@@ -8,11 +8,12 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from .answers import has_answer, searchable
+from .scorers import Row
 
 Ranking = Mapping[str, float]
 """`{document_id: score}` of one question, best first."""
 
-Score = Callable[[list[dict[str, Any]]], list[list[float]]]
+Score = Callable[[list[Row]], list[list[float]]]
 """Scores of `document_ids` of rows with `english`, as `TeacherScorer.score` gives them."""
 
 COUNTED = (

@@ -52,8 +52,8 @@ class Seq2SeqTranslator:
         device: torch.device | str = "cpu",
     ) -> None:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(name, revision=revision)
-        self.model: Any = AutoModelForSeq2SeqLM.from_pretrained(name, revision=revision, dtype=getattr(torch, dtype))
-        self.model.to(device).eval()
+        model: Any = AutoModelForSeq2SeqLM.from_pretrained(name, revision=revision, dtype=getattr(torch, dtype))
+        self.model: Any = model.to(device).eval()
         self.codes, self.prompt, self.batch_size = dict(codes or {}), prompt, batch_size
         self.generation = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "do_sample": False}
         told = {"codes": self.codes, "prompt": prompt, "dtype": dtype}
@@ -176,8 +176,8 @@ class ChatTranslator:
             )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.model: Any = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=getattr(torch, dtype))
-        self.model.to(device).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=getattr(torch, dtype))
+        self.model: Any = model.to(device).eval()
         self.prompt, self.batch_size = prompt, batch_size
         self.generation = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         parameters = {**self.generation, "prompt": prompt, "dtype": dtype, "template": self.tokenizer.chat_template}

@@ -1,7 +1,7 @@
 """Readers of training sets for retrieval that are too large for memory: MS MARCO, mMARCO, n-way scores, DPR's NQ.
 
 Each yields `(table, row)`: the passages, and the questions that name them.
-Queries are held in memory, 0.1 GB for the 808,731 of MS MARCO; passages and triples are not.
+Queries are held in memory; passages and triples are not.
 """
 
 import json

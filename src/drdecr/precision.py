@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import replace
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -32,7 +33,8 @@ def settled(recipe: Recipe, device: torch.device | str = "cpu") -> Recipe:
     state = PartialState()
     found = [_measured(recipe, device) if state.is_main_process else None]
     broadcast_object_list(found)
-    return replace(recipe, **{key: found[0] if value == "auto" else value for key, value in asked.items()})
+    chosen: dict[str, Any] = {key: found[0] if value == "auto" else value for key, value in asked.items()}
+    return replace(recipe, **chosen)
 
 
 def _measured(recipe: Recipe, device: torch.device | str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from drdecr.evaluation.results import EvaluationResult, Score
 from drdecr.page import answering, build_page, from_demo, import_gradio, serve_page
 from drdecr.page_answers import KnownQuestion, Searcher
+from drdecr.report import DETAILS
 
 PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
 EXAMPLES = [KnownQuestion("z c z", "what is the city c", "fi", ["p-c"]), KnownQuestion("من b", "b", "ar", ["p-b"])]
@@ -99,7 +100,7 @@ def test_the_page_opens_on_what_the_demo_made(tmp_path):
     student, teacher = (str(tmp_path / stage / "model") for stage in ("relevance", "teacher"))
     assert from_demo(tmp_path, None, None) == (student, teacher, None)
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "details.json").touch()
+    (tmp_path / "results" / DETAILS).touch()
     assert from_demo(tmp_path, "other", None) == (student, "other", tmp_path)
     assert from_demo(tmp_path, None, Path("mine"))[2] == Path("mine")
 

@@ -41,6 +41,7 @@ FILES = {
     "config.5.17.0.json",
     "config_sentence_transformers.json",
     "encoding_drdecr.py",
+    "hub_errors_drdecr.py",
     "loaders_drdecr.py",
     "model.safetensors",
     "modeling_drdecr.py",
