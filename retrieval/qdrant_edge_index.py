@@ -47,7 +47,7 @@ class QdrantEdgeIndex:
         shard = edge.EdgeShard.create(str(folder / "shard"), edge.EdgeConfig(vectors={VECTOR: vectors}))
         settings: dict[str, Any] = {"dim": dim, "about": dict(about or {})}
         write_whole(folder / "qdrant.json", lambda file: file.write(json.dumps(settings).encode()))
-        return cls(shard, **settings)
+        return cls(shard, dim, about)
 
     @classmethod
     def open(cls, folder: str | Path) -> "QdrantEdgeIndex":
