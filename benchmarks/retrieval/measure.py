@@ -62,9 +62,6 @@ def measure_candidates(vectors: dict[str, Any]) -> None:
             encoding = FixedDimensionalEncoding(dim, repetitions, planes, 16, SEED)
             name = f"MUVERA, {encoding.width} numbers in 8 bit"
             sources[name] = MuveraCandidates.build(index, Path(folder) / name, encoding=encoding)
-        sources["MUVERA, 5120 numbers in 256 bytes"] = MuveraCandidates.build(
-            index, Path(folder) / "pq", "PQ256x4", FixedDimensionalEncoding(dim, 20, 4, 16, SEED)
-        )
         for name, source in sources.items():
             for count in (20, 50):
                 search = TwoStageIndex(index, source, count)
