@@ -28,6 +28,7 @@ SQUAD = {
     "data": [{"paragraphs": [{"context": "A b.", "qas": [{"id": "1", "question": "a?", "answers": [{"text": "b"}]}]}]}]
 }
 AFRIQA = {"context": "A b.", "question_lang": "a?", "question_translated": "b?", "answer_pivot": {"text": ["c"]}}
+MKQA = {"example_id": 1, "queries": {"en": "a", "fi": "b"}, "answers": {"en": [{"type": "entity", "text": "c"}]}}
 XOR = {"id": "1", "question": "a?", "answers": ["b"], "lang": "fi"}
 QED = {"question_text": "a?", "title_text": "A", "paragraph_text": "B"}
 OWN = {"query_id": "1", "query": "a?", "language": "fi", "document_ids": ["p"]}
@@ -71,6 +72,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, str | dict[str, str]], str]] = 
         {"path": "a.jsonl", "languages": ["fi"]},
         {"a.jsonl": lines({"en": "a", "fi": "b"}, {"queries": {"en": "a"}})},
         "a.jsonl, line 2: expected a question in 'fi'",
+    ),
+    (
+        "mkqa_retrieval",
+        {"questions": "q.jsonl", "passages": "p.tsv", "languages": ["fi"]},
+        {"q.jsonl": lines(MKQA, {"queries": {"en": "a"}}), "p.tsv": "id\ttext\ttitle\n"},
+        "q.jsonl, line 2: expected the fields",
     ),
     (
         "squad",
@@ -219,6 +226,6 @@ def test_every_format_of_files_has_a_case():
         "sample_questions",
         "texts",
     }
-    elsewhere |= {"mkqa_retrieval", "prepared", "prepared_questions", "prepared_candidates"}
+    elsewhere |= {"prepared", "prepared_questions", "prepared_candidates"}
     assert set(FORMATS) - elsewhere == {case[0] for case in CASES}
     assert {*PAIR_STREAMS, *ITEM_STREAMS} <= set(FORMATS)
