@@ -39,7 +39,7 @@ class GroupedMaxSim(torch.autograd.Function):
     ) -> Tensor:
         """Score in blocks, and keep each query token's best document token."""
         (groups, num_queries, query_tokens, _), (num_documents, tokens) = queries.shape, document_mask.shape[1:]
-        size = num_queries * query_tokens * max(tokens, 1) * queries.element_size()
+        size = max(1, num_queries * query_tokens * max(tokens, 1) * queries.element_size())
         documents_a_block = min(max(1, memory_budget // size), num_documents)
         groups_a_block = max(1, memory_budget // (size * documents_a_block))
         scores = queries.new_empty((groups, num_queries, num_documents), dtype=torch.float32)

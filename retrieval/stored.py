@@ -65,15 +65,15 @@ class StoredIndex:
             about: what is to be remembered, such as the model.
 
         Raises:
-            ValueError: for an unknown codec, or a folder that holds something.
+            ValueError: for an unknown codec, or a folder that holds something else than what a killed `create` left.
         """
         check_codec(codec, dim)
         if pool_factor < 1:
             raise ValueError(f"pool_factor: expected at least 1, got {pool_factor}. 2 halves the index.")
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not _is_unused(folder):
             raise ValueError(f"{folder}: expected a new or empty folder. Choose another, or open this index.")
-        (folder / "segments").mkdir(parents=True)
+        (folder / "segments").mkdir(parents=True, exist_ok=True)
         Manifest(0, dim, codec, pool_factor, dict(about or {})).write(folder)
         return cls.open(folder, writable=True)
 
@@ -231,7 +231,8 @@ class StoredIndex:
         ]
         for name in waiting:
             del self._added[name]
-        gone = self._mark(chosen, where)
+        # What waits may replace a passage that meets no filter any more, and would come back.
+        gone = self._mark(chosen, where) + self._mark(waiting)
         return gone + len(waiting)
 
     def _mark(self, chosen: Iterable[str] | None, where: Where | None = None) -> int:
@@ -261,7 +262,7 @@ class StoredIndex:
             tokens, payloads = zip(*self._added.values(), strict=True)
             folder = self.folder / "segments" / f"s{number:06d}"
             records.append(write_segment(folder, list(self._added), tokens, payloads, self.manifest.codec))
-        self._publish(number, records)
+        self._publish(number, records, self.manifest.codec)
 
     def _with_deletions(self, segment: Segment, number: int) -> SegmentRecord | None:
         """Return a segment's record with what is newly deleted; None if nothing is left of it."""
@@ -281,8 +282,16 @@ class StoredIndex:
         """Rewrite all passages as one segment, without deleted ones. Changes that wait are committed first.
 
         Residual codes are decoded and encoded again, which costs a little precision each time.
+
+        Args:
+            codec: which the index has from then on (default: the one that it has).
+
+        Raises:
+            ValueError: for an unknown codec, before anything is written.
         """
         self._needs_lock()
+        codec = self.manifest.codec if codec is None else codec
+        check_codec(codec, self.manifest.dim)
         self.commit()
         rows = [(segment, row) for segment in self.segments for row in segment.rows().tolist()]
         number = self.manifest.commit + 1
@@ -292,11 +301,11 @@ class StoredIndex:
             tokens = [segment.tokens(row).half() for segment, row in rows]
             payloads = [segment.payload(row) for segment, row in rows]
             folder = self.folder / "segments" / f"s{number:06d}"
-            records = [write_segment(folder, ids, tokens, payloads, codec or self.manifest.codec)]
-        self._publish(number, records)
+            records = [write_segment(folder, ids, tokens, payloads, codec)]
+        self._publish(number, records, codec)
 
-    def _publish(self, number: int, records: list[SegmentRecord]) -> None:
-        replace(self.manifest, commit=number, segments=records).write(self.folder)
+    def _publish(self, number: int, records: list[SegmentRecord], codec: str) -> None:
+        replace(self.manifest, commit=number, segments=records, codec=codec).write(self.folder)
         self._added, self._deleted = {}, {}
         verify, self._verify = self._verify, False  # these checksums were made a moment ago
         try:
@@ -383,6 +392,15 @@ def check_search(query_embeddings: Sequence[Tensor], top_k: int, batch_size: int
                 f"Expected query embeddings (tokens, {dim}), got {tuple(tokens.shape)}. Encode with the model that the "
                 "index was made with."
             )
+
+
+def _is_unused(folder: Path) -> bool:
+    """Tell whether a folder is empty, or was being made into an index when its writer was killed."""
+    if not folder.is_dir():
+        return False
+    segments = folder / "segments"
+    left = [path for path in folder.iterdir() if path != segments and not path.match(f".{NAME}.*.tmp")]
+    return not left and not (segments.exists() and (segments.is_file() or any(segments.iterdir())))
 
 
 def _locked(folder: Path) -> FileLock:

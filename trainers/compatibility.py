@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from peft import PeftModel
+
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 
 from .adapters import AdaptersOffTeacher
@@ -47,13 +49,19 @@ def check_tokens(model: DrDecrModel, teacher: DrDecrTeacher | AdaptersOffTeacher
     )
 
 
-def check_sharding(validate: Any, dataset: Any) -> None:
+def check_sharding(model: Any, validate: Any, dataset: Any) -> None:
     """Check that every process makes the same forward passes: a model that FSDP shares out is put together in each of them.
 
     Raises:
         ValueError: for a validation, in which processes encode different numbers of texts, or a mixture of sets, of which
-            they read different ones in one step.
+            they read different ones in one step; or for an adapter, which one process would save and merge without the
+            others' shares.
     """
+    if isinstance(model, PeftModel):
+        raise ValueError(
+            "FSDP: expected a whole model to train, got one with LoRA adapters, which would be saved from one process's "
+            "share of the weights. Use DDP, or leave `lora` out."
+        )
     if validate is not None:
         raise ValueError(
             "FSDP: expected no validation, whose forward passes differ between processes, which would wait for each other. "

@@ -95,7 +95,7 @@ class DistillationTrainer(Trainer):
             frozen = teacher.eval().requires_grad_(False)
             self.teacher = self.accelerator.prepare_model(frozen, device_placement=True, evaluation_mode=True)
         if self.is_fsdp_enabled:
-            check_sharding(validate, self.train_dataset)
+            check_sharding(model, validate, self.train_dataset)
         self._records = diagnostics.Records()
 
     def compute_loss(

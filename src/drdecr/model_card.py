@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,16 @@ from drdecr.evaluation.metrics import display_name
 from drdecr.evaluation.report import markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult
 
-from .origins import base_model, hub_datasets, sources
-from .recipe import Recipe
+from .origins import base_model, hub_datasets, learns_from_english, passages_are_english, sources
+from .recipe import ARGUMENTS, Recipe
 from .run_folder import write_text
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 MEASURE = "RR@10"
+DISTILLATION_WEIGHTS = ("relevance_weight", "token_weight", "anchor_weight")
+"""Settings of the terms in which a teacher is imitated."""
 TAGS = ["drdecr", "ColBERT", "cross-lingual-retrieval", "knowledge-distillation", "late-interaction"]
 
 
@@ -49,7 +51,7 @@ def write_model_card(
     }
     label = pipeline.student_label
     data = ModelCardData(
-        language=sorted({code for code in results[label].scores[MEASURE] if code != "avg"} | _languages(runs.values())),
+        language=sorted({code for code in results[label].scores[MEASURE] if code != "avg"} | _languages(runs, recipes)),
         license=pipeline.card.get("license"),
         library_name="transformers",
         tags=TAGS,
@@ -66,8 +68,7 @@ def write_model_card(
         "student": label,
         "collection": pipeline.collection,
     }
-    read = [{"stage": name, **source} for name, recipe in recipes.items() for source in sources(recipe)]
-    return _write(folder, data, pipeline.card, runs, runs[pipeline.student], read, measured)
+    return _write(folder, data, pipeline.card, runs, pipeline.student, recipes, measured)
 
 
 def write_run_card(recipe: Recipe) -> Path:
@@ -79,23 +80,31 @@ def write_run_card(recipe: Recipe) -> Path:
     Returns:
         The card's path.
     """
-    run = json.loads((recipe.folder / "run.json").read_text(encoding="utf-8"))
+    name = recipe.folder.name
+    recipes, runs = {name: recipe}, {name: json.loads((recipe.folder / "run.json").read_text(encoding="utf-8"))}
     data = ModelCardData(
-        language=sorted(_languages([run])) or None,
+        language=sorted(_languages(runs, recipes)) or None,
         library_name="transformers",
         tags=TAGS,
         base_model=base_model(recipe),
         datasets=hub_datasets([recipe]) or None,
         pipeline_tag="sentence-similarity",
     )
-    read = [{"stage": recipe.folder.name, **source} for source in sources(recipe)]
-    return _write(recipe.model_folder, data, {}, {recipe.folder.name: run}, run, read, None)
+    return _write(recipe.model_folder, data, {}, runs, name, recipes, None)
 
 
-def _languages(runs: Iterable[dict[str, Any]]) -> set[str]:
-    """Return the languages that runs learnt from, and English, which their passages are in."""
-    found = {code for run in runs for code in run.get("languages", [])}
-    return found | {"en"} if found else found
+def _languages(runs: Mapping[str, dict[str, Any]], recipes: Mapping[str, Recipe]) -> set[str]:
+    """Return the languages that runs learnt from, with English where their recipes say that they read it."""
+    found = {code for run in runs.values() for code in run.get("languages", [])}
+    return found | {"en"} if any(map(learns_from_english, recipes.values())) else found
+
+
+def _is_distilled(recipe: Recipe) -> bool:
+    """Tell whether a stage learnt from a teacher: a term of distillation has a weight."""
+    arguments = ARGUMENTS.get(recipe.stage)
+    return arguments is not None and any(
+        recipe.training.get(setting, getattr(arguments, setting)) > 0 for setting in DISTILLATION_WEIGHTS
+    )
 
 
 def _write(
@@ -103,13 +112,14 @@ def _write(
     data: ModelCardData,
     card: dict[str, Any],
     runs: dict[str, Any],
-    final: dict[str, Any],
-    read: list[dict[str, str]],
+    student: str,
+    recipes: Mapping[str, Recipe],
     measured: dict[str, str] | None,
 ) -> Path:
     drawn = folder.parent / "curves.png"
     if drawn.exists():
         shutil.copyfile(drawn, folder / drawn.name)
+    read = [{"stage": name, **source} for name, recipe in recipes.items() for source in sources(recipe)]
     template = Path(__file__).with_name("model_card.md")
     environment = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined, autoescape=False)
     body = environment.get_template(template.name).render(
@@ -117,7 +127,9 @@ def _write(
         title=card.get("title", "drdecr student"),
         front_matter=data.to_yaml(),
         runs=runs,
-        final=final,
+        final=runs[student],
+        distilled=_is_distilled(recipes[student]),
+        english_passages=passages_are_english(recipes.values()),
         read=read,
         columns=[name for name in (read[0] if read else {}) if any(row[name] for row in read)],
         measured=measured,

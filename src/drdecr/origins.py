@@ -14,6 +14,9 @@ from .recipe import OFFLINE, Recipe, load_recipe
 PLACES = ("parallel", "questions", "unlabelled", "annotated", "pool", "query_tokens", "passage_tokens")
 """Settings under `data` whose rows are learnt from."""
 
+ENGLISH_PASSAGES = ("afriqa", "clapnq", "mkqa_retrieval", "qed", "sample_questions", "xor_retrieve")
+"""Formats of question sets whose passages are in English by what they are; those of others may be in any language."""
+
 PAGE = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+|[\w.-]+)/?$")
 
 
@@ -60,6 +63,27 @@ def hub_datasets(recipes: Iterable[Recipe]) -> list[str]:
     """Return the Hub names of the sets that stages learnt from: those that are read from there, or say they are there."""
     named = {_hub_dataset(entry) for recipe in recipes for _, entry in _entries(recipe)}
     return sorted(name for name in named if name)
+
+
+def learns_from_english(recipe: Recipe) -> bool:
+    """Tell whether a stage is known to have read English: rows with the column `english`, or English passages."""
+    data = recipe.data
+    has_english_column = bool(data.parallel or data.unlabelled or data.annotated or data.stream)
+    return has_english_column or any(_has_english_passages(entry) for entry in data.questions)
+
+
+def passages_are_english(recipes: Iterable[Recipe]) -> bool:
+    """Tell whether stages learnt from passages that are all known to be in English."""
+    entries = [entry for recipe in recipes for part in _passage_settings(recipe) for entry in part]
+    return bool(entries) and all(_has_english_passages(entry) for entry in entries)
+
+
+def _passage_settings(recipe: Recipe) -> tuple[list[dict[str, Any]], ...]:
+    return recipe.data.questions, recipe.data.annotated, recipe.data.pool
+
+
+def _has_english_passages(entry: dict[str, Any]) -> bool:
+    return entry["format"] in ENGLISH_PASSAGES and entry.get("pivot", "en") == "en"
 
 
 def _entries(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,14 +17,15 @@ from .run_folder import write_text
 logger = logging.getLogger(__name__)
 
 FILE = "precision.json"
-"""In the run's folder: what was measured when it began."""
+"""In the run's folder: what was measured when it began, by the kind of device: `{"cpu": "float32"}`."""
 
 
 def settled(recipe: Recipe, device: torch.device | str = "cpu") -> Recipe:
     """Return the recipe with what `auto` means on this machine in its place; every process must call it.
 
     Args:
-        recipe: of the run. Its folder keeps the answer: a resumed run goes on in the precision that it began with.
+        recipe: of the run. Its folder keeps the answer: a resumed run goes on in the precision that it began with on this
+            kind of device; what an export measured on the CPU says nothing of a GPU.
         device: on which the run computes.
     """
     asked = {"precision": recipe.precision, "teacher_dtype": recipe.teacher_dtype}
@@ -39,9 +40,11 @@ def settled(recipe: Recipe, device: torch.device | str = "cpu") -> Recipe:
 
 def _measured(recipe: Recipe, device: torch.device | str) -> str:
     file = recipe.folder / FILE
-    if file.exists():
-        return str(json.loads(file.read_text(encoding="utf-8"))["faster"])
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    kind = torch.device(device).type
+    if kind in known:
+        return str(known[kind])
     found = faster_precision(device)
     logger.info("Computing in %s, the faster one on this machine.", found)
-    write_text(file, json.dumps({"faster": found}) + "\n")
+    write_text(file, json.dumps({**known, kind: found}) + "\n")
     return found

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -124,7 +125,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
-        "command": " ".join(["drdecr" if Path(word).name == "drdecr" else word for word in sys.argv]),
+        "command": shlex.join(["drdecr" if Path(word).name == "drdecr" else word for word in sys.argv]),
         "hardware": device,
     }
 

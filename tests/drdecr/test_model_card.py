@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from drdecr.evaluation.results import compare, summarize
-from drdecr.model_card import write_model_card
+from drdecr.model_card import write_model_card, write_run_card
 from drdecr.origins import base_model
 from drdecr.pipeline import Pipeline, System
 from drdecr.recipe import DataSettings, Recipe
@@ -25,13 +25,15 @@ FULL = {
 }
 
 
-def card_of(folder, card, facts, kind="initialise", **data):
+def card_of(folder, card, facts, kind="initialise", training=None, **data):
     """Write the card of a pipeline of two stages, the last of a kind, whose runs wrote down `facts`."""
     systems = [System("zero", "first"), System("D", "last")]
     pipeline = Pipeline(str(folder), ["first", "last"], systems, "last", [], "tiny collection", card=card)
     starts = {"first": "offline", "last": "stage:first"}
     recipes = {name: Recipe("initialise", str(folder / name), start) for name, start in starts.items()}
-    recipes["last"].data = DataSettings(**data)
+    recipes["last"] = Recipe(
+        kind, str(folder / "last"), starts["last"], training=training or {}, data=DataSettings(**data)
+    )
     for recipe in recipes.values():
         recipe.folder.mkdir()
         (recipe.folder / "recipe.yaml").write_text(recipe.as_yaml())
@@ -65,12 +67,38 @@ def test_nothing_is_invented(card, facts, tmp_path):
 
 
 def test_the_card_shows_the_curves_and_says_distilled_only_of_what_was(tmp_path):
-    for kind, distilled in (("contrastive", False), ("initialise", False), ("relevance", True), ("mixed", True)):
-        (tmp_path / kind).mkdir()
-        text = card_of(tmp_path / kind, {}, {}, kind).text
+    for number, (kind, training, distilled) in enumerate(
+        [
+            ("contrastive", {}, False),
+            ("initialise", {}, False),
+            ("relevance", {}, True),
+            ("representation", {"token_weight": 0, "anchor_weight": 0, "in_batch_weight": 1}, False),
+            ("mixed", {"contrastive_weight": 1}, False),
+            ("mixed", {"contrastive_weight": 1, "token_weight": 0.5}, True),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        text = card_of(folder, {}, {}, kind, training).text
         assert ("It was distilled" in text) == distilled
         assert "](curves.png)" in text
-        assert (tmp_path / kind / "last" / "model" / "curves.png").read_bytes() == b"a picture"
+        assert (folder / "last" / "model" / "curves.png").read_bytes() == b"a picture"
+
+
+@pytest.mark.parametrize(
+    ("questions", "english"),
+    [
+        ([], False),
+        ([{"format": "sample_questions"}], True),
+        ([{"format": "afriqa", "path": "x"}], True),
+        ([{"format": "afriqa", "path": "x", "pivot": "fr"}], False),
+        ([{"format": "sample_questions"}, {"format": "miracl", "path": "x"}], False),
+    ],
+)
+def test_the_card_says_english_passages_only_of_sets_that_have_them(tmp_path, questions, english):
+    text = card_of(tmp_path, {}, {}, "contrastive", questions=questions).text
+    assert ("finds passages in English" in text) == english
+    assert ("It was trained on English passages" in text) == english
 
 
 def test_metadata_read_back_are_the_figures_of_the_table(tmp_path):
@@ -120,6 +148,15 @@ def test_the_card_names_the_sets_that_the_stages_read(tmp_path):
 
 def test_languages_are_those_measured_and_those_learnt_from(tmp_path):
     assert card_of(tmp_path, {}, {"languages": ["fi", "ko"]}).data.language == ["ar", "en", "fi", "ko", "ru"]
+
+
+@pytest.mark.parametrize(("entry", "languages"), [({}, ["fi"]), ({"parallel": [{"format": "tsv"}]}, ["en", "fi"])])
+def test_english_is_a_language_of_a_run_that_read_it(tmp_path, entry, languages):
+    recipe = Recipe("contrastive", str(tmp_path / "run"), "offline", data=DataSettings(**entry))
+    recipe.model_folder.mkdir(parents=True)
+    run = {"stage": "contrastive", "versions": {}, "git_commit": None, "command": "c", "languages": ["fi"]}
+    (recipe.folder / "run.json").write_text(json.dumps({**run, "hardware": "CPU", "seconds": 90}))
+    assert ModelCard.load(write_run_card(recipe)).data.language == languages
 
 
 @pytest.mark.parametrize(

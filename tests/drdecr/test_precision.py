@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from drdecr import precision
 from drdecr.recipe import Recipe, load_recipe
@@ -26,6 +27,15 @@ def test_a_resumed_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypa
     precision.settled(auto(tmp_path))
     monkeypatch.setattr(precision, "faster_precision", lambda device: "float32")
     assert precision.settled(auto(tmp_path)).precision == "bfloat16"
+
+
+def test_what_was_measured_on_one_kind_of_device_says_nothing_of_another(tmp_path, monkeypatch):
+    """An export measures on the CPU, in the folder of a run that may train on a GPU afterwards."""
+    faster = {"cpu": "float32", "cuda": "bfloat16"}
+    monkeypatch.setattr(precision, "faster_precision", lambda device: faster[torch.device(device).type])
+    assert precision.settled(auto(tmp_path)).precision == "float32"
+    assert precision.settled(auto(tmp_path), "cuda:0").precision == "bfloat16"
+    assert json.loads((tmp_path / precision.FILE).read_text()) == faster
 
 
 def test_a_named_precision_is_not_measured(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +110,12 @@ def test_a_finished_run_says_where_and_how_it_ran(recipe):
     lines = (recipe.folder / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == log
     assert (recipe.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_can_be_given_to_a_shell_again(monkeypatch):
+    arguments = ["train", "my recipe.yaml", "--title", "a 'b' $c"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/drdecr", *arguments])
+    assert shlex.split(environment()["command"]) == ["drdecr", *arguments]
 
 
 def test_a_missing_git_is_no_error(monkeypatch):

@@ -126,6 +126,21 @@ def test_an_empty_query_scores_zero(tokens):
     assert torch.equal(maxsim_candidates(queries, own[0], query_mask, own[1]), torch.zeros(2, 4))
 
 
+def test_queries_without_any_token_pass_gradients_of_zero_on():
+    queries, documents = unit_vectors(2, 0, DIM).requires_grad_(), unit_vectors(4, 3, DIM).requires_grad_()
+    query_mask, document_mask = torch.zeros(2, 0, dtype=torch.bool), torch.ones(4, 3, dtype=torch.bool)
+    own = documents.expand(2, 4, 3, DIM), document_mask.expand(2, 4, 3)
+    scores = [
+        maxsim(queries, documents, query_mask, document_mask),
+        maxsim_candidates(queries, own[0], query_mask, own[1]),
+    ]
+    for found in scores:
+        assert torch.equal(found, torch.zeros(2, 4))
+        found.sum().backward()
+    assert queries.grad.shape == queries.shape
+    assert torch.equal(documents.grad, torch.zeros_like(documents))
+
+
 def test_no_queries_or_no_documents_give_an_empty_matrix(pairs, candidates):
     queries, documents, query_mask, document_mask = pairs
     assert maxsim(queries[:0], documents, query_mask[:0], document_mask).shape == (0, DOCUMENTS)

@@ -235,3 +235,39 @@ def test_passages_without_a_token_are_kept_and_come_last(tmp_path, codec):
     assert sorted(index.search([token]).document_ids[0]) == ["empty", "opposite"]
     assert index.payloads(["empty"]) == [{"text": ""}]
     assert index.embeddings(["empty"])[0].shape == (0, 8)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_compacting_to_another_codec_reads_with_it(tmp_path, ragged, codec):
+    passages, queries = ragged(20, seed=0, shortest=1), ragged(3, seed=1, shortest=1)
+    for folder, first in ((tmp_path / "a", "float16"), (tmp_path / "b", codec)):
+        with StoredIndex.create(folder, dim=8, codec=first) as index:
+            index.add(names(20), [tokens.half() for tokens in passages])
+            index.commit()
+            if first != codec:
+                index.compact(codec)
+    found, expected = (StoredIndex.open(tmp_path / name) for name in "ab")
+    assert found.manifest.codec == codec
+    assert found.search(queries) == expected.search(queries)
+    with StoredIndex.open(tmp_path / "a", writable=True) as index, pytest.raises(ValueError, match="codec: expected"):
+        index.compact("int3")
+
+
+def test_a_passage_does_not_come_back_when_its_replacement_is_deleted_before_the_commit(index, ragged):
+    index.add(["a", "b"], ragged(2, seed=0), [{"year": 1}, {"year": 1}])
+    index.commit()
+    index.add(["a"], ragged(1, seed=1), [{"year": 2}])
+    assert index.delete(where={"year": 2}) == 2  # what waits, and what it was to replace
+    index.commit()
+    assert index.passage_ids() == ["b"]
+
+
+def test_a_folder_that_a_killed_create_left_becomes_an_index(tmp_path):
+    (tmp_path / "index" / "segments").mkdir(parents=True)
+    (tmp_path / "index" / ".manifest.json.7.tmp").touch()
+    with StoredIndex.create(tmp_path / "index", dim=8) as index:
+        assert len(index) == 0
+    assert sorted(path.name for path in index.folder.glob(".*")) == []
+    (tmp_path / "other" / "segments" / "s000001").mkdir(parents=True)
+    with pytest.raises(ValueError, match="new or empty folder"):
+        StoredIndex.create(tmp_path / "other", dim=8)

@@ -3,6 +3,7 @@
 import pytest
 
 from drdecr.data.mixture import MixedSet
+from drdecr.trainers.adapters import add_adapter
 from drdecr.trainers.compatibility import check_sharding
 
 ROWS = [{"query": str(number)} for number in range(4)]
@@ -10,11 +11,16 @@ ROWS = [{"query": str(number)} for number in range(4)]
 
 def test_fsdp_refuses_a_validation():
     with pytest.raises(ValueError, match=r"FSDP: expected no validation.*`eval_strategy: no`"):
-        check_sharding(lambda model: {"mrr": 0.5}, ROWS)
+        check_sharding(None, lambda model: {"mrr": 0.5}, ROWS)
 
 
 def test_fsdp_refuses_a_mixture_and_takes_one_set_of_it():
     with pytest.raises(ValueError, match="FSDP: expected rows of one set, got a mixture of a, b"):
-        check_sharding(None, MixedSet({"a": ROWS, "b": ROWS}, 2, 4))
-    check_sharding(None, MixedSet({"a": ROWS}, 2, 4))
-    check_sharding(None, ROWS)
+        check_sharding(None, None, MixedSet({"a": ROWS, "b": ROWS}, 2, 4))
+    check_sharding(None, None, MixedSet({"a": ROWS}, 2, 4))
+    check_sharding(None, None, ROWS)
+
+
+def test_fsdp_refuses_an_adapter_that_it_would_save_a_share_of(tiny_model):
+    with pytest.raises(ValueError, match="FSDP: expected a whole model to train, got one with LoRA"):
+        check_sharding(add_adapter(tiny_model), None, ROWS)
