@@ -51,12 +51,7 @@ def explained(name: str | None = None, token: bool | str | None = None) -> Itera
         yield
     except HubError:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        *TRANSPORT_ERRORS,
-    ) as error:  # an upload that breaks off is a RuntimeError
+    except (OSError, ValueError, RuntimeError, *TRANSPORT_ERRORS) as error:  # RuntimeError: an upload that broke off
         message = explain(error, name, token)
         if message is None:
             raise
