@@ -118,6 +118,18 @@ def test_a_push_leaves_earlier_checkpoints_and_adapters_whole(
     assert left & files == kept
 
 
+@pytest.mark.parametrize("sharding", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_a_sharded_training_whose_state_could_not_be_pushed_makes_no_repository(
+    sharding, hub, build, tiny_model, teacher, candidate_rows, collate
+):
+    settings = pushing(hub_strategy="checkpoint", push_to_hub=False)
+    trainer = build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **settings)
+    setattr(trainer, sharding, True)
+    with pytest.raises(ValueError, match="expected hub_strategy end or every_save, got checkpoint"):
+        trainer.init_hf_repo()  # what the Trainer begins with where it pushes
+    assert hub.requests() == []
+
+
 def test_what_a_killed_training_set_aside_is_swept(hub, build, tiny_model, teacher, candidate_rows, collate, tmp_path):
     left = tmp_path / "killed" / ".push-abc" / "last-checkpoint"
     left.mkdir(parents=True)
