@@ -31,7 +31,7 @@ test: $(INSTALLED)  ## the tests, offline, without extra data
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test-slow: $(INSTALLED)  ## the tests that need minutes
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m slow
 
 demo: $(INSTALLED)  ## train, measure and try a student on the sample data
 	HF_HUB_OFFLINE=1 $(BIN)/drdecr demo

@@ -58,6 +58,7 @@ def rows_of(folder: Path) -> list[dict]:
     return load_dataset(str(folder), "annotated_candidates", split="train", cache_dir=cache).to_list()
 
 
+@pytest.mark.slow
 def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(mined, teacher, run_python, tmp_path):
     whole = tmp_path / "whole" / "set"
     done = run_python(SCRIPT, mined, teacher, tmp_path / "killed" / "set", whole)
@@ -76,6 +77,7 @@ def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(mined, teacher, run_p
     }
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_write_the_same(mined, teacher, run_python, tmp_path):
     arguments = [mined, "OUTPUT", "--teacher", teacher, "--tokens", "all", "--rows-a-shard", 2]
     for name, processes in (("one", 1), ("two", 2)):

@@ -37,6 +37,7 @@ def run(run_python: Callable[..., Any]) -> Callable[..., str]:
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_killed_at_nine_moments_ends_where_an_undisturbed_one_does(
     write_recipe: Callable[..., Path], start: str, data: dict[str, dict[str, Any]], run: Callable[..., str]

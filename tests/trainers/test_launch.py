@@ -32,11 +32,19 @@ def folder(
 
 
 @pytest.mark.timeout(1200)
-def test_processes_end_where_one_with_all_their_rows_does(folder: Path, run_python: Callable[..., Any]):
-    for processes in (1, 2, 4):
-        run_python(TRAINING, folder, processes, processes=processes, timeout=600)
-    compared = [(name, 2) for name in ("plain", "mixed", "adapter", "gathered", "cached")]
-    for name, processes in [*compared, ("gathered", 4), ("cached", 4)]:
+@pytest.mark.parametrize(
+    ("processes", "names"),
+    [
+        (2, ("plain", "mixed", "adapter", "gathered", "cached")),
+        pytest.param(4, ("gathered", "cached"), marks=pytest.mark.slow),
+    ],
+)
+def test_processes_end_where_one_with_all_their_rows_does(
+    processes: int, names: tuple[str, ...], folder: Path, run_python: Callable[..., Any]
+):
+    for started in (1, processes):
+        run_python(TRAINING, folder, started, processes=started, timeout=600)
+    for name in names:
         one, first, second = (
             torch.load(folder / f"{name}-{part}.pt", weights_only=True)
             for part in ("1-0", f"{processes}-0", f"{processes}-1")
@@ -56,6 +64,7 @@ def test_processes_end_where_one_with_all_their_rows_does(folder: Path, run_pyth
                 assert ours[term] == pytest.approx(expected[term], rel=1e-4, abs=1e-6), (name, term)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_model_that_fsdp_shares_out_learns_and_is_saved_as_a_whole_one(folder: Path, run_python: Callable[..., Any]):
     run_python(SHARDING, folder, 2, processes=2, timeout=600)
