@@ -96,7 +96,7 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
     names = [path.relative_to(folder).as_posix() for path in files]
     if not any(name.endswith(".parquet") for name in names):
         raise ValueError(f"{folder}: expected an exported dataset, with README.md and parquet files. Export it first.")
-    with explained(repo_id):
+    with explained(repo_id, token):
         api = HfApi(token=token)
         repo_id = make_repository(api, repo_id, private, repo_type="dataset")
         # Another's commit in between is refused by the Hub rather than mixed with ours.

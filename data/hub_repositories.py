@@ -11,7 +11,7 @@ NOT_PUSHED = (".*", "_*", "*.pyc", *PICKLES, "trainer_state.json", "checkpoint-*
 """What never goes to the Hub with a model: pickles, and what only serves to resume a training."""
 
 REPLACED = ("adapter_*", "model*.safetensors", "model.safetensors.index.json", "*_drdecr.py", *PICKLES)
-"""What a push of a model takes out of a repository where it brings none of that name: what another model, or another
+"""What a push of a model takes out of a repository's root where it brings none of that name: what another model, or another
 version of this package, left there would be loaded with ours, or is a pickle."""
 
 

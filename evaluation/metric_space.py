@@ -33,7 +33,7 @@ def push_metric(repo_id: str, token: str | None = None, private: bool = False) -
         raise ValueError(
             f"repo_id: expected user/{METRIC_FOLDER.name}, the name of the metric's file, got {repo_id!r}."
         )
-    with explained(repo_id):
+    with explained(repo_id, token):
         api = HfApi(token=token)
         repo_id = make_repository(api, repo_id, private, repo_type="space", space_sdk="gradio")
         return api.upload_folder(

@@ -28,7 +28,7 @@ TRANSPORT_ERRORS = (HTTPError,)
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_TOKEN = re.compile(r"\b(?:(?:hf_oauth_|hf_jwt_|api_org_)[\w.\-]{8,}|hf_[A-Za-z0-9]{12,})")
 _REPOSITORY = re.compile(
     r"//[^/]+/(?:api/)?(?:(?:models|datasets|spaces)/)?(?!repos/)([^/?]+/[^/?]+?)(?:\.git)?(?:[/?]|$)"
 )
@@ -40,44 +40,51 @@ class HubError(OSError):
 
 
 @contextmanager
-def explained(name: str | None = None) -> Iterator[None]:
+def explained(name: str | None = None, token: bool | str | None = None) -> Iterator[None]:
     """Raise `HubError` in place of what the Hub's client raises; everything else passes.
 
     Args:
         name: the repository or folder that is asked for, to be named in the message.
+        token: the one that was passed, whatever it looks like, which is not to be shown.
     """
     try:
         yield
     except HubError:
         raise
-    except (OSError, ValueError, *TRANSPORT_ERRORS) as error:
-        message = explain(error, name)
+    except (OSError, ValueError, RuntimeError, *TRANSPORT_ERRORS) as error:  # RuntimeError: an upload that broke off
+        message = explain(error, name, token)
         if message is None:
             raise
-        raise HubError(message) from error
+        # A traceback shows the errors below as they are.
+        shown = " ".join(repr(found) for found in _chain(error))
+        is_told = _has_unfit_token(error) or without_tokens(shown, token) != shown
+        raise HubError(message) from (None if is_told else error)
 
 
-def explain(error: BaseException, name: str | None = None) -> str | None:
+def explain(error: BaseException, name: str | None = None, token: bool | str | None = None) -> str | None:
     """Return one line on what happened and its cure, or None for an error that has nothing to do with the Hub.
 
     Args:
         error: what was raised; the errors that led to it are read too.
         name: the repository that was asked for; default: what the error knows of it.
+        token: the one that was passed, whatever it looks like, which is not to be shown.
     """
     if isinstance(error, HubError):
         return str(error)
+    if _has_unfit_token(error):
+        return f"Your token holds a line break, a blank or a letter beyond ASCII. Copy it anew, and {LOG_IN}."
     for found in _chain(error):
         message = _message(found, name)
         if message is not None:
-            return without_tokens(message)
+            return without_tokens(message, token)
     return None
 
 
-def without_tokens(text: str) -> str:
-    """Return a text with every token in it blotted out."""
-    token = get_token()
-    if token:
-        text = text.replace(token, "hf_***")
+def without_tokens(text: str, token: bool | str | None = None) -> str:
+    """Return a text with every token in it blotted out: the one that was passed, the one logged in, and what looks like one."""
+    for known in (token, get_token()):
+        if isinstance(known, str) and known.strip():
+            text = text.replace(known.strip(), "hf_***")
     return _TOKEN.sub("hf_***", text)
 
 
@@ -89,6 +96,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield found
         seen.append(found)
         found = found.__cause__ or found.__context__
+
+
+def _has_unfit_token(error: BaseException) -> bool:
+    """Tell whether the HTTP client refused to send the token; its errors then show it."""
+    return any(
+        "Illegal header value" in str(found)
+        or (isinstance(found, UnicodeEncodeError) and str(found.object).startswith("Bearer "))
+        for found in _chain(error)
+    )
 
 
 def _message(error: BaseException, name: str | None) -> str | None:
@@ -160,6 +176,11 @@ def _absent_message(error: BaseException, name: str | None) -> str:
         return (
             f"{name or 'What is asked for'} is not in the cache at {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids "
             "to ask the Hub. Load it once without HF_HUB_OFFLINE."
+        )
+    if "outgoing traffic has been disabled" in str(error):
+        return (
+            f"{name or 'What is asked for'} is not in the cache, and `local_files_only` forbids to ask the Hub. Load it once "
+            "without `local_files_only`."
         )
     return _lost_message()
 

@@ -66,7 +66,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         Raises:
             HubError: if the Hub refuses, cannot be reached, or knows no such name.
         """
-        with explained(str(pretrained_model_name_or_path)):
+        with explained(str(pretrained_model_name_or_path), kwargs.get("token")):
             return cls._from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod

@@ -149,7 +149,7 @@ class DrDecrProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as any processor does; what the Hub refuses is told in one line (`HubError`)."""
-        with explained(str(pretrained_model_name_or_path)):
+        with explained(str(pretrained_model_name_or_path), kwargs.get("token")):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod

@@ -2,6 +2,9 @@
 
 import re
 import tempfile
+from collections.abc import Container, Iterable
+from fnmatch import fnmatch
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,21 @@ def hub_name(name_or_path: str) -> str | None:
     return name_or_path if is_name else None
 
 
+def stale_files(there: Iterable[str], patterns: Iterable[str], sent: Container[str] = ()) -> list[str]:
+    """Return the files of a repository's root that match a pattern and are not sent again.
+
+    What stands in folders is another model's: an earlier checkpoint, an adapter. The Hub's own patterns would take it too.
+
+    Args:
+        there: all files of the repository.
+        patterns: as of a shell, for names of the root.
+        sent: names that the push brings.
+    """
+    known = tuple(patterns)
+    root = [name for name in there if "/" not in name and name not in sent]
+    return [name for name in root if any(fnmatch(name, pattern) for pattern in known)]
+
+
 def push_saved(
     item: Any,
     repo_id: str,
@@ -90,7 +108,7 @@ def push_saved(
         revision: branch that is pushed to, made if it is not there (default `main`).
         create_pr: open a pull request instead.
         tags: added to those of the card.
-        stale: patterns of files that are taken out of the repository where the push brings none of that name.
+        stale: patterns of files that are taken out of the repository's root where the push brings none of that name.
         **kwargs: passed to `save_pretrained` (`max_shard_size` ...).
 
     Returns:
@@ -100,7 +118,8 @@ def push_saved(
         ValueError: if a public repository was to be private.
         HubError: if the Hub refuses or cannot be reached. The repository is then as it was.
     """
-    with explained(repo_id), tempfile.TemporaryDirectory() as folder:
+    with explained(repo_id, token), tempfile.TemporaryDirectory() as folder:
+        item.save_pretrained(folder, **kwargs)  # first: where it fails, there is no empty repository
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision and not revision.startswith("refs/pr") and not create_pr:
@@ -110,8 +129,8 @@ def push_saved(
             raise ValueError(
                 f"{repo_id} exists and is public, so nothing was pushed. Make it private in its settings, or choose another name."
             )
-        item.save_pretrained(folder, **kwargs)
         _write_card(Path(folder) / "README.md", api, repo_id, revision, card, tags)
+        there = api.list_repo_files(repo_id, revision=revision) if stale else []
         return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
@@ -120,7 +139,7 @@ def push_saved(
             revision=revision,
             create_pr=create_pr,
             parent_commit=found.sha,  # another's commit in between is refused by the Hub rather than mixed with ours
-            delete_patterns=stale,
+            delete_patterns=[escape(name) for name in stale_files(there, stale or ())],
         )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from peft import PeftModel
+from transformers.trainer_utils import HubStrategy
 
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 
@@ -47,6 +48,21 @@ def check_tokens(model: DrDecrModel, teacher: DrDecrTeacher | AdaptersOffTeacher
         f"english_anchor compares token with token, so student and teacher must read English alike, got {got}. Start the "
         "student from the teacher's checkpoint, or set `anchor_weight` to 0."
     )
+
+
+def check_pushed_state(hub_strategy: str, fsdp: bool, deepspeed: bool) -> None:
+    """Check that what a training resumes from can be pushed with its checkpoints: as safetensors, without pickles.
+
+    Raises:
+        ValueError: for a strategy that pushes it under FSDP or DeepSpeed, which write it in forms of their own; what was
+            pushed would lack the optimizer.
+    """
+    library = "FSDP" if fsdp else "DeepSpeed" if deepspeed else None
+    if library and hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        raise ValueError(
+            f"{library}: expected hub_strategy end or every_save, got {HubStrategy(hub_strategy).value}, whose pushes would lack "
+            "the optimizer. Set `hub_strategy: every_save`, and resume from the checkpoints on disk."
+        )
 
 
 def check_sharding(model: Any, validate: Any, dataset: Any) -> None:

@@ -22,7 +22,7 @@ from . import diagnostics
 from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
-from .compatibility import check_dimensions, check_sharding, check_tokens
+from .compatibility import check_dimensions, check_pushed_state, check_sharding, check_tokens
 from .encoding import Texts, encode_once, first_of_group
 from .gathering import PassagePool, gather_passages
 from .losses import (
@@ -33,7 +33,7 @@ from .losses import (
     relevance_kl,
     transported_token_mse,
 )
-from .pushing import LAST, push_folder, push_staged, stage_checkpoint, write_training_card
+from .pushing import LAST, push_folder, push_staged, stage_checkpoint, sweep_staged, write_training_card
 from .training_state import unpack_state
 from .transport import transport_weights
 
@@ -328,10 +328,13 @@ class DistillationTrainer(Trainer):
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Create the repository that is pushed to; what fails is said in one line, before anything is trained."""
-        with explained(self.args.hub_model_id):
+        check_pushed_state(self.args.hub_strategy, self.is_fsdp_enabled, self.is_deepspeed_enabled)
+        token = kwargs.get("token") or self.args.hub_token
+        with explained(self.args.hub_model_id, token):
             super().init_hf_repo(*args, **kwargs)
             if self.is_world_process_zero():
-                self._api = HfApi(token=kwargs.get("token") or self.args.hub_token)
+                sweep_staged(str(self.args.output_dir))
+                self._api = HfApi(token=token)
                 if self.args.hub_private_repo:
                     make_repository(self._api, str(self.hub_model_id), private=True)
 
@@ -411,7 +414,9 @@ class DistillationTrainer(Trainer):
         push.jobs = [job for job in push.jobs if job not in done]
         for error in (job.exception() for job in done if not job.cancelled()):
             if error is not None:
-                logger.warning(f"An upload during the training failed. {explain(error) or without_tokens(str(error))}")
+                token = self.args.hub_token
+                told = explain(error, token=token) or without_tokens(str(error), token)
+                logger.warning(f"An upload during the training failed. {told}")
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Take rows of a mixture in the order that it laid out."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from drdecr.data.hub_repositories import NOT_PUSHED, PICKLES, REPLACED
 from drdecr.modeling_drdecr.hub_errors_drdecr import explained
+from drdecr.modeling_drdecr.pushing_drdecr import stale_files
 
 from .training_state import STATE_FILES, pack_state
 
@@ -18,6 +20,9 @@ Staged = tempfile.TemporaryDirectory[str]
 
 LAST = "last-checkpoint"
 """Folder of the newest checkpoint in a repository; the Trainer's own name for it."""
+
+STAGED = ".push-"
+"""How the folders begin in which a checkpoint is set aside."""
 
 
 def stage_checkpoint(checkpoint: str | Path, beside: str | Path, copy_to: str | None = None) -> Staged:
@@ -32,7 +37,7 @@ def stage_checkpoint(checkpoint: str | Path, beside: str | Path, copy_to: str | 
     Returns:
         The folder, laid out as the repository will be.
     """
-    staged = tempfile.TemporaryDirectory(dir=beside, prefix=".push-")
+    staged = tempfile.TemporaryDirectory(dir=beside, prefix=STAGED)
     for path in Path(checkpoint).iterdir():
         is_state = path.name.startswith((*STATE_FILES, "trainer_state.json"))
         is_model = path.is_file() and path.suffix != ".md" and not is_state and path.name != "training_args.bin"
@@ -42,6 +47,12 @@ def stage_checkpoint(checkpoint: str | Path, beside: str | Path, copy_to: str | 
         if copy_to and (is_model or is_part or (is_state and path.is_file())):
             _link(path, Path(staged.name) / copy_to / path.name)
     return staged
+
+
+def sweep_staged(beside: str | Path) -> None:
+    """Remove what a training that was killed had set aside: its links hold the room of checkpoints long deleted."""
+    for folder in Path(beside).glob(f"{STAGED}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def push_staged(api: HfApi, staged: Staged, repository: str, message: str, revision: str | None = None) -> Any:
@@ -60,7 +71,9 @@ def push_folder(
     revision: str | None = None,
     left_out: Sequence[str] = NOT_PUSHED,
 ) -> Any:
-    """Push a folder in one commit, in place of the model that stands in the repository.
+    """Push a folder in one commit, in place of the model that stands in the repository's root.
+
+    Folders of the repository stay as they are, but for `last-checkpoint/` where a newer one is pushed.
 
     Args:
         api: of who pushes.
@@ -76,16 +89,21 @@ def push_folder(
     Raises:
         HubError: if the Hub refuses, cannot be reached, or another's commit came in between.
     """
-    stale = REPLACED if (Path(folder) / "config.json").exists() else PICKLES
+    patterns = REPLACED if (Path(folder) / "config.json").exists() else PICKLES
     with explained(repository):
+        parent = api.model_info(repository, revision=revision).sha
+        there = api.list_repo_files(repository, revision=parent)
+        stale = stale_files(there, patterns)  # what is sent again is not taken out: `upload_folder` sees to it
+        if (Path(folder) / LAST).exists():
+            stale += [name for name in there if name.startswith(f"{LAST}/")]
         return api.upload_folder(
             repo_id=repository,
             folder_path=folder,
             commit_message=message,
             revision=revision,
-            parent_commit=api.model_info(repository, revision=revision).sha,
+            parent_commit=parent,
             ignore_patterns=list(left_out),
-            delete_patterns=[*stale, *([f"{LAST}/*"] if (Path(folder) / LAST).exists() else [])],
+            delete_patterns=[escape(name) for name in stale],
         )
 
 

@@ -9,6 +9,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from drdecr.data.hub_repositories import NOT_PUSHED, REPLACED, make_repository
 from drdecr.modeling_drdecr.hub_errors_drdecr import explained
+from drdecr.modeling_drdecr.pushing_drdecr import stale_files
 from drdecr.trainers.adapters import check_base
 
 from .model_card import write_run_card
@@ -58,10 +59,10 @@ def push_folder(
         # Another's commit in between is refused by the Hub rather than mixed with ours.
         parent = api.model_info(repository, revision=revision).sha
         there = api.list_repo_files(repository, revision=parent)
-        stale = [name for name in there if "/" not in name and _matches(name, REPLACED) and name not in files]
+        stale = stale_files(there, REPLACED, sent=files) if "config.json" in files else []
         operations: list[Any] = [
             *(CommitOperationAdd(name, _content(path, repository)) for name, path in files.items()),
-            *(CommitOperationDelete(name) for name in stale if "config.json" in files),
+            *(CommitOperationDelete(name) for name in stale),
         ]
         commit = api.create_commit(
             repository, operations, commit_message=message, revision=revision, parent_commit=parent

@@ -5,16 +5,17 @@ import json
 import re
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import HfApi, ModelCard, constants
 from local_hub import ALICE, BOB, READER
 from transformers import AutoModel, AutoProcessor
 
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
-from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError, without_tokens
 
 QUESTIONS = ["what is the capital of france ?", "where is the sea"]
 FILES = {
@@ -116,7 +117,8 @@ def test_a_card_that_is_there_stays(hub, tiny_model):
 def test_a_push_leaves_nothing_of_the_model_before_that_would_be_loaded(hub, tiny_model):
     """One file, then shards, then one file again, each with other weights; what is not a model's stays."""
     hub.api().create_repo("alice/student")
-    for name in ("notes.txt", "old_drdecr.py"):
+    others = {"notes.txt", "adapter_sw/adapter_model.safetensors", "models/model.safetensors", "v1/modeling_drdecr.py"}
+    for name in ("old_drdecr.py", *others):
         hub.api().upload_file(path_or_fileobj=b"x", path_in_repo=name, repo_id="alice/student")
     for size in ("50GB", "20KB", "50GB"):
         torch.nn.init.normal_(tiny_model.linear.weight)
@@ -126,19 +128,19 @@ def test_a_push_leaves_nothing_of_the_model_before_that_would_be_loaded(hub, tin
         assert ("model.safetensors" in files) == (size == "50GB")
         assert ("model.safetensors.index.json" in files) == (size == "20KB")
         assert "1_Dense/model.safetensors" in files
-    assert hub.files("alice/student") == FILES - {".gitattributes"} | {"notes.txt"}
+    assert hub.files("alice/student") == FILES - {".gitattributes"} | others
 
 
 def test_a_model_of_another_writer_is_not_mixed_with_ours(hub, tiny_model, monkeypatch):
     hub.api().create_repo("alice/student")
-    saved = DrDecrModel.save_pretrained
+    uploaded = HfApi.upload_folder
 
-    def meanwhile(*arguments, **keys):
-        saved(*arguments, **keys)
+    def meanwhile(api, **keys):
         hub.api().upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="alice/student")
+        return uploaded(api, **keys)
 
     with monkeypatch.context() as patched:
-        patched.setattr(DrDecrModel, "save_pretrained", meanwhile)
+        patched.setattr(HfApi, "upload_folder", meanwhile)
         with pytest.raises(HubError, match="changed while you were writing"):
             tiny_model.push_to_hub("alice/student")
     assert hub.files("alice/student") == {"config.json"}
@@ -189,6 +191,48 @@ def test_a_script_is_told_in_one_line_what_it_cannot_load(hub, tiny_model, monke
             opened.from_pretrained("alice/student", token="hf_wrong_hf_wrong_wrong", force_download=True)
 
 
+@pytest.mark.parametrize("token", ["hf_alice_write\n", "hf_älice_write", "någon"])
+def test_a_token_that_cannot_be_sent_is_not_shown(token, hub, tiny_model):
+    for act in (
+        lambda: tiny_model.push_to_hub("alice/student", token=token),
+        lambda: DrDecrModel.from_pretrained("alice/student", token=token),
+        lambda: DrDecrProcessor.from_pretrained("alice/student", token=token),
+    ):
+        with pytest.raises(
+            HubError, match=r"token holds a line break, a blank or a letter beyond ASCII.*hf auth"
+        ) as caught:
+            act()
+        assert token.strip() not in "".join(traceback.format_exception(caught.value))
+
+
+def test_tokens_of_every_kind_are_blotted_out(hub):
+    found = ["hf_oauth_eyJh.bGci-Oi_x", "hf_jwt_eyJh.bGci-Oi", "api_org_AbCdEfGhIj", "hf_AbCdEfGhIjKlMnOp", ALICE]
+    assert without_tokens("; ".join(found)) == "; ".join(["hf_***"] * len(found))
+    assert without_tokens("Bearer secret-of-mine", "secret-of-mine\n") == "Bearer hf_***"
+
+
+def test_what_may_not_be_asked_for_is_told_to_be_absent_from_the_cache(hub):
+    for opened in (DrDecrModel, DrDecrProcessor):
+        with pytest.raises(HubError, match=r"alice/nothing is not in the cache.*without `local_files_only`"):
+            opened.from_pretrained("alice/nothing", local_files_only=True)
+
+
+def test_a_push_from_a_script_whose_connection_is_lost_goes_on(hub, tiny_model, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits before it tries again
+    tiny_model.push_to_hub("alice/student")
+    commits = [commit.commit_id for commit in hub.api().list_repo_commits("alice/student")]
+    torch.nn.init.normal_(tiny_model.linear.weight)
+    for method, path in (("PUT", "/lfs/"), ("POST", "/commit/")):
+        hub.fail(method, path, cut_after=100, times=99)
+        with pytest.raises(HubError, match=r"The connection to .* failed or was lost.*run it again") as caught:
+            tiny_model.push_to_hub("alice/student")
+        assert "\n" not in str(caught.value)
+        hub.heal()
+        assert [commit.commit_id for commit in hub.api().list_repo_commits("alice/student")] == commits
+    tiny_model.push_to_hub("alice/student")
+    assert_equal(DrDecrModel.from_pretrained("alice/student"), tiny_model)
+
+
 def test_a_push_that_finds_the_disk_full_says_so_and_leaves_nothing(hub, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     processor = type(tiny_model.processor)
@@ -200,7 +244,8 @@ def test_a_push_that_finds_the_disk_full_says_so_and_leaves_nothing(hub, tiny_mo
         patched.setattr(processor, "save_pretrained", full)
         with pytest.raises(HubError, match=r"The disk is full: there is no room for .*tokenizer\.json"):
             tiny_model.push_to_hub("alice/student")
-    assert hub.files("alice/student") == set()
+    assert not hub.api().repo_exists("alice/student")
+    assert hub.requests("POST") == []
     assert [path for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
 
 

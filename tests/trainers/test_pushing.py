@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 from local_hub import ALICE
 from peft import PeftModel
+from transformers import AutoModel
 
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
@@ -87,6 +88,55 @@ def test_a_training_goes_on_from_a_pushed_checkpoint_as_if_it_had_not_stopped(
     again.train(resume_from_checkpoint=tmp_path / "back" / folder)
     assert not torch.equal(ends["linear.weight"], start["linear.weight"])
     assert all(torch.equal(weight, ends[name]) for name, weight in tiny_model.state_dict().items())
+
+
+@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
+def test_a_push_leaves_earlier_checkpoints_and_adapters_whole(
+    strategy, hub, build, tiny_model, teacher, candidate_rows, collate, tmp_path
+):
+    """And the newest one, which the end would otherwise strip; of its own root it takes out what another model left."""
+    hub.api().create_repo(NAME)
+    others = {"adapter_sw/adapter_model.safetensors", "models/a.safetensors"}
+    left = {"old_drdecr.py", "model-00001-of-00002.safetensors", "last-checkpoint/old.safetensors"}
+    for name in others | left:
+        hub.api().upload_file(path_or_fileobj=b"x", path_in_repo=name, repo_id=NAME)
+    settings = pushing(hub_strategy=strategy, hub_always_push=True)
+    trainer = build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **settings)
+    trainer.train()
+    trainer.push_to_hub()
+    files = hub.files(NAME)
+    code = {name for name in files if name.endswith("_drdecr.py") and "/" not in name}
+    folders = ["last-checkpoint"] if strategy == "checkpoint" else ["checkpoint-2", "checkpoint-4"]
+    back = snapshot_download(NAME, local_dir=tmp_path / "back")
+    for folder in folders:
+        assert code
+        assert {f"{folder}/{name}" for name in code} <= files
+        loaded = AutoModel.from_pretrained(f"{back}/{folder}", trust_remote_code=True)
+        assert loaded.encode_queries(["what is the capital"])
+    assert others <= files
+    kept = {"last-checkpoint/old.safetensors"} if strategy == "all_checkpoints" else set()
+    assert left & files == kept
+
+
+@pytest.mark.parametrize("sharding", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_a_sharded_training_whose_state_could_not_be_pushed_makes_no_repository(
+    sharding, hub, build, tiny_model, teacher, candidate_rows, collate
+):
+    settings = pushing(hub_strategy="checkpoint", push_to_hub=False)
+    trainer = build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **settings)
+    setattr(trainer, sharding, True)
+    with pytest.raises(ValueError, match="expected hub_strategy end or every_save, got checkpoint"):
+        trainer.init_hf_repo()  # what the Trainer begins with where it pushes
+    assert hub.requests() == []
+
+
+def test_what_a_killed_training_set_aside_is_swept(hub, build, tiny_model, teacher, candidate_rows, collate, tmp_path):
+    left = tmp_path / "killed" / ".push-abc" / "last-checkpoint"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"x")
+    settings = pushing(output_dir=str(tmp_path / "killed"))
+    build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **settings)
+    assert not list((tmp_path / "killed").glob(".push-*"))
 
 
 def test_what_another_commits_during_an_upload_is_not_mixed_with_ours(
