@@ -86,21 +86,22 @@ class Cleaner:
     held_out: HeldOutTexts
     seed: int
 
-    def __call__(self, items: Sequence[Item], share: float) -> list[tuple[str | None, int]]:
-        """Return for each row why it must go, or None, and its key."""
-        return [self._checked(table, row, share) for table, row in items]
+    def __call__(self, items: Sequence[Item], source: PreparedSource) -> list[tuple[str | None, int]]:
+        """Return for each row of a source why it must go, or None, and its key."""
+        return [self._checked(table, row, source) for table, row in items]
 
-    def _checked(self, table: str, row: Mapping[str, Any], share: float) -> tuple[str | None, int]:
+    def _checked(self, table: str, row: Mapping[str, Any], source: PreparedSource) -> tuple[str | None, int]:
         if table == "left_out":
             return None, 0
-        if table == "passages":
-            return (None if row["text"].strip() else "blank"), text_key(f"passages\n{row['document_id']}")
+        if table == "passages":  # another source may mean another text by the same id
+            key = text_key(f"passages\n{source.name}\n{row['document_id']}\n{row['text']}")
+            return (None if row["text"].strip() else "blank"), key
         reason = reason_against(row, self.settings, self.held_out)
         if reason is not None:
             return reason, 0
         key = text_key(f"{table}\n{row_key(row)}")
         drawn = text_key(f"{self.seed}\n{key}") + 2**63
-        return ("not_sampled" if drawn >= share * 2**64 else None), key
+        return ("not_sampled" if drawn >= source.share * 2**64 else None), key
 
 
 class Preparation:
@@ -187,7 +188,7 @@ class Preparation:
         counts, keys = Counts(), []
         tables: dict[tuple[str, str], list[pa.Table]] = {}
         place = start
-        for batch, results in check(_batched(islice(stream, self.rows_per_part)), source.share):
+        for batch, results in check(_batched(islice(stream, self.rows_per_part)), source):
             groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
             for (table, row), (reason, key) in zip(batch, results, strict=True):
                 place += 1
@@ -200,6 +201,8 @@ class Preparation:
                     counts.dropped[reason] += 1
                     continue
                 keys.append(key)
+                if table == "passages":
+                    keys.append(_new_id(row["document_id"], source, seen, place))
                 language = row.get("language", "")
                 counts.kept[f"{table} {language}".strip()] += 1
                 groups.setdefault((table, language), []).append({**row, "source": source.name, "row": place})
@@ -256,7 +259,7 @@ class Preparation:
             shutil.rmtree(self.folder / table / source.name, ignore_errors=True)
 
 
-Check = Callable[[Iterable[list[Item]], float], Iterator[tuple[list[Item], list[tuple[str | None, int]]]]]
+Check = Callable[[Iterable[list[Item]], PreparedSource], Iterator[tuple[list[Item], list[tuple[str | None, int]]]]]
 
 
 class _checker:
@@ -278,15 +281,15 @@ class _checker:
             self._pool.shutdown(cancel_futures=True)
 
     def _checked(
-        self, batches: Iterable[list[Item]], share: float
+        self, batches: Iterable[list[Item]], source: PreparedSource
     ) -> Iterator[tuple[list[Item], list[tuple[str | None, int]]]]:
         if self._pool is None:
             for batch in batches:
-                yield batch, self._cleaner(batch, share)
+                yield batch, self._cleaner(batch, source)
             return
         waiting: deque[tuple[list[Item], Future[list[tuple[str | None, int]]]]] = deque()
         for batch in batches:
-            waiting.append((batch, self._pool.submit(_clean, batch, share)))
+            waiting.append((batch, self._pool.submit(_clean, batch, source)))
             if len(waiting) > 2 * self._num_processes:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -302,10 +305,10 @@ def _set_cleaner(cleaner: Cleaner) -> None:
     _CLEANER = cleaner
 
 
-def _clean(items: Sequence[Item], share: float) -> list[tuple[str | None, int]]:
+def _clean(items: Sequence[Item], source: PreparedSource) -> list[tuple[str | None, int]]:
     if _CLEANER is None:
         raise RuntimeError("This process was not given a cleaner.")
-    return _CLEANER(items, share)
+    return _CLEANER(items, source)
 
 
 class _Peeked(Iterator[Item]):
@@ -330,6 +333,17 @@ class _Peeked(Iterator[Item]):
 def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
     while batch := list(islice(items, BATCH)):
         yield batch
+
+
+def _new_id(document_id: str, source: PreparedSource, seen: SeenKeys, place: int) -> int:
+    """Note that a source has given an id its text, and return the key of that; an id that has one already is refused."""
+    key = text_key(f"document_id\n{source.name}\n{document_id}")
+    if not seen.add(key):
+        raise ValueError(
+            f"{source.name}, row {place}: expected one text for passage {document_id!r}, got a second one. Give each passage "
+            "an id of its own."
+        )
+    return key
 
 
 def _shard_path(table: str, source: str, language: str, number: int) -> str:

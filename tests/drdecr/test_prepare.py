@@ -290,3 +290,44 @@ def test_the_command_lists_prepares_and_verifies(recipe, tmp_path):
     assert (tmp_path / "set" / PROVENANCE).exists()
     assert "license: cc0-1.0" in (tmp_path / "set/README.md").read_text()
     assert "as they were written" in CliRunner().invoke(app, ["prepare", "--verify", str(tmp_path / "set")]).output
+
+
+def own_set(folder: Path, name: str, query: str, text: str) -> dict[str, Any]:
+    """Write a set of one question and one passage, whose id is `d1`."""
+    question = {"query_id": f"{name}1", "query": query, "language": "fi", "document_ids": ["d1"]}
+    for kind, row in (("questions", question), ("passages", {"document_id": "d1", "text": text})):
+        (folder / f"{name}-{kind}.jsonl").write_text(json.dumps(row) + "\n")
+    files = {kind: str(folder / f"{name}-{kind}.jsonl") for kind in ("questions", "passages")}
+    return {"name_of_source": name, "format": "jsonl", **files}
+
+
+def test_each_source_keeps_its_passages_whatever_ids_others_use(tmp_path):
+    sets = {
+        "a": ("missä talo on", "The house."),
+        "b": ("missä joki on", "The river."),
+        "c": ("mikä talo", "The house."),
+    }
+    sources = [own_set(tmp_path, name, *texts) for name, texts in sets.items()]
+    folder = prepare(PrepareRecipe(sources), tmp_path / "set")
+
+    def read(*names: str) -> dict[str, str]:
+        entry = {"format": "prepared_questions", "folder": str(folder), "sources": list(names)}
+        return dict(read_questions(entry).passages)
+
+    assert [read(name) for name in sets] == [{"d1": text} for _, text in sets.values()]
+    assert read("a", "c") == {"d1": "The house."}
+    with pytest.raises(ValueError, match="passage 'd1' has in another source, got a different one"):
+        read("a", "b")
+
+
+def test_an_id_with_two_texts_in_one_source_is_refused(tmp_path):
+    texts = {"triples": "1\t1\t2\n", "queries": "1\tmissä\n", "passages": "1\ta\n2\tb\n1\ta\n1\tc\n"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.tsv").write_text(text)
+    files = {name: str(tmp_path / f"{name}.tsv") for name in texts}
+    source = {"format": "id_triples", "language": "fi", **files}
+    with pytest.raises(ValueError, match="id_triples, row 4: expected one text for passage 'triples/1', got a second"):
+        prepare(PrepareRecipe([source], rows_per_part=3), tmp_path / "set")
+    (tmp_path / "passages.tsv").write_text(texts["passages"][:-4])
+    folder = prepare(PrepareRecipe([source], rows_per_part=1), tmp_path / "set")
+    assert read_provenance(folder)["sources"][0]["dropped"] == {"repeated": 1}
