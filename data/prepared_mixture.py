@@ -95,7 +95,8 @@ class PreparedMixture(Dataset):
         seed: of the order.
         english_share: of the rows, this share again with the English text as the question (default 0).
         languages: codes of those that are wanted; default: all.
-        is_unwanted: a row for which this holds gives its place to the next one of its language.
+        is_unwanted: a row for which this holds gives its place to the next one of its language; reading a row raises a
+            `ValueError` where a language has no other.
 
     Raises:
         ValueError: for weights that are not positive or name no source, or a folder that is none.
@@ -137,13 +138,21 @@ class PreparedMixture(Dataset):
             raise IndexError(f"Expected a place from 0 to {self.num_rows - 1}, got {index}.")
         drawn, places, is_english = self._drawn(index // BLOCK)
         place = index % BLOCK
-        reader, number = self._readers[drawn[place]], int(places[place])
-        row = reader.row(number)
-        for step in range(1, len(reader)):
-            if self._is_unwanted is None or not self._is_unwanted(row):
-                break
-            row = reader.row(number + step)
+        row = self._wanted(int(drawn[place]), int(places[place]))
         return {**row, "query": row["english"], "language": "en"} if is_english[place] else row
+
+    def _wanted(self, index: int, number: int) -> Row:
+        """Return a row of a strand, or the next one of its pass, round to its beginning, that is wanted."""
+        reader, strand = self._readers[index], self.strands[index]
+        turn, place = divmod(number, strand.rows)
+        for step in range(strand.rows):
+            row = reader.row(turn * strand.rows + (place + step) % strand.rows)
+            if self._is_unwanted is None or not self._is_unwanted(row):
+                return row
+        raise ValueError(
+            f"{strand.source}, {strand.language}: expected a row that may be trained on, but all {strand.rows} are held out. "
+            "Leave the source or the language out."
+        )
 
     def _drawn(self, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return for each place of a block its strand, which row of the strand it is, and whether English is asked."""
@@ -229,9 +238,6 @@ class _StrandReader:
         ]
         self._pass: tuple[int, np.ndarray, np.ndarray] | None = None
         self._window: tuple[tuple[int, int], pa.Table, np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        return self._size
 
     def row(self, number: int) -> Row:
         """Return row `number` of the endless order."""
