@@ -264,18 +264,22 @@ class _StrandReader:
         if self._window is None or self._window[0] != (turn, window):
             self._window = None  # before the next one is read
             groups = [self._groups[index] for index in order[window * WINDOW : (window + 1) * WINDOW]]
-            tables = [_read_group(self._root / path, group) for path, group, _ in groups]
+            tables = [_read_group(self._root / path, group, rows) for path, group, rows in groups]
             table = pa.concat_tables(tables).combine_chunks()
             shuffled = np.random.default_rng((*self._seed, turn, window)).permutation(table.num_rows)
             self._window = ((turn, window), table, shuffled)
         return self._window[1:]
 
 
-def _read_group(file: Path, group: int) -> pa.Table:
+def _read_group(file: Path, group: int, rows: int) -> pa.Table:
+    """Read a row group; what its pages' checksums, or its number of rows, do not fit is refused."""
     try:
-        with pq.ParquetFile(file) as opened:
-            return opened.read_row_group(group, columns=list(PARALLEL_COLUMNS))
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            table = opened.read_row_group(group, columns=list(PARALLEL_COLUMNS))
+        if (table.num_rows, set(table.column_names)) != (rows, set(PARALLEL_COLUMNS)):
+            raise pa.ArrowInvalid(f"row group {group}: {table.num_rows} rows of {', '.join(table.column_names)}")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{file}: expected a whole shard ({error}). Get it again: `drdecr prepare --verify` says what is wrong."
         ) from error
+    return table
