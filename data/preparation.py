@@ -66,6 +66,12 @@ class Counts:
         """Return plain values, in alphabetical order."""
         return {name: dict(sorted(getattr(self, name).items())) for name in ("read", "dropped", "kept", "left_out")}
 
+    @property
+    def has_kept(self) -> bool:
+        """Whether rows stay beside the passages that they name, or, in a source of passages alone, passages."""
+        rows = [group for group in self.kept if group != "passages"]
+        return bool(rows) or (bool(self.kept) and set(self.read) == {"passages"})
+
     def add(self, other: Mapping[str, Mapping[str, int]]) -> None:
         """Add what another part counted."""
         for name, found in other.items():
@@ -166,7 +172,7 @@ class Preparation:
         counts = Counts()
         for record in records:
             counts.add(record["counts"])
-        if not counts.kept:
+        if not counts.has_kept:
             raise ValueError(
                 f"{source.name}: expected rows that stay, got none of {sum(counts.read.values())} (dropped: "
                 f"{dict(counts.dropped)}). Look at the source and at `cleaning`."
