@@ -6,6 +6,7 @@ of recorded parts, fills the set of seen rows from their keys, and makes the nex
 """
 
 import json
+import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from .prepared_shards import SCHEMAS, Shard, write_json, write_shard, wrong_shar
 from .row_checks import CleaningSettings, reason_against, row_key, text_key
 from .row_streams import open_stream
 from .seen_keys import SeenKeys
+from .source_files import files_of
 from .triple_formats import Item
 
 BATCH = 1_000
@@ -202,6 +204,7 @@ class Preparation:
                     counts.left_out.update(row)
                     continue
                 counts.read[table] += 1
+                language = "" if table == "passages" else _language(row, source, place)
                 reason = reason or (None if seen.add(key) else "repeated")
                 if reason is not None:
                     counts.dropped[reason] += 1
@@ -209,7 +212,6 @@ class Preparation:
                 keys.append(key)
                 if table == "passages":
                     keys.append(_new_id(row["document_id"], source, seen, place))
-                language = row.get("language", "")
                 counts.kept[f"{table} {language}".strip()] += 1
                 groups.setdefault((table, language), []).append({**row, "source": source.name, "row": place})
             for group, rows in groups.items():
@@ -339,6 +341,17 @@ class _Peeked(Iterator[Item]):
 def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
     while batch := list(islice(items, BATCH)):
         yield batch
+
+
+def _language(row: Mapping[str, Any], source: PreparedSource, place: int) -> str:
+    """Return a row's language, of which a file's name is made."""
+    if not re.fullmatch("[A-Za-z0-9_-]+", row["language"]):
+        files = ", ".join(map(str, islice(files_of(source.entry), 3)))
+        raise ValueError(
+            f"{source.name}{f' ({files})' if files else ''}, row {place}: expected a language code of letters, digits, - and _, "
+            f"got {row['language']!r}. Correct it there."
+        )
+    return row["language"]
 
 
 def _new_id(document_id: str, source: PreparedSource, seen: SeenKeys, place: int) -> int:

@@ -265,6 +265,10 @@ def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe,
         ({"sources": [{"format": "tvs", "path": "x"}]}, "expected one of tsv, lines"),
         ({"sources": [{"format": "qed", "path": "PATH", "share": 2}]}, "expected a `share` above 0"),
         ({"sources": [{"format": "qed", "path": "PATH"}] * 2}, "two are named 'qed'"),
+        *(
+            ({"sources": [{"format": "qed", "path": "PATH", "name_of_source": name}]}, "expected a `name_of_source`")
+            for name in ("..", ".", ".a", "a/b", "/a", "../a")
+        ),
         ({"sources": []}, "expected `sources`, got none"),
         ({"sourses": []}, "Did you mean 'sources'"),
         ({"sources": [{"format": "qed"}], "cleaning": {"max_lenght_ratio": 3}}, "Did you mean 'max_length_ratio'"),
@@ -331,3 +335,14 @@ def test_an_id_with_two_texts_in_one_source_is_refused(tmp_path):
     (tmp_path / "passages.tsv").write_text(texts["passages"][:-4])
     folder = prepare(PrepareRecipe([source], rows_per_part=1), tmp_path / "set")
     assert read_provenance(folder)["sources"][0]["dropped"] == {"repeated": 1}
+
+
+@pytest.mark.parametrize("code", ["../../../y", "pt/br", "f i"])
+def test_a_language_that_would_be_a_path_is_refused(code, tmp_path):
+    rows = [{"id": "1", "question": "missä talo on", "answers": ["a"], "lang": lang} for lang in ("fi", code)]
+    (tmp_path / "xor.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = set(tmp_path.iterdir())
+    source = {"format": "xor_questions", "path": str(tmp_path / "xor.jsonl")}
+    with pytest.raises(ValueError, match=rf"{tmp_path}/xor.jsonl.*row 2: expected a language code.* got '{code}'"):
+        prepare(PrepareRecipe([source]), tmp_path / "set")
+    assert set(tmp_path.iterdir()) == before
