@@ -6,6 +6,7 @@ of recorded parts, fills the set of seen rows from their keys, and makes the nex
 """
 
 import json
+import logging
 import re
 import shutil
 from collections import Counter, deque
@@ -28,6 +29,8 @@ from .row_streams import open_stream
 from .seen_keys import SeenKeys
 from .source_files import files_of
 from .triple_formats import Item
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1_000
 """Rows that are checked at once."""
@@ -101,9 +104,17 @@ class Cleaner:
     def _checked(self, table: str, row: Mapping[str, Any], source: PreparedSource) -> tuple[str | None, int]:
         if table == "left_out":
             return None, 0
+        is_text = all(map(_can_be_written, row.values()))
+        if table == "passages" and not is_text:  # questions name it, so that it cannot just go
+            raise ValueError(
+                f"{source.name}, passage {row['document_id']!r}: expected text, got half of a surrogate pair in it. Mend the "
+                "passage in its file, or take it out with the questions that name it."
+            )
         if table == "passages":  # another source may mean another text by the same id
             key = text_key(f"passages\n{source.name}\n{row['document_id']}\n{row['text']}")
             return (None if row["text"].strip() else "blank"), key
+        if not is_text:
+            return "control_characters", 0
         reason = reason_against(row, self.settings, self.held_out)
         if reason is not None:
             return reason, 0
@@ -252,7 +263,12 @@ class Preparation:
         for source in sources:
             for number, record in enumerate(self._records(source)):
                 shards = [Shard(**shard) for shard in record["shards"]]
-                is_broken = is_broken or bool(wrong_shards(self.folder, shards))
+                wrong = [] if is_broken else wrong_shards(self.folder, shards)
+                if wrong:
+                    logger.warning(
+                        "%s: %s They are made again, with all that came after.", self.folder, " ".join(wrong)
+                    )
+                is_broken = is_broken or bool(wrong)
                 if is_broken:  # what was made after it knew the rows that it had
                     self._record(source, number).unlink()
                     continue
@@ -352,6 +368,16 @@ def _language(row: Mapping[str, Any], source: PreparedSource, place: int) -> str
             f"got {row['language']!r}. Correct it there."
         )
     return row["language"]
+
+
+def _can_be_written(value: Any) -> bool:
+    """Return whether all text in a value can be written as UTF-8: JSON may hold halves of surrogate pairs."""
+    if isinstance(value, str):
+        return value.isascii() or not _SURROGATE.search(value)
+    return all(map(_can_be_written, value)) if isinstance(value, list) else True
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _new_id(document_id: str, source: PreparedSource, seen: SeenKeys, place: int) -> int:

@@ -151,7 +151,8 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
     name = name or (known.name if known is not None else content.get("name") or content.get("format"))
     if not isinstance(name, str) or name[:1] in ("", ".") or not all(part.isalnum() or part in "-_." for part in name):
         raise ValueError(
-            f"sources: expected a `name_of_source` of letters, digits, -, _ and, not at its beginning, dots, got {name!r} in {dict(entry)}."
+            "sources: expected a `name_of_source` of letters, digits, -, _ and, not at its beginning, dots, got "
+            f"{name!r} in {dict(entry)}."
         )
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"{name}: expected a `share` above 0 and up to 1, got {share!r}.")

@@ -135,13 +135,15 @@ def test_two_processes_write_the_bytes_of_one(recipe, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_a_shard_that_was_damaged_while_the_work_lay_still_is_made_again(recipe, tmp_path):
+def test_a_shard_that_was_damaged_while_the_work_lay_still_is_made_again(recipe, tmp_path, caplog):
     prepare(recipe, tmp_path / "whole")
     assert killed(recipe, tmp_path / "set", at=100) == -signal.SIGKILL
     shard = sorted((tmp_path / ".set.unfinished").rglob("*.parquet"))[0]
     shard.write_bytes(shard.read_bytes()[:-1])
     prepare(recipe, tmp_path / "set")
     assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+    (warning,) = [record.getMessage() for record in caplog.records if "made again" in record.getMessage()]
+    assert f"{shard.relative_to(tmp_path / '.set.unfinished').as_posix()}: expected" in warning
 
 
 def test_a_cut_or_changed_shard_is_named(recipe, tmp_path):
@@ -346,3 +348,16 @@ def test_a_language_that_would_be_a_path_is_refused(code, tmp_path):
     with pytest.raises(ValueError, match=rf"{tmp_path}/xor.jsonl.*row 2: expected a language code.* got '{code}'"):
         prepare(PrepareRecipe([source]), tmp_path / "set")
     assert set(tmp_path.iterdir()) == before
+
+
+def test_half_a_surrogate_pair_drops_a_question_and_refuses_a_passage(tmp_path):
+    rows = [{"id": "1", "question": "missä talo on", "answers": ["a", one], "lang": "fi"} for one in ("b\ud83d", "b")]
+    (tmp_path / "xor.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"format": "xor_questions", "path": str(tmp_path / "xor.jsonl")}
+    folder = prepare(PrepareRecipe([source]), tmp_path / "answers")
+    assert read_provenance(folder)["sources"][0]["dropped"] == {"control_characters": 1}
+    item = {"question": "where is it", "answers": [], "positive_ctxs": [{"title": "A", "text": "B \ud83d"}]}
+    (tmp_path / "dpr.json").write_text(json.dumps([item]))
+    source = {"format": "dpr", "path": str(tmp_path / "dpr.json")}
+    with pytest.raises(ValueError, match=r"dpr, passage 'nq/.*': expected text, got half of a surrogate pair"):
+        prepare(PrepareRecipe([source]), tmp_path / "passages")
