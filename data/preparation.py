@@ -6,6 +6,8 @@ of recorded parts, fills the set of seen rows from their keys, and makes the nex
 """
 
 import json
+import logging
+import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +27,10 @@ from .prepared_shards import SCHEMAS, Shard, write_json, write_shard, wrong_shar
 from .row_checks import CleaningSettings, reason_against, row_key, text_key
 from .row_streams import open_stream
 from .seen_keys import SeenKeys
+from .source_files import files_of
 from .triple_formats import Item
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1_000
 """Rows that are checked at once."""
@@ -66,6 +71,12 @@ class Counts:
         """Return plain values, in alphabetical order."""
         return {name: dict(sorted(getattr(self, name).items())) for name in ("read", "dropped", "kept", "left_out")}
 
+    @property
+    def has_kept(self) -> bool:
+        """Whether rows stay beside the passages that they name, or, in a source of passages alone, passages."""
+        rows = [group for group in self.kept if group != "passages"]
+        return bool(rows) or (bool(self.kept) and set(self.read) == {"passages"})
+
     def add(self, other: Mapping[str, Mapping[str, int]]) -> None:
         """Add what another part counted."""
         for name, found in other.items():
@@ -86,21 +97,30 @@ class Cleaner:
     held_out: HeldOutTexts
     seed: int
 
-    def __call__(self, items: Sequence[Item], share: float) -> list[tuple[str | None, int]]:
-        """Return for each row why it must go, or None, and its key."""
-        return [self._checked(table, row, share) for table, row in items]
+    def __call__(self, items: Sequence[Item], source: PreparedSource) -> list[tuple[str | None, int]]:
+        """Return for each row of a source why it must go, or None, and its key."""
+        return [self._checked(table, row, source) for table, row in items]
 
-    def _checked(self, table: str, row: Mapping[str, Any], share: float) -> tuple[str | None, int]:
+    def _checked(self, table: str, row: Mapping[str, Any], source: PreparedSource) -> tuple[str | None, int]:
         if table == "left_out":
             return None, 0
-        if table == "passages":
-            return (None if row["text"].strip() else "blank"), text_key(f"passages\n{row['document_id']}")
+        is_text = all(map(_can_be_written, row.values()))
+        if table == "passages" and not is_text:  # questions name it, so that it cannot just go
+            raise ValueError(
+                f"{source.name}, passage {row['document_id']!r}: expected text, got half of a surrogate pair in it. Mend the "
+                "passage in its file, or take it out with the questions that name it."
+            )
+        if table == "passages":  # another source may mean another text by the same id
+            key = text_key(f"passages\n{source.name}\n{row['document_id']}\n{row['text']}")
+            return (None if row["text"].strip() else "blank"), key
+        if not is_text:
+            return "control_characters", 0
         reason = reason_against(row, self.settings, self.held_out)
         if reason is not None:
             return reason, 0
         key = text_key(f"{table}\n{row_key(row)}")
         drawn = text_key(f"{self.seed}\n{key}") + 2**63
-        return ("not_sampled" if drawn >= share * 2**64 else None), key
+        return ("not_sampled" if drawn >= source.share * 2**64 else None), key
 
 
 class Preparation:
@@ -165,7 +185,7 @@ class Preparation:
         counts = Counts()
         for record in records:
             counts.add(record["counts"])
-        if not counts.kept:
+        if not counts.has_kept:
             raise ValueError(
                 f"{source.name}: expected rows that stay, got none of {sum(counts.read.values())} (dropped: "
                 f"{dict(counts.dropped)}). Look at the source and at `cleaning`."
@@ -187,7 +207,7 @@ class Preparation:
         counts, keys = Counts(), []
         tables: dict[tuple[str, str], list[pa.Table]] = {}
         place = start
-        for batch, results in check(_batched(islice(stream, self.rows_per_part)), source.share):
+        for batch, results in check(_batched(islice(stream, self.rows_per_part)), source):
             groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
             for (table, row), (reason, key) in zip(batch, results, strict=True):
                 place += 1
@@ -195,12 +215,14 @@ class Preparation:
                     counts.left_out.update(row)
                     continue
                 counts.read[table] += 1
+                language = "" if table == "passages" else _language(row, source, place)
                 reason = reason or (None if seen.add(key) else "repeated")
                 if reason is not None:
                     counts.dropped[reason] += 1
                     continue
                 keys.append(key)
-                language = row.get("language", "")
+                if table == "passages":
+                    keys.append(_new_id(row["document_id"], source, seen, place))
                 counts.kept[f"{table} {language}".strip()] += 1
                 groups.setdefault((table, language), []).append({**row, "source": source.name, "row": place})
             for group, rows in groups.items():
@@ -241,7 +263,12 @@ class Preparation:
         for source in sources:
             for number, record in enumerate(self._records(source)):
                 shards = [Shard(**shard) for shard in record["shards"]]
-                is_broken = is_broken or bool(wrong_shards(self.folder, shards))
+                wrong = [] if is_broken else wrong_shards(self.folder, shards)
+                if wrong:
+                    logger.warning(
+                        "%s: %s They are made again, with all that came after.", self.folder, " ".join(wrong)
+                    )
+                is_broken = is_broken or bool(wrong)
                 if is_broken:  # what was made after it knew the rows that it had
                     self._record(source, number).unlink()
                     continue
@@ -256,7 +283,7 @@ class Preparation:
             shutil.rmtree(self.folder / table / source.name, ignore_errors=True)
 
 
-Check = Callable[[Iterable[list[Item]], float], Iterator[tuple[list[Item], list[tuple[str | None, int]]]]]
+Check = Callable[[Iterable[list[Item]], PreparedSource], Iterator[tuple[list[Item], list[tuple[str | None, int]]]]]
 
 
 class _checker:
@@ -278,15 +305,15 @@ class _checker:
             self._pool.shutdown(cancel_futures=True)
 
     def _checked(
-        self, batches: Iterable[list[Item]], share: float
+        self, batches: Iterable[list[Item]], source: PreparedSource
     ) -> Iterator[tuple[list[Item], list[tuple[str | None, int]]]]:
         if self._pool is None:
             for batch in batches:
-                yield batch, self._cleaner(batch, share)
+                yield batch, self._cleaner(batch, source)
             return
         waiting: deque[tuple[list[Item], Future[list[tuple[str | None, int]]]]] = deque()
         for batch in batches:
-            waiting.append((batch, self._pool.submit(_clean, batch, share)))
+            waiting.append((batch, self._pool.submit(_clean, batch, source)))
             if len(waiting) > 2 * self._num_processes:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -302,10 +329,10 @@ def _set_cleaner(cleaner: Cleaner) -> None:
     _CLEANER = cleaner
 
 
-def _clean(items: Sequence[Item], share: float) -> list[tuple[str | None, int]]:
+def _clean(items: Sequence[Item], source: PreparedSource) -> list[tuple[str | None, int]]:
     if _CLEANER is None:
         raise RuntimeError("This process was not given a cleaner.")
-    return _CLEANER(items, share)
+    return _CLEANER(items, source)
 
 
 class _Peeked(Iterator[Item]):
@@ -330,6 +357,38 @@ class _Peeked(Iterator[Item]):
 def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
     while batch := list(islice(items, BATCH)):
         yield batch
+
+
+def _language(row: Mapping[str, Any], source: PreparedSource, place: int) -> str:
+    """Return a row's language, of which a file's name is made."""
+    if not re.fullmatch("[A-Za-z0-9_-]+", row["language"]):
+        files = ", ".join(map(str, islice(files_of(source.entry), 3)))
+        raise ValueError(
+            f"{source.name}{f' ({files})' if files else ''}, row {place}: expected a language code of letters, digits, - and _, "
+            f"got {row['language']!r}. Correct it there."
+        )
+    return row["language"]
+
+
+def _can_be_written(value: Any) -> bool:
+    """Return whether all text in a value can be written as UTF-8: JSON may hold halves of surrogate pairs."""
+    if isinstance(value, str):
+        return value.isascii() or not _SURROGATE.search(value)
+    return all(map(_can_be_written, value)) if isinstance(value, list) else True
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _new_id(document_id: str, source: PreparedSource, seen: SeenKeys, place: int) -> int:
+    """Note that a source has given an id its text, and return the key of that; an id that has one already is refused."""
+    key = text_key(f"document_id\n{source.name}\n{document_id}")
+    if not seen.add(key):
+        raise ValueError(
+            f"{source.name}, row {place}: expected one text for passage {document_id!r}, got a second one. Give each passage "
+            "an id of its own."
+        )
+    return key
 
 
 def _shard_path(table: str, source: str, language: str, number: int) -> str:

@@ -95,7 +95,8 @@ class PreparedMixture(Dataset):
         seed: of the order.
         english_share: of the rows, this share again with the English text as the question (default 0).
         languages: codes of those that are wanted; default: all.
-        is_unwanted: a row for which this holds gives its place to the next one of its language.
+        is_unwanted: a row for which this holds gives its place to the next one of its language; reading a row raises a
+            `ValueError` where a language has no other.
 
     Raises:
         ValueError: for weights that are not positive or name no source, or a folder that is none.
@@ -137,13 +138,21 @@ class PreparedMixture(Dataset):
             raise IndexError(f"Expected a place from 0 to {self.num_rows - 1}, got {index}.")
         drawn, places, is_english = self._drawn(index // BLOCK)
         place = index % BLOCK
-        reader, number = self._readers[drawn[place]], int(places[place])
-        row = reader.row(number)
-        for step in range(1, len(reader)):
-            if self._is_unwanted is None or not self._is_unwanted(row):
-                break
-            row = reader.row(number + step)
+        row = self._wanted(int(drawn[place]), int(places[place]))
         return {**row, "query": row["english"], "language": "en"} if is_english[place] else row
+
+    def _wanted(self, index: int, number: int) -> Row:
+        """Return a row of a strand, or the next one of its pass, round to its beginning, that is wanted."""
+        reader, strand = self._readers[index], self.strands[index]
+        turn, place = divmod(number, strand.rows)
+        for step in range(strand.rows):
+            row = reader.row(turn * strand.rows + (place + step) % strand.rows)
+            if self._is_unwanted is None or not self._is_unwanted(row):
+                return row
+        raise ValueError(
+            f"{strand.source}, {strand.language}: expected a row that may be trained on, but all {strand.rows} are held out. "
+            "Leave the source or the language out."
+        )
 
     def _drawn(self, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return for each place of a block its strand, which row of the strand it is, and whether English is asked."""
@@ -230,9 +239,6 @@ class _StrandReader:
         self._pass: tuple[int, np.ndarray, np.ndarray] | None = None
         self._window: tuple[tuple[int, int], pa.Table, np.ndarray] | None = None
 
-    def __len__(self) -> int:
-        return self._size
-
     def row(self, number: int) -> Row:
         """Return row `number` of the endless order."""
         turn, place = divmod(number, self._size)
@@ -258,18 +264,22 @@ class _StrandReader:
         if self._window is None or self._window[0] != (turn, window):
             self._window = None  # before the next one is read
             groups = [self._groups[index] for index in order[window * WINDOW : (window + 1) * WINDOW]]
-            tables = [_read_group(self._root / path, group) for path, group, _ in groups]
+            tables = [_read_group(self._root / path, group, rows) for path, group, rows in groups]
             table = pa.concat_tables(tables).combine_chunks()
             shuffled = np.random.default_rng((*self._seed, turn, window)).permutation(table.num_rows)
             self._window = ((turn, window), table, shuffled)
         return self._window[1:]
 
 
-def _read_group(file: Path, group: int) -> pa.Table:
+def _read_group(file: Path, group: int, rows: int) -> pa.Table:
+    """Read a row group; what its pages' checksums, or its number of rows, do not fit is refused."""
     try:
-        with pq.ParquetFile(file) as opened:
-            return opened.read_row_group(group, columns=list(PARALLEL_COLUMNS))
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            table = opened.read_row_group(group, columns=list(PARALLEL_COLUMNS))
+        if (table.num_rows, set(table.column_names)) != (rows, set(PARALLEL_COLUMNS)):
+            raise pa.ArrowInvalid(f"row group {group}: {table.num_rows} rows of {', '.join(table.column_names)}")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{file}: expected a whole shard ({error}). Get it again: `drdecr prepare --verify` says what is wrong."
         ) from error
+    return table

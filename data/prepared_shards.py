@@ -69,11 +69,16 @@ class Shard:
 
 
 def write_shard(folder: Path, path: str, table: pa.Table, language: str = "") -> Shard:
-    """Write a shard whole or not at all; an interrupted one leaves a name that begins with a dot."""
+    """Write a shard whole or not at all; an interrupted one leaves a name that begins with a dot.
+
+    Its pages carry checksums, so that who reads some of it sees damage there.
+    """
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".{file.name}")
-    pq.write_table(table.combine_chunks(), unfinished, row_group_size=ROW_GROUP, compression="zstd")
+    pq.write_table(
+        table.combine_chunks(), unfinished, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True
+    )
     shard = Shard(path, table.num_rows, unfinished.stat().st_size, digest_of(unfinished), language)
     os.replace(unfinished, file)
     return shard

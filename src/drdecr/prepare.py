@@ -149,9 +149,10 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
     if reads.get("format") not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {reads.get('format')!r} in {dict(entry)}.")
     name = name or (known.name if known is not None else content.get("name") or content.get("format"))
-    if not isinstance(name, str) or not all(letter.isalnum() or letter in "-_." for letter in name):
+    if not isinstance(name, str) or name[:1] in ("", ".") or not all(part.isalnum() or part in "-_." for part in name):
         raise ValueError(
-            f"sources: expected a `name_of_source` of letters, digits, - and _, got {name!r} in {dict(entry)}."
+            "sources: expected a `name_of_source` of letters, digits, -, _ and, not at its beginning, dots, got "
+            f"{name!r} in {dict(entry)}."
         )
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"{name}: expected a `share` above 0 and up to 1, got {share!r}.")

@@ -126,6 +126,31 @@ def test_some_rows_ask_in_english_and_unwanted_ones_give_way(folder):
     assert not any(row["query"].endswith("7") for row in rows)
 
 
+def test_a_lone_wanted_row_is_always_found_and_an_unwanted_one_never_given(folder):
+    lone = PreparedMixture(folder, 40, languages=["et"], is_unwanted=lambda row: row["query"] != "news et sana 3")
+    assert set(texts(lone)) == {"news et sana 3"}
+    none = PreparedMixture(folder, 40, languages=["et"], is_unwanted=lambda row: row["language"] == "et")
+    with pytest.raises(ValueError, match="news, et: expected a row that may be trained on, but all 10 are held out"):
+        none[0]
+
+
+def test_a_flipped_bit_never_gives_other_text(folder):
+    whole = texts(PreparedMixture(folder, 10, languages=["et"]))
+    (shard,) = (folder / "parallel" / "news").glob("et-*.parquet")
+    content = shard.read_bytes()
+    messages = []
+    for place in range(0, len(content), 31):
+        damaged = bytearray(content)
+        damaged[place] ^= 4
+        shard.write_bytes(damaged)
+        try:
+            assert texts(PreparedMixture(folder, 10, languages=["et"])) == whole  # it hit what says nothing of the rows
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert all(f"{shard}: expected a whole shard" in message for message in messages)
+
+
 def test_what_cannot_be_drawn_is_refused_in_words(folder):
     for weights, message in (({"news": 0}, "positive number"), ({"nows": 1}, "expected parallel text of nows")):
         with pytest.raises(ValueError, match=message):

@@ -34,6 +34,8 @@ QED = {"question_text": "a?", "title_text": "A", "paragraph_text": "B"}
 OWN = {"query_id": "1", "query": "a?", "language": "fi", "document_ids": ["p"]}
 PASSAGE = {"document_id": "p", "text": "B"}
 DPR = {"question": "a?", "answers": [], "positive_ctxs": [{"title": "A", "text": "B"}], "hard_negative_ctxs": []}
+SCORED = {"scores": "s.jsonl", "queries": "q.tsv", "english": "e.tsv", "passages": "p.tsv", "language": "es"}
+SCORED_FILES = {"s.jsonl": "[1, [1, 0.5], [2, 0.1]]\n", "q.tsv": "1\ta\n", "e.tsv": "1\tb\n", "p.tsv": "1\tb\n2\tc\n"}
 
 CASES: list[tuple[str, dict[str, Any], dict[str, str | dict[str, str]], str]] = [
     ("tsv", {"path": "a.tsv", "languages": ["fi"]}, {"a.tsv": "a\tb\nc\n"}, "a.tsv, line 2: expected two fields"),
@@ -160,16 +162,20 @@ CASES: list[tuple[str, dict[str, Any], dict[str, str | dict[str, str]], str]] = 
     ),
     ("text_triples", {"path": "t.tsv"}, {"t.tsv": "a\tb\tc\na\tb\n"}, "t.tsv, line 2: expected three texts"),
     (
-        "scored",
-        {"scores": "s.jsonl", "queries": "q.tsv", "passages": "p.tsv", "language": "es"},
-        {"s.jsonl": "[1, [1, 0.5], [2, 0.1]]\n[1, [1]]\n", "q.tsv": "1\ta\n", "p.tsv": "1\tb\n2\tc\n"},
-        "s.jsonl, line 2: expected `[query id,",
+        "id_triples",
+        {"triples": "t.tsv", "queries": "q.tsv", "passages": "p.tsv", "language": "es"},
+        {"t.tsv": "1\t1\t2\n1\t2\t3\n", "q.tsv": "1\ta\n", "p.tsv": "1\tb\n2\tc\n3\t\n"},
+        "t.tsv, line 2: passage '3' is not among the 2 passages with text",
     ),
-    (
-        "scored",
-        {"scores": "s.jsonl", "queries": "q.tsv", "passages": "p.tsv", "language": "es"},
-        {"s.jsonl": "[1, [1, 0.5], [2, 0.1]]\n", "q.tsv": "1 a\n", "p.tsv": "1\tb\n"},
-        "q.tsv, line 1: expected an id and a text",
+    *(
+        ("scored", {**SCORED, **arguments}, {**SCORED_FILES, **files}, message)
+        for arguments, files, message in (
+            ({}, {"s.jsonl": "[1, [1, 0.5], [2, 0.1]]\n[1, [1]]\n"}, "s.jsonl, line 2: expected `[query id,"),
+            ({}, {"q.tsv": "1 a\n"}, "q.tsv, line 1: expected an id and a text"),
+            ({}, {"s.jsonl": "[1, [1, 0.5], [9, 0.1]]\n"}, "s.jsonl, line 1: passage '9' is not among the 2 passages"),
+            ({}, {"s.jsonl": "[1, [1, 0.5], [2, NaN]]\n"}, "s.jsonl, line 1: expected finite scores, got nan"),
+            ({"english": None}, {}, "s.jsonl: expected the queries in `english` beside those in 'es'"),
+        )
     ),
     (
         "dpr",
@@ -229,3 +235,12 @@ def test_every_format_of_files_has_a_case():
     elsewhere |= {"prepared", "prepared_questions", "prepared_candidates"}
     assert set(FORMATS) - elsewhere == {case[0] for case in CASES}
     assert {*PAIR_STREAMS, *ITEM_STREAMS} <= set(FORMATS)
+
+
+def test_a_source_of_which_only_passages_stay_is_refused(tmp_path):
+    write(tmp_path, {**SCORED_FILES, "e.tsv": "1\ta\n"})
+    paths = {key: str(tmp_path / value) for key, value in SCORED.items() if value in SCORED_FILES}
+    source = PreparedSource("x", {"format": "scored", **paths, "language": "es"})
+    cleaner = Cleaner(CleaningSettings(), HeldOutTexts([]), 1)
+    with pytest.raises(ValueError, match=r"expected rows that stay, got none of 3 .dropped: {'untranslated': 1}"):
+        Preparation(tmp_path / "shards", tmp_path / "journal", cleaner).run([source])

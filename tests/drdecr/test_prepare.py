@@ -135,13 +135,15 @@ def test_two_processes_write_the_bytes_of_one(recipe, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_a_shard_that_was_damaged_while_the_work_lay_still_is_made_again(recipe, tmp_path):
+def test_a_shard_that_was_damaged_while_the_work_lay_still_is_made_again(recipe, tmp_path, caplog):
     prepare(recipe, tmp_path / "whole")
     assert killed(recipe, tmp_path / "set", at=100) == -signal.SIGKILL
     shard = sorted((tmp_path / ".set.unfinished").rglob("*.parquet"))[0]
     shard.write_bytes(shard.read_bytes()[:-1])
     prepare(recipe, tmp_path / "set")
     assert contents(tmp_path / "set") == contents(tmp_path / "whole")
+    (warning,) = [record.getMessage() for record in caplog.records if "made again" in record.getMessage()]
+    assert f"{shard.relative_to(tmp_path / '.set.unfinished').as_posix()}: expected" in warning
 
 
 def test_a_cut_or_changed_shard_is_named(recipe, tmp_path):
@@ -265,6 +267,10 @@ def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe,
         ({"sources": [{"format": "tvs", "path": "x"}]}, "expected one of tsv, lines"),
         ({"sources": [{"format": "qed", "path": "PATH", "share": 2}]}, "expected a `share` above 0"),
         ({"sources": [{"format": "qed", "path": "PATH"}] * 2}, "two are named 'qed'"),
+        *(
+            ({"sources": [{"format": "qed", "path": "PATH", "name_of_source": name}]}, "expected a `name_of_source`")
+            for name in ("..", ".", ".a", "a/b", "/a", "../a")
+        ),
         ({"sources": []}, "expected `sources`, got none"),
         ({"sourses": []}, "Did you mean 'sources'"),
         ({"sources": [{"format": "qed"}], "cleaning": {"max_lenght_ratio": 3}}, "Did you mean 'max_length_ratio'"),
@@ -290,3 +296,68 @@ def test_the_command_lists_prepares_and_verifies(recipe, tmp_path):
     assert (tmp_path / "set" / PROVENANCE).exists()
     assert "license: cc0-1.0" in (tmp_path / "set/README.md").read_text()
     assert "as they were written" in CliRunner().invoke(app, ["prepare", "--verify", str(tmp_path / "set")]).output
+
+
+def own_set(folder: Path, name: str, query: str, text: str) -> dict[str, Any]:
+    """Write a set of one question and one passage, whose id is `d1`."""
+    question = {"query_id": f"{name}1", "query": query, "language": "fi", "document_ids": ["d1"]}
+    for kind, row in (("questions", question), ("passages", {"document_id": "d1", "text": text})):
+        (folder / f"{name}-{kind}.jsonl").write_text(json.dumps(row) + "\n")
+    files = {kind: str(folder / f"{name}-{kind}.jsonl") for kind in ("questions", "passages")}
+    return {"name_of_source": name, "format": "jsonl", **files}
+
+
+def test_each_source_keeps_its_passages_whatever_ids_others_use(tmp_path):
+    sets = {
+        "a": ("missä talo on", "The house."),
+        "b": ("missä joki on", "The river."),
+        "c": ("mikä talo", "The house."),
+    }
+    sources = [own_set(tmp_path, name, *texts) for name, texts in sets.items()]
+    folder = prepare(PrepareRecipe(sources), tmp_path / "set")
+
+    def read(*names: str) -> dict[str, str]:
+        entry = {"format": "prepared_questions", "folder": str(folder), "sources": list(names)}
+        return dict(read_questions(entry).passages)
+
+    assert [read(name) for name in sets] == [{"d1": text} for _, text in sets.values()]
+    assert read("a", "c") == {"d1": "The house."}
+    with pytest.raises(ValueError, match="passage 'd1' has in another source, got a different one"):
+        read("a", "b")
+
+
+def test_an_id_with_two_texts_in_one_source_is_refused(tmp_path):
+    texts = {"triples": "1\t1\t2\n", "queries": "1\tmissä\n", "passages": "1\ta\n2\tb\n1\ta\n1\tc\n"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.tsv").write_text(text)
+    files = {name: str(tmp_path / f"{name}.tsv") for name in texts}
+    source = {"format": "id_triples", "language": "fi", **files}
+    with pytest.raises(ValueError, match="id_triples, row 4: expected one text for passage 'triples/1', got a second"):
+        prepare(PrepareRecipe([source], rows_per_part=3), tmp_path / "set")
+    (tmp_path / "passages.tsv").write_text(texts["passages"][:-4])
+    folder = prepare(PrepareRecipe([source], rows_per_part=1), tmp_path / "set")
+    assert read_provenance(folder)["sources"][0]["dropped"] == {"repeated": 1}
+
+
+@pytest.mark.parametrize("code", ["../../../y", "pt/br", "f i"])
+def test_a_language_that_would_be_a_path_is_refused(code, tmp_path):
+    rows = [{"id": "1", "question": "missä talo on", "answers": ["a"], "lang": lang} for lang in ("fi", code)]
+    (tmp_path / "xor.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = set(tmp_path.iterdir())
+    source = {"format": "xor_questions", "path": str(tmp_path / "xor.jsonl")}
+    with pytest.raises(ValueError, match=rf"{tmp_path}/xor.jsonl.*row 2: expected a language code.* got '{code}'"):
+        prepare(PrepareRecipe([source]), tmp_path / "set")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_half_a_surrogate_pair_drops_a_question_and_refuses_a_passage(tmp_path):
+    rows = [{"id": "1", "question": "missä talo on", "answers": ["a", one], "lang": "fi"} for one in ("b\ud83d", "b")]
+    (tmp_path / "xor.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"format": "xor_questions", "path": str(tmp_path / "xor.jsonl")}
+    folder = prepare(PrepareRecipe([source]), tmp_path / "answers")
+    assert read_provenance(folder)["sources"][0]["dropped"] == {"control_characters": 1}
+    item = {"question": "where is it", "answers": [], "positive_ctxs": [{"title": "A", "text": "B \ud83d"}]}
+    (tmp_path / "dpr.json").write_text(json.dumps([item]))
+    source = {"format": "dpr", "path": str(tmp_path / "dpr.json")}
+    with pytest.raises(ValueError, match=r"dpr, passage 'nq/.*': expected text, got half of a surrogate pair"):
+        prepare(PrepareRecipe([source]), tmp_path / "passages")
