@@ -172,7 +172,8 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
 def _revision(entry: Mapping[str, Any]) -> dict[str, Any]:
     if str(entry.get("format")).startswith("hub"):
         commit = hub_revision(dict(entry))
-        return {"commit": commit} if commit else {}
+        if commit:
+            return {"commit": commit}
     files = [
         {"file": _shown(file), "bytes": file.stat().st_size, "sha256": digest_of(file)} for file in files_of(entry)
     ]

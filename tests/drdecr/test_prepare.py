@@ -247,6 +247,18 @@ def test_a_wrong_row_is_named_and_nothing_of_it_is_left(recipe, tmp_path):
         prepare(recipe, tmp_path / "set")
 
 
+def test_a_local_dataset_that_changed_is_not_mixed_with_what_was_read_before(tmp_path):
+    rows = tmp_path / "rows" / "train.jsonl"
+    rows.parent.mkdir()
+    rows.write_text('{"query": "yksi sana", "english": "one word"}\n')
+    recipe = PrepareRecipe([{"format": "hub", "name": str(rows.parent), "language": "fi", "name_of_source": "rows"}])
+    assert [file["file"] for file in prepare_module.resolved(recipe.sources[0]).facts["files"]] == ["train.jsonl"]
+    folder = prepare(recipe, tmp_path / "set")
+    rows.write_text('{"query": "kaksi sanaa", "english": "two words"}\n')
+    with pytest.raises(ValueError, match="what differs: sources"):
+        prepare(recipe, folder)
+
+
 def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe, tmp_path):
     folder = prepare(recipe, tmp_path / "set")
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
