@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +155,8 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
         )
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"{name}: expected a `share` above 0 and up to 1, got {share!r}.")
-    if known is not None and download and known.files and not known.is_here():
-        known.download()
+    if known is not None and download:
+        _download(replace(known, entry=reads))
     facts = {
         "name": name,
         "format": reads.get("format"),
@@ -167,6 +167,11 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
         reads["revision"] = facts["commit"]
     is_as_known = known is not None and not content
     return Entry(PreparedSource(name, reads, float(share)), facts, known if is_as_known else None)
+
+
+def _download(wanted: Source) -> None:
+    if wanted.files and not wanted.is_here():
+        wanted.download()
 
 
 def _revision(entry: Mapping[str, Any]) -> dict[str, Any]:

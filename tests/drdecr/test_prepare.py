@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from drdecr import prepare as prepare_module
 from drdecr.cli import app
-from drdecr.data import preparation, prepared_shards
+from drdecr.data import catalogue, preparation, prepared_shards
 from drdecr.data.prepared_shards import PROVENANCE, read_provenance, verify
 from drdecr.data.sources import read_parallel, read_questions
 from drdecr.prepare import PrepareRecipe, prepare
@@ -257,6 +257,14 @@ def test_a_local_dataset_that_changed_is_not_mixed_with_what_was_read_before(tmp
     rows.write_text('{"query": "kaksi sanaa", "english": "two words"}\n')
     with pytest.raises(ValueError, match="what differs: sources"):
         prepare(recipe, folder)
+
+
+def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
+    got = []
+    monkeypatch.setattr(catalogue, "download", lambda url, file, digest: got.append(file.name))
+    with pytest.raises(FileNotFoundError, match=r"sw-en\.zip"):  # nothing came
+        prepare_module.resolved({"source": "wikimatrix", "languages": ["sw"]}, download=True)
+    assert got == ["sw-en.zip"]
 
 
 def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe, tmp_path):
