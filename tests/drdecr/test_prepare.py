@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from datasets import load_dataset
+from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
 from drdecr import prepare as prepare_module
@@ -265,6 +266,24 @@ def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"sw-en\.zip"):  # nothing came
         prepare_module.resolved({"source": "wikimatrix", "languages": ["sw"]}, download=True)
     assert got == ["sw-en.zip"]
+
+
+@pytest.mark.parametrize(
+    ("license", "said"),
+    [
+        ("CC BY-SA 4.0", {"license": "cc-by-sa-4.0"}),
+        ("CC0", {"license": "cc0-1.0"}),
+        ("CC BY 2.0 FR", {"license": "other", "license_name": "cc-by-2.0-fr"}),
+        (
+            "Apache-2.0; passages CC BY-SA 3.0",
+            {"license": "other", "license_name": "apache-2.0-passages-cc-by-sa-3.0"},
+        ),
+    ],
+)
+def test_the_card_names_a_licence_that_the_hub_knows(license, said, recipe, tmp_path):
+    recipe.license = license
+    data = DatasetCard.load(prepare(recipe, tmp_path / "set") / "README.md").data.to_dict()
+    assert {key: value for key, value in data.items() if key.startswith("license")} == said
 
 
 def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe, tmp_path):
