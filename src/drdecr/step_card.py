@@ -1,6 +1,7 @@
 """What a step of the data path leaves beside its rows: a card that counts them, and the facts that made them."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,17 @@ def write_step(
 
 
 def shown(value: Any) -> Any:
-    """Return a value with absolute paths cut down to their last part: the rest is nobody else's business."""
+    """Return a value without this machine's folders: an absolute path as `$DRDECR_DATA/...`, or elsewhere its last part."""
     if isinstance(value, Mapping):
         return {key: shown(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [shown(part) for part in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    root = os.environ.get("DRDECR_DATA")
+    if root and Path(value).is_relative_to(root):
+        return f"$DRDECR_DATA/{Path(value).relative_to(root).as_posix()}"
+    return Path(value).name
 
 
 def is_step_done(folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:

@@ -268,6 +268,34 @@ def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
     assert got == ["sw-en.zip"]
 
 
+def test_what_is_published_names_no_folder_of_this_machine(recipe, tmp_path):
+    pairs(tmp_path / "data" / "more.tsv", 3, "talo")
+    more = {"name_of_source": "more", "format": "tsv", "path": str(tmp_path / "data" / "more.tsv"), "languages": ["fi"]}
+    recipe.sources.append(more)
+    folder = prepare(recipe, tmp_path / "set")
+    for name in ("README.md", "recipe.yaml", PROVENANCE):
+        assert str(tmp_path) not in (folder / name).read_text()
+    kept = yaml.safe_load((folder / "recipe.yaml").read_text())["sources"]
+    assert [source["path"] for source in kept] == ["{language}.tsv", "qed.jsonl", "$DRDECR_DATA/more.tsv"]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "qed.jsonl").rename(tmp_path / "elsewhere" / "qed.jsonl")
+    recipe.sources[1]["path"] = str(tmp_path / "elsewhere" / "qed.jsonl")
+    with pytest.raises(ValueError, match="what differs: recipe, sources"):  # though it is shown alike
+        prepare(recipe, folder)
+
+
+def test_one_warning_lists_the_test_sets_that_are_not_held_out(recipe, tmp_path, caplog):
+    (tmp_path / "data/squad-dev").mkdir()  # of xquad a part
+    asked = {"id": "1", "question": "Who built the mill?", "answers": [{"text": "Anna"}]}
+    article = {"title": "Mill", "paragraphs": [{"context": "Anna built the mill.", "qas": [asked]}]}
+    (tmp_path / "data/squad-dev/dev-v1.1.json").write_text(json.dumps({"data": [article]}))
+    prepare(recipe, tmp_path / "set")
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "xquad" in said
+    assert "xor-tydi-dev" in said
+    assert "squad-dev" not in said
+
+
 @pytest.mark.parametrize(
     ("license", "said"),
     [
