@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,11 @@ def test_a_damaged_shard_of_tokens_is_named_when_a_recipe_reads_it(mined, teache
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"documents/00000-of-00001.safetensors: this shard is not as it was written"):
         read_stored_tokens(str(folder), "documents")
+    with pytest.raises(ValueError, match=r"In a finished data set .* delete the whole data set"):
+        read_stored_tokens(str(folder), "documents")
+    shutil.rmtree(folder)  # the cure: the same call alone answers that it is annotated already
+    annotate(AnnotationSettings(mined, teacher=teacher, tokens="all"), folder)
+    assert len(read_stored_tokens(str(folder), "documents")) == len(LETTERS[:14])
     with pytest.raises(ValueError, match="expected the queries of one teacher, got 0"):
         read_stored_tokens(str(tmp_path / "mined"))
 
