@@ -35,4 +35,6 @@ def files_of(entry: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+    """Return the files below a folder but for hidden ones, such as what a download notes of itself."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]

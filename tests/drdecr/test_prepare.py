@@ -255,6 +255,9 @@ def test_a_local_dataset_that_changed_is_not_mixed_with_what_was_read_before(tmp
     recipe = PrepareRecipe([{"format": "hub", "name": str(rows.parent), "language": "fi", "name_of_source": "rows"}])
     assert [file["file"] for file in prepare_module.resolved(recipe.sources[0]).facts["files"]] == ["train.jsonl"]
     folder = prepare(recipe, tmp_path / "set")
+    (rows.parent / ".cache").mkdir()
+    (rows.parent / ".cache" / "train.jsonl.metadata").write_text("when it was got")
+    assert prepare(recipe, folder) == folder
     rows.write_text('{"query": "kaksi sanaa", "english": "two words"}\n')
     with pytest.raises(ValueError, match="what differs: sources"):
         prepare(recipe, folder)
