@@ -1,6 +1,7 @@
 """Get a file from a URL or the Hub: whole or not at all, checked, and gone on with after an interruption."""
 
 import os
+import shutil
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -74,4 +75,4 @@ def _from_hub(url: str, part: Path) -> None:
     try:
         os.link(os.path.realpath(found), part)  # the Hub's cache keeps its own name for it
     except OSError:  # another file system
-        part.write_bytes(Path(found).read_bytes())
+        shutil.copyfile(found, part)

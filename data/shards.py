@@ -201,8 +201,9 @@ def _digest_of(file: Path) -> str:
 
 def _broken(file: Path) -> str:
     return (
-        f"{file}: this shard is not as it was written, it was cut off or changed. Copy it again; or delete it and the "
-        f"{SUMS} beside it, and give the command again that made it: it makes this shard anew."
+        f"{file}: this shard is not as it was written, it was cut off or changed. Copy it again. Or, in a folder of kept "
+        f"tokens, delete it and the {SUMS} beside it, and give the command again that made it: it makes this shard anew. In a "
+        "finished data set (with facts.json), delete the whole data set and make it again."
     )
 
 

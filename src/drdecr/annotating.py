@@ -21,6 +21,7 @@ from drdecr.data.token_store import stored_documents, stored_queries, write_toke
 from .processes import check_processes
 from .start import load_teacher
 from .step_card import is_step_done, write_step
+from .step_inputs import input_digests
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
 
     Args:
         settings: who scores what.
-        output: folder that is written whole or not at all; left alone if it was made with the same settings.
+        output: folder that is written whole or not at all; left alone if it was made with the same settings and
+            from the same files.
         license: of the whole, for the card.
 
     Returns:
@@ -103,7 +105,8 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
     Raises:
         ValueError: for a folder that holds something else, or rows that do not fit.
     """
-    if is_step_done(output, asdict(settings)):
+    inputs = _inputs(settings)
+    if is_step_done(output, asdict(settings), inputs):
         logger.warning("%s is annotated already.", output)
         return output
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
@@ -118,10 +121,17 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
     scorer = _scorer(settings, rows, passages, parts)
     annotated = annotate_rows(rows, passages, scorer, parts / "scores", settings.rows_a_shard)
     if state.is_main_process:
-        _write(settings, annotated, passages, scorer, parts, output, license)
+        _write(settings, inputs, annotated, passages, scorer, parts, output, license)
         shutil.rmtree(parts)
     state.wait_for_everyone()
     return output
+
+
+def _inputs(settings: AnnotationSettings) -> dict[str, str]:
+    entries: dict[str, list[dict[str, Any]]] = {"rows": [{"format": "hub_candidates", "name": settings.rows}]}
+    if settings.scores:
+        entries["scores"] = [{"path": settings.scores}]
+    return input_digests(entries, {name: getattr(settings, name) for name in ("teacher", "cross_encoder")})
 
 
 def _scorer(settings: AnnotationSettings, rows: Dataset, passages: Mapping[str, str], parts: Path) -> Scorer:
@@ -158,6 +168,7 @@ def _scorer(settings: AnnotationSettings, rows: Dataset, passages: Mapping[str, 
 
 def _write(
     settings: AnnotationSettings,
+    inputs: Mapping[str, str],
     rows: Dataset,
     passages: Mapping[str, str],
     scorer: Scorer,
@@ -181,5 +192,5 @@ def _write(
         f"Questions with candidates and `teacher_scores` by `{Path(str(said)).name}`. `teacher_query_tokens` says how many "
         "query tokens a score sums over; 0: it is no such sum."
     )
-    facts = {"settings": asdict(settings), "scorer": scorer.facts}
+    facts = {"settings": asdict(settings), "inputs": dict(inputs), "scorer": scorer.facts}
     write_step(output, configs, "Annotated candidates", note, facts, {"rows": len(rows)}, license, folders)

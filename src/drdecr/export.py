@@ -146,7 +146,8 @@ def _described(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of an entry's source: its arguments, what it says about itself, and its revision."""
     arguments = {key: value for key, value in entry.items() if key not in ("about", "format")}
     facts: dict[str, Any] = {"format": entry["format"], "arguments": arguments, **(entry.get("about") or {})}
-    revision = hub_revision(entry) if str(entry["format"]).startswith("hub") else _digest(entry)
+    revision = hub_revision(entry) if str(entry["format"]).startswith("hub") else None
+    revision = revision or _digest(entry)
     return {**facts, "revision": revision} if revision else facts
 
 

@@ -25,6 +25,7 @@ from .recipe import parse_overrides, read_yaml
 from .sets import texts_of
 from .settings import check_values, known_keys
 from .step_card import is_step_done, write_step
+from .step_inputs import input_digests
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +106,18 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
 
     Args:
         settings: what is mined where, by whom.
-        output: folder that is written whole or not at all; left alone if it was made with the same settings.
+        output: folder that is written whole or not at all; left alone if it was made with the same settings and
+            from the same files.
         license: of the whole, for the card.
 
     Returns:
         The output folder.
     """
-    if is_step_done(output, asdict(settings)):
+    inputs = input_digests(
+        {name: getattr(settings, name) for name in ("questions", "pool", "held_out")},
+        {name: getattr(settings, name) for name in ("reader", "index", "teacher")},
+    )
+    if is_step_done(output, asdict(settings), inputs):
         logger.warning("%s is mined already.", output)
         return output
     sets = [read_questions(entry) for entry in settings.questions]
@@ -136,7 +142,8 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
     used = list(dict.fromkeys(name for ids in rows["document_ids"] for name in ids))
     documents = Dataset.from_dict({"document_id": used, "text": [passages[name] for name in used]})
     configs = {"mined_candidates": {"train": rows}, "passages": {"train": documents}}
-    write_step(output, configs, "Mined candidates", _note(settings), {"settings": asdict(settings)}, counts, license)
+    facts = {"settings": asdict(settings), "inputs": inputs}
+    write_step(output, configs, "Mined candidates", _note(settings), facts, counts, license)
     return output
 
 

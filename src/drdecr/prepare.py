@@ -5,13 +5,14 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from drdecr.data.catalogue import Source, catalogue, source_named
+from drdecr.data.digests import value_digest
 from drdecr.data.held_out import HeldOutTexts
 from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
 from drdecr.data.prepared_shards import PROVENANCE, digest_of, read_provenance, write_json
@@ -24,6 +25,7 @@ from .prepared_card import prepared_card
 from .recipe import read_yaml
 from .run_folder import environment
 from .settings import check_values, known_keys
+from .step_card import shown
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +104,7 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
     entries = [resolved(entry, download) for entry in recipe.sources]
     _check_names(entries)
     held_out, held_out_facts = _held_out(recipe)
-    plan = {
-        "recipe": asdict(recipe),
-        "sources": [entry.facts for entry in entries],
-        "held_out": held_out_facts,
-    }
+    plan = _plan(recipe, [entry.facts for entry in entries], held_out_facts)
     shards, journal = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "journal"))
     if folder.exists():
         _check_same(read_provenance(folder)["plan"], plan, folder)
@@ -133,6 +131,12 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
     return folder
 
 
+def _plan(recipe: PrepareRecipe, sources: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is prepared, without this machine's paths, and digests that tell it from another with them."""
+    whole = {"recipe": asdict(recipe), "sources": sources, "held_out": held_out}
+    return {**shown(whole), "digests": {name: value_digest(part) for name, part in whole.items()}}
+
+
 def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
     """Resolve an entry of a recipe: its reader's arguments, and what is known of its files.
 
@@ -156,8 +160,8 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
         )
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"{name}: expected a `share` above 0 and up to 1, got {share!r}.")
-    if known is not None and download and known.files and not known.is_here():
-        known.download()
+    if known is not None and download:
+        _download(replace(known, entry=reads))
     facts = {
         "name": name,
         "format": reads.get("format"),
@@ -170,10 +174,16 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
     return Entry(PreparedSource(name, reads, float(share)), facts, known if is_as_known else None)
 
 
+def _download(wanted: Source) -> None:
+    if wanted.files and not wanted.is_here():
+        wanted.download()
+
+
 def _revision(entry: Mapping[str, Any]) -> dict[str, Any]:
     if str(entry.get("format")).startswith("hub"):
         commit = hub_revision(dict(entry))
-        return {"commit": commit} if commit else {}
+        if commit:
+            return {"commit": commit}
     files = [
         {"file": _shown(file), "bytes": file.stat().st_size, "sha256": digest_of(file)} for file in files_of(entry)
     ]
@@ -219,7 +229,8 @@ def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, list[dict[str, Any]]
             add(source.name, source.entry)
         else:
             facts.append({"name": source.name, "texts": 0, "digest": "not here"})
-            logger.info("%s is not here, so its questions are not held out.", source.name)
+    if missing := [found["name"] for found in facts if found["digest"] == "not here"]:
+        logger.warning("Not held out, for their files are not, or not all, here: %s.", ", ".join(missing))
     for entry in recipe.held_out:
         content = dict(entry)
         known = source_named(content.pop("source")) if "source" in content else None
@@ -229,8 +240,8 @@ def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, list[dict[str, Any]]
 
 
 def _check_same(written: Mapping[str, Any], plan: Mapping[str, Any], place: Path) -> None:
-    plan = json.loads(json.dumps(plan))
-    differs = [key for key in plan if written.get(key) != plan[key]]
+    before = written.get("digests", {})
+    differs = [name for name, digest in plan["digests"].items() if before.get(name) != digest]
     if differs:
         raise ValueError(
             f"{place} was prepared from something else (what differs: {', '.join(differs)}). Choose another folder, or delete "
@@ -255,6 +266,6 @@ def _finish(shards: Path, recipe: PrepareRecipe, plan: Mapping[str, Any], report
         "made_by": made_by,
     }
     (shards / "README.md").write_text(prepared_card(provenance, recipe.license), encoding="utf-8")
-    text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(shown(asdict(recipe)), sort_keys=False, allow_unicode=True)
     (shards / "recipe.yaml").write_text(text, encoding="utf-8")
     write_json(shards / PROVENANCE, provenance)

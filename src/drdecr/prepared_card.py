@@ -8,6 +8,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from drdecr.data.row_checks import REASONS
 
 from .data_card import made_by, table
+from .hub_license import license_metadata
 
 USE = """\
 ```python
@@ -36,7 +37,7 @@ def prepared_card(provenance: Mapping[str, Any], license: str | None = None) -> 
     data: dict[str, Any] = {"language": sorted(languages), "task_categories": ["text-retrieval"], "configs": configs}
     data["tags"] = ["drdecr", "cross-lingual-retrieval"]
     if license:
-        data["license"] = _identifier(license)
+        data |= license_metadata(license)
     parts = [
         "# Prepared sets for cross-lingual retrieval",
         "Questions and sentences in several languages with their English text, and passages, as `drdecr prepare` read and "
@@ -100,8 +101,3 @@ def _cleaned(source: Mapping[str, Any]) -> list[Any]:
         *(source["dropped"].get(name, "") for name in REASONS),
         left_out,
     ]
-
-
-def _identifier(license: str) -> str:
-    """Return a licence as the Hub spells it: `CC BY-SA 4.0` is `cc-by-sa-4.0`."""
-    return "-".join(license.lower().split())

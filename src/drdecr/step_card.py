@@ -1,6 +1,7 @@
 """What a step of the data path leaves beside its rows: a card that counts them, and the facts that made them."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from drdecr.data.export import write_dataset
 
 from .data_card import counted_rows, filled_rows, made_by, table
 from .run_folder import environment
+from .step_inputs import changed
 
 Configs = Mapping[str, Mapping[str, Dataset]]
 
@@ -33,7 +35,8 @@ def write_step(
         configs: the rows by configuration and split.
         title: of the card.
         note: what the rows are, in Markdown.
-        facts: what made them, values that JSON can hold; `settings` among them tells a repeated call from another one.
+        facts: what made them, values that JSON can hold; `settings` and `inputs`
+            (`step_inputs.input_digests`) among them tell a repeated call from another one.
         counters: what was counted on the way: rows read, dropped for which reason, kept.
         license: of the whole; default: not said.
         folders: shards that go along, by their place in the folder.
@@ -61,16 +64,21 @@ def write_step(
 
 
 def shown(value: Any) -> Any:
-    """Return a value with absolute paths cut down to their last part: the rest is nobody else's business."""
+    """Return a value without this machine's folders: an absolute path as `$DRDECR_DATA/...`, or elsewhere its last part."""
     if isinstance(value, Mapping):
         return {key: shown(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [shown(part) for part in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    root = os.environ.get("DRDECR_DATA")
+    if root and Path(value).is_relative_to(root):
+        return f"$DRDECR_DATA/{Path(value).relative_to(root).as_posix()}"
+    return Path(value).name
 
 
-def is_step_done(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Tell whether a folder holds the outcome of these settings already.
+def is_step_done(folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """Tell whether a folder holds the outcome of these settings, and of the files as they are, already.
 
     Raises:
         ValueError: if it holds anything else: nothing is overwritten.
@@ -81,4 +89,11 @@ def is_step_done(folder: Path, settings: Mapping[str, Any]) -> bool:
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if found.get("settings_digest") != value_digest(settings):
         raise ValueError(f"{folder} exists and was not made with these settings. Choose another folder, or delete it.")
+    if "inputs" not in found:
+        raise ValueError(f"{folder} does not say which files it was made from. Choose another folder, or delete it.")
+    if others := changed(found["inputs"], inputs):
+        raise ValueError(
+            f"{folder} exists and was made from other files (what changed: {', '.join(others)}). Choose another folder, or "
+            "delete it: it is then made anew."
+        )
     return True

@@ -22,6 +22,7 @@ from drdecr.data.translation_store import StoredTranslator
 from .recipe import parse_overrides, read_yaml
 from .settings import check_values, known_keys
 from .step_card import is_step_done, shown, write_step
+from .step_inputs import input_digests
 
 logger = logging.getLogger(__name__)
 
@@ -108,14 +109,18 @@ def translate(settings: TranslationSettings, output: Path, license: str | None =
 
     Args:
         settings: what is translated, by whom, and what is kept.
-        output: folder that is written whole or not at all; left alone if it was made with the same settings. What was
-            translated before a kill is read back from the store.
+        output: folder that is written whole or not at all; left alone if it was made with the same settings and from
+            the same files. What was translated before a kill is read back from the store.
         license: of the whole, for the card.
 
     Returns:
         The output folder.
     """
-    if is_step_done(output, asdict(settings)):
+    inputs = input_digests(
+        {name: getattr(settings, name) for name in ("questions", "parallel", "texts")},
+        {"model": settings.model, "back_model": settings.back_model},
+    )
+    if is_step_done(output, asdict(settings), inputs):
         logger.warning("%s is translated already.", output)
         return output
     store = Path(settings.store) if settings.store else output.with_name(f"{output.name}.sqlite3")
@@ -137,7 +142,7 @@ def translate(settings: TranslationSettings, output: Path, license: str | None =
         configs["parallel"] = {"train": _translated(concatenate_datasets(pairs), settings, translator, back, counts)}
     engine = translator.engine
     note = f"Translated into {settings.target} by `{Path(engine.name).name}`. Its score: {engine.score}."
-    facts = {"settings": asdict(settings), "engine": asdict(engine)}
+    facts = {"settings": asdict(settings), "inputs": inputs, "engine": asdict(engine)}
     write_step(output, configs, "Translated sets", note, facts, counts, license)
     return output
 

@@ -1,12 +1,16 @@
 """Downloads: gone on with where they stopped, checked, and never half there. The server is this test's own."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from drdecr.data import download as downloads
 from drdecr.data.download import download
 from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 
@@ -66,6 +70,15 @@ def test_another_file_than_the_expected_one_is_not_kept(server, tmp_path):
     with pytest.raises(ValueError, match="expected the SHA-256 0000, got"):
         download(f"{server}/a", tmp_path / "a", "0000")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_the_hub_is_copied_in_blocks_to_another_disk(monkeypatch, tmp_path):
+    (tmp_path / "cached").write_bytes(CONTENT)
+    monkeypatch.setattr(downloads, "hf_hub_download", lambda *_, **__: str(tmp_path / "cached"))
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError("another disk")))
+    monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=MemoryError("the whole file at once")))
+    download("hf://datasets/me/set/a", tmp_path / "a", DIGEST)
+    assert (tmp_path / "a").stat().st_size == len(CONTENT)
 
 
 def test_what_is_not_there_is_told_with_its_address(server, tmp_path):

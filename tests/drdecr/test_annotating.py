@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,17 @@ def test_scores_are_the_teachers_and_a_second_call_does_nothing(mined, teacher, 
     code, _, error = call(*words, "--batch-size", 3)
     assert code == 1
     assert "was not made with these settings" in error
+    # Nor is what a changed file would give told to be there.
+    file = next((Path(mined) / "mined_candidates").iterdir())
+    Dataset.from_parquet(str(file)).select(range(5)).to_parquet(str(tmp_path / "fewer.parquet"))
+    kept = file.read_bytes()
+    file.write_bytes((tmp_path / "fewer.parquet").read_bytes())
+    assert "made from other files (what changed: rows 1)" in call(*words)[2]
+    file.write_bytes(kept)
+    settings_file = Path(teacher) / "config.json"
+    settings_file.write_text(settings_file.read_text() + "\n")
+    assert "made from other files (what changed: teacher)" in call(*words)[2]
+    assert set(json.loads((output / "facts.json").read_text())["inputs"]) == {"rows 1", "teacher"}
     # Other scores of the same texts need no encoding: the teacher's tokens are there.
     monkeypatch.undo()
     monkeypatch.setattr(DrDecrModel, "encode_documents", None)
@@ -126,6 +138,11 @@ def test_a_damaged_shard_of_tokens_is_named_when_a_recipe_reads_it(mined, teache
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"documents/00000-of-00001.safetensors: this shard is not as it was written"):
         read_stored_tokens(str(folder), "documents")
+    with pytest.raises(ValueError, match=r"In a finished data set .* delete the whole data set"):
+        read_stored_tokens(str(folder), "documents")
+    shutil.rmtree(folder)  # the cure: the same call alone answers that it is annotated already
+    annotate(AnnotationSettings(mined, teacher=teacher, tokens="all"), folder)
+    assert len(read_stored_tokens(str(folder), "documents")) == len(LETTERS[:14])
     with pytest.raises(ValueError, match="expected the queries of one teacher, got 0"):
         read_stored_tokens(str(tmp_path / "mined"))
 

@@ -1,6 +1,7 @@
 """`drdecr mine`: rows that a recipe learns from, found by words or by a student that is asked in another language."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -48,6 +49,13 @@ def test_bm25_mines_rows_of_the_english_question(write, tmp_path, call, data):
     facts = json.loads((output / "facts.json").read_text())
     assert facts["counters"]["questions read"] == 20
     assert facts["settings"]["method"] == "bm25"
+    again = ("mine", write(held_out=[data["dev"]]), output, "--num_candidates", 3, "--num_negatives", 4)
+    assert call(*again)[0] == 0
+    questions = Path(data["train"]["questions"])
+    questions.write_text("".join(questions.read_text().splitlines(keepends=True)[2:]))
+    code, _, error = call(*again)
+    assert code == 1
+    assert "made from other files (what changed: questions 1)" in error
     code, _, error = call("mine", write(), output, "--num_candidates", 2)
     assert code == 1
     assert "was not made with these settings" in error

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import yaml
 from datasets import load_dataset
+from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
 from drdecr import prepare as prepare_module
 from drdecr.cli import app
-from drdecr.data import preparation, prepared_shards
+from drdecr.data import catalogue, preparation, prepared_shards
 from drdecr.data.prepared_shards import PROVENANCE, read_provenance, verify
 from drdecr.data.sources import read_parallel, read_questions
 from drdecr.prepare import PrepareRecipe, prepare
@@ -247,6 +248,75 @@ def test_a_wrong_row_is_named_and_nothing_of_it_is_left(recipe, tmp_path):
     (tmp_path / "et.tsv").write_text(good)
     with pytest.raises(ValueError, match=r"prepared from something else .what differs: sources"):
         prepare(recipe, tmp_path / "set")
+
+
+def test_a_local_dataset_that_changed_is_not_mixed_with_what_was_read_before(tmp_path):
+    rows = tmp_path / "rows" / "train.jsonl"
+    rows.parent.mkdir()
+    rows.write_text('{"query": "yksi sana", "english": "one word"}\n')
+    recipe = PrepareRecipe([{"format": "hub", "name": str(rows.parent), "language": "fi", "name_of_source": "rows"}])
+    assert [file["file"] for file in prepare_module.resolved(recipe.sources[0]).facts["files"]] == ["train.jsonl"]
+    folder = prepare(recipe, tmp_path / "set")
+    (rows.parent / ".cache").mkdir()
+    (rows.parent / ".cache" / "train.jsonl.metadata").write_text("when it was got")
+    assert prepare(recipe, folder) == folder
+    rows.write_text('{"query": "kaksi sanaa", "english": "two words"}\n')
+    with pytest.raises(ValueError, match="what differs: sources"):
+        prepare(recipe, folder)
+
+
+def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
+    got = []
+    monkeypatch.setattr(catalogue, "download", lambda url, file, digest: got.append(file.name))
+    with pytest.raises(FileNotFoundError, match=r"sw-en\.zip"):  # nothing came
+        prepare_module.resolved({"source": "wikimatrix", "languages": ["sw"]}, download=True)
+    assert got == ["sw-en.zip"]
+
+
+def test_what_is_published_names_no_folder_of_this_machine(recipe, tmp_path):
+    pairs(tmp_path / "data" / "more.tsv", 3, "talo")
+    more = {"name_of_source": "more", "format": "tsv", "path": str(tmp_path / "data" / "more.tsv"), "languages": ["fi"]}
+    recipe.sources.append(more)
+    folder = prepare(recipe, tmp_path / "set")
+    for name in ("README.md", "recipe.yaml", PROVENANCE):
+        assert str(tmp_path) not in (folder / name).read_text()
+    kept = yaml.safe_load((folder / "recipe.yaml").read_text())["sources"]
+    assert [source["path"] for source in kept] == ["{language}.tsv", "qed.jsonl", "$DRDECR_DATA/more.tsv"]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "qed.jsonl").rename(tmp_path / "elsewhere" / "qed.jsonl")
+    recipe.sources[1]["path"] = str(tmp_path / "elsewhere" / "qed.jsonl")
+    with pytest.raises(ValueError, match="what differs: recipe, sources"):  # though it is shown alike
+        prepare(recipe, folder)
+
+
+def test_one_warning_lists_the_test_sets_that_are_not_held_out(recipe, tmp_path, caplog):
+    (tmp_path / "data/squad-dev").mkdir()  # of xquad a part
+    asked = {"id": "1", "question": "Who built the mill?", "answers": [{"text": "Anna"}]}
+    article = {"title": "Mill", "paragraphs": [{"context": "Anna built the mill.", "qas": [asked]}]}
+    (tmp_path / "data/squad-dev/dev-v1.1.json").write_text(json.dumps({"data": [article]}))
+    prepare(recipe, tmp_path / "set")
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "xquad" in said
+    assert "xor-tydi-dev" in said
+    assert "squad-dev" not in said
+
+
+@pytest.mark.parametrize(
+    ("license", "said"),
+    [
+        ("CC BY-SA 4.0", {"license": "cc-by-sa-4.0"}),
+        ("CC0", {"license": "cc0-1.0"}),
+        ("CC BY 2.0 FR", {"license": "other", "license_name": "cc-by-2.0-fr"}),
+        (
+            "Apache-2.0; passages CC BY-SA 3.0",
+            {"license": "other", "license_name": "apache-2.0-passages-cc-by-sa-3.0"},
+        ),
+    ],
+)
+def test_the_card_names_a_licence_that_the_hub_knows(license, said, recipe, tmp_path):
+    recipe.license = license
+    data = DatasetCard.load(prepare(recipe, tmp_path / "set") / "README.md").data.to_dict()
+    assert {key: value for key, value in data.items() if key.startswith("license")} == said
 
 
 def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe, tmp_path):

@@ -1,6 +1,7 @@
 """`drdecr translate`: sets that a teacher reads in tests and in training, with who translated what."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -95,6 +96,11 @@ def test_a_second_call_does_nothing_and_other_sets_reuse_the_store(translate, da
     assert translate("a", {"questions": [data["test"]], "store": store})[0] == 0
     assert translate("b", {"questions": [data["test"]], "store": store}, "--min_score", "-100")[0] == 0
     assert Words.asked == asked
+    questions = Path(data["test"]["questions"])
+    questions.write_text(questions.read_text().replace("king", "queen") + "\n")
+    assert "what changed: questions 1" in translate("a", {"questions": [data["test"]], "store": store})[2]
+    questions.unlink()  # what was made of it is still that
+    assert translate("a", {"questions": [data["test"]], "store": store})[0] == 0
     code, _, error = translate("a", {"questions": [data["dev"]], "store": store})
     assert code == 1
     assert "was not made with these settings" in error
