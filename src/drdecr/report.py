@@ -59,6 +59,10 @@ def details_file(result: Path) -> Path:
 
 def read_result(file: Path) -> Source:
     """Read what `drdecr evaluate --output` wrote, and the details beside it, if they are there."""
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{file}: expected a pipeline's folder, or a file that `drdecr evaluate --output` wrote, got nothing. Check the path."
+        )
     result = EvaluationResult.from_json(file)
     label = str(result.metadata.get("model", file.stem))
     beside = details_file(file)

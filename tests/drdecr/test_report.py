@@ -61,6 +61,11 @@ def test_what_is_no_result_is_refused_in_one_line(call, tmp_path):
         read_folder(tmp_path)
 
 
+def test_a_source_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: expected a pipeline's folder, or a file"):
+        write_report([tmp_path / "nowhere"], tmp_path / "report.html", "x")
+
+
 def test_tokens_that_are_the_same_are_paired(tiny_model):
     row = {"query_id": "q", "language": "xx", "query": "king of france", "english": "king of france"}
     found = align_question(tiny_model, tiny_model, row)
