@@ -10,6 +10,8 @@ from drdecr.processes import check_processes
 from drdecr.stage import run_stage
 from drdecr.train import main
 
+from .conftest import jsonl, question_rows
+
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
     "accelerate": ["accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2"],
@@ -18,17 +20,24 @@ LAUNCHERS = {
 
 @pytest.fixture
 def settings(start, tmp_path):
-    """Keys of a recipe on the sample data, for a tiny student without dropout."""
+    """Keys of a recipe for a tiny student without dropout, on texts that differ in a word: no two ranks are near ties."""
     for config in (tmp_path / "runs" / "start" / "model").glob("config*.json"):
         content = {**json.loads(config.read_text()), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         config.write_text(json.dumps(content))
-    questions = {"format": "sample_questions", "languages": ["fi", "en"]}
+    letters = "bcdefghijklmnopqrstuvwxy"
+    passages = [{"document_id": f"p-{letter}", "text": f"the city {letter} is in france."} for letter in letters]
+    questions = {"format": "jsonl", "passages": jsonl(tmp_path / "all.jsonl", passages), "name": "cities"}
+    parts = {"train": letters[:20], "dev": letters[20:]}
+    train, dev = (
+        {**questions, "questions": jsonl(tmp_path / f"{name}.jsonl", question_rows(part))}
+        for name, part in parts.items()
+    )
     return {
         "stage": "mixed",
         "start": start,
         "teacher": start,
-        "data": {"questions": [{**questions, "split": "train"}], "num_candidates": 3, "dev_texts": 4},
-        "validation": [{**questions, "split": "dev"}],
+        "data": {"questions": [train], "num_candidates": 3, "dev_texts": 4},
+        "validation": [dev],
     }
 
 
@@ -54,7 +63,7 @@ def test_two_launched_processes_are_one_run_with_both_their_batches(
     assert {path.name for path in two.folder.iterdir()} == {path.name for path in one.folder.iterdir()}
     ran = json.loads((two.folder / "run.json").read_text())
     assert (ran["processes"], ran["steps"], ran["batch_rows"]) == (2, 4, 8)
-    assert done.stderr.count("Encoding 160 passages with the teacher") == 1  # one process talks
+    assert done.stderr.count("Encoding 24 passages with the teacher") == 1  # one process talks
     expected, found = lines_of(one), lines_of(two)
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
