@@ -24,6 +24,12 @@ SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[Q]", "[D]"]
 WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
 
 
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs leave an empty `curves.png`: to draw costs more than the tiny runs do. tests/drdecr/test_curves.py draws."""
+    monkeypatch.setattr("drdecr.curves.draw_curves", lambda _log, path, title: path.touch())
+
+
 @pytest.fixture
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A WordLevel tokenizer: `<s> words </s>`, ids 0 and 2, `<pad>` 1; letters and signs are words of their own."""

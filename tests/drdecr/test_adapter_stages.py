@@ -14,7 +14,6 @@ from drdecr.stage import build_arguments, build_trainer, run_stage
 from drdecr.start import load_start, load_teacher
 from drdecr.trainers import LoraSettings, add_adapter
 
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 TEXTS = ["what is the city b", "z c z"]
@@ -32,12 +31,6 @@ def settings_of(data, **keys):
 
 def labelled(data):
     return {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}
-
-
-@pytest.fixture
-def no_curves(monkeypatch):
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("cached", [True, False])

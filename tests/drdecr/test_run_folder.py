@@ -98,7 +98,8 @@ def test_a_model_that_no_recipe_made_is_not_overwritten(recipe):
         is_done(recipe)
 
 
-def test_a_finished_run_says_where_and_how_it_ran(recipe):
+@pytest.mark.parametrize("no_curves", [None])  # in place of the fixture: this one draws
+def test_a_finished_run_says_where_and_how_it_ran(recipe, no_curves):
     start_run(recipe)
     log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
     finish_run(recipe, 61.23, log, {"steps": 2})

@@ -109,12 +109,9 @@ def test_a_second_call_does_nothing_and_says_so(recipe_of, start, data, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["contrastive", "mixed"])
-def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(
-    kind, recipe_of, start, data, kill_in_step, monkeypatch
-):
+def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, recipe_of, start, data, kill_in_step):
     keys = settings_of(kind, data)
     keys["training"] = {**keys.get("training", {}), "max_steps": 4, "save_steps": 2, "eval_steps": 2}
-    monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
     whole = run_stage(recipe_of("whole", stage=kind, start=start, **keys))
     recipe = recipe_of("killed", stage=kind, start=start, **keys)
     begun = kill_in_step(3)
@@ -129,7 +126,6 @@ def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(
 
 
 def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, data, kill_in_step, monkeypatch):
-    monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
     clock = [0.0]
     monkeypatch.setattr("drdecr.stopwatch.monotonic", lambda: clock[0])
     recipe = recipe_of(
@@ -359,8 +355,7 @@ def test_a_recipe_may_leave_the_choice_out_or_choose_by_a_loss(data):
     assert (by_loss.load_best_model_at_end, by_loss.greater_is_better) == (True, False)
 
 
-def test_a_run_of_epochs_keeps_the_best_of_them(recipe_of, start, data, monkeypatch):
-    monkeypatch.setattr("drdecr.curves.draw_curves", lambda *_, **__: None)
+def test_a_run_of_epochs_keeps_the_best_of_them(recipe_of, start, data):
     training = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": 10}
     settings = candidates(data, dev_texts=0)
     recipe = recipe_of(
