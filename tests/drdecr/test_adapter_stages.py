@@ -14,7 +14,6 @@ from drdecr.stage import build_arguments, build_trainer, run_stage
 from drdecr.start import load_start, load_teacher
 from drdecr.trainers import LoraSettings, add_adapter
 
-
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 TEXTS = ["what is the city b", "z c z"]
 
