@@ -1,5 +1,6 @@
 """What an evaluation found, per measure and language, with intervals; and the file it is kept in."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,11 @@ from .significance import (
 )
 
 AVERAGE = "avg"
-"""The key of the macro average: the mean of the languages' means, each language weighing the same."""
+"""The key of the macro average: the mean of the languages' means, each language weighing the same.
+
+Queries whose ids differ in the language alone (`question_key`) are one question in several languages: intervals and tests of
+the average draw them together.
+"""
 
 PerQueryScores = Mapping[str, Mapping[str, float]]
 """`measure -> query_id -> score`, as `metrics.per_query_scores` gives."""
@@ -149,14 +154,17 @@ def summarize(
     """
     scores: dict[str, dict[str, Score]] = {}
     for measure, by_query in per_query.items():
-        groups = {language: _values(by_query, ids) for language, ids in _by_language(by_query, languages).items()}
+        ids = _by_language(by_query, languages)
+        groups = {language: _values(by_query, own) for language, own in ids.items()}
         scores[measure] = {
             language: Score(*bootstrap_interval(values, resamples, seed), n=len(values))
             for language, values in groups.items()
         }
         averaged = _averaged(groups, average_over)
-        interval = bootstrap_macro_interval(averaged, resamples, seed)
-        scores[measure][AVERAGE] = Score(*interval, n=sum(len(values) for values in averaged))
+        interval = bootstrap_macro_interval(
+            list(averaged.values()), resamples, seed, questions=_questions(ids, averaged)
+        )
+        scores[measure][AVERAGE] = Score(*interval, n=sum(len(values) for values in averaged.values()))
     about = {"collection": collection, "data_version": data_version, "command": command}
     return EvaluationResult(scores, {**(notes or {}), **about, **_settings(seed, resamples, average_over)})
 
@@ -201,29 +209,40 @@ def compare(
                 f"{measure}: both runs need the same queries, {len(odd)} are in one only, the first {odd[0]!r}. "
                 "Score both against the same qrels."
             )
-        groups = {
-            language: paired_differences(_values(old, ids), _values(new, ids))
-            for language, ids in _by_language(old, languages).items()
-        }
-        differences[measure] = _compare_groups(groups, _averaged(groups, average_over), seed, resamples)
+        ids = _by_language(old, languages)
+        groups = {language: paired_differences(_values(old, own), _values(new, own)) for language, own in ids.items()}
+        averaged = _averaged(groups, average_over)
+        rows = _compare_languages(groups, seed, resamples)
+        values, questions = list(averaged.values()), _questions(ids, averaged)
+        p_average = randomisation_p_value(values, resamples, seed, questions)
+        interval = bootstrap_macro_interval(values, resamples, seed, questions=questions)
+        rows[AVERAGE] = Difference(*interval, sum(map(len, values)), p_average, p_average)
+        differences[measure] = rows
     return Comparison(differences, {**(notes or {}), **_settings(seed, resamples, average_over)})
 
 
-def _compare_groups(
-    groups: Mapping[str, Floats], averaged: Sequence[Floats], seed: int, resamples: int
-) -> dict[str, Difference]:
+def _compare_languages(groups: Mapping[str, Floats], seed: int, resamples: int) -> dict[str, Difference]:
     p_values = {language: randomisation_p_value([values], resamples, seed) for language, values in groups.items()}
     adjusted = holm(p_values)
-    rows = {
+    return {
         language: Difference(
             *bootstrap_interval(values, resamples, seed), len(values), p_values[language], adjusted[language]
         )
         for language, values in groups.items()
     }
-    p_average = randomisation_p_value(averaged, resamples, seed)
-    interval = bootstrap_macro_interval(averaged, resamples, seed)
-    rows[AVERAGE] = Difference(*interval, sum(len(values) for values in averaged), p_average, p_average)
-    return rows
+
+
+def question_key(query_id: str, language: str) -> str:
+    """Return what a query's id says of its question: the id without its language.
+
+    >>> question_key("xquad-ar:56beb4", "ar"), question_key("s12-te", "te"), question_key("7421", "fi")
+    ('xquad-*:56beb4', 's12-*', '7421')
+    """
+    return re.sub(rf"(?<![^\W_]){re.escape(language)}(?![^\W_])", "*", query_id, count=1)
+
+
+def _questions(ids: Mapping[str, Sequence[str]], averaged: Mapping[str, Floats]) -> list[list[str]]:
+    return [[question_key(query_id, language) for query_id in ids[language]] for language in averaged]
 
 
 def _by_language(scored: Mapping[str, float], languages: Mapping[str, str]) -> dict[str, list[str]]:
@@ -246,14 +265,14 @@ def _values(by_query: Mapping[str, float], query_ids: Sequence[str]) -> Floats:
     return np.array([by_query[query_id] for query_id in query_ids], dtype=np.float64)
 
 
-def _averaged(groups: Mapping[str, Floats], average_over: Sequence[str] | None) -> list[Floats]:
+def _averaged(groups: Mapping[str, Floats], average_over: Sequence[str] | None) -> dict[str, Floats]:
     chosen = list(groups) if average_over is None else sorted(average_over)
     unknown = [language for language in chosen if language not in groups]
     if unknown or not chosen:
         raise ValueError(
             f"average_over must name scored languages ({', '.join(groups)}), got {chosen}. Correct the list."
         )
-    return [groups[language] for language in chosen]
+    return {language: groups[language] for language in chosen}
 
 
 def _settings(seed: int, resamples: int, average_over: Sequence[str] | None) -> dict[str, Any]:

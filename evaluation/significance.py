@@ -1,10 +1,12 @@
 """How sure a mean or a difference is: bootstrap intervals, a paired randomisation test, Holm's correction.
 
 Pure functions over per-query scores. A "group" is one language's queries; the macro average is the mean of the groups'
-means, and is resampled within each group, because the languages are fixed and the questions are the sample.
+means. The languages are fixed and the questions are the sample: a question that is asked in several languages is drawn, or
+flipped, once, with all its scores, since these rise and fall together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,25 +54,32 @@ def bootstrap_macro_interval(
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
     confidence: float = DEFAULT_CONFIDENCE,
+    questions: Sequence[Sequence[Hashable]] | None = None,
 ) -> Interval:
-    """Give the percentile bootstrap interval of a macro average: each group is resampled by itself.
+    """Give the percentile bootstrap interval of a macro average.
+
+    Questions are drawn among those that are asked in the same languages, so that each language keeps its size: parallel
+    questions all together, languages with questions of their own each by itself.
 
     Args:
         groups: one array `(num_queries of the group,)` a language; the groups weigh the same whatever their size.
         resamples: as in `bootstrap_interval`.
         seed: as in `bootstrap_interval`.
         confidence: as in `bootstrap_interval`.
+        questions: for each score which question it is of, as `groups`; the same in two groups where the question is asked
+            in both languages. Default: all are different.
 
     Returns:
         The mean of the groups' means with its interval.
 
     Raises:
-        ValueError: for no groups, and as in `bootstrap_interval`.
+        ValueError: for no groups, questions of another number than scores, and as in `bootstrap_interval`.
     """
     arrays = _check_groups(groups)
     _check_settings(resamples, confidence)
     generator = np.random.default_rng(seed)
-    means = np.mean([_resampled_means(values, resamples, generator) for values in arrays], axis=0)  # (resamples,)
+    strata = _strata(arrays, questions)
+    means = np.sum([len(s) * _resampled_means(s, resamples, generator) for s in strata], axis=0)  # (resamples,)
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return Interval(_macro_mean(arrays), float(low), float(high))
@@ -121,7 +130,10 @@ def paired_differences(baseline: ArrayLike, system: ArrayLike) -> Floats:
 
 
 def randomisation_p_value(
-    difference_groups: Sequence[ArrayLike], resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+    difference_groups: Sequence[ArrayLike],
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+    questions: Sequence[Sequence[Hashable]] | None = None,
 ) -> float:
     """Test by random sign flips whether a mean difference is other than zero (two-sided; Fisher's randomisation).
 
@@ -133,6 +145,7 @@ def randomisation_p_value(
         difference_groups: one array of `paired_differences` a language; a list with one array tests a plain mean.
         resamples: how many random flips of all signs; default 10,000, so p is at least about 0.0001.
         seed: of the flips.
+        questions: as in `bootstrap_macro_interval`; the differences of one question are flipped together.
 
     Returns:
         p in (0, 1]; 1 where all differences are 0.
@@ -142,9 +155,8 @@ def randomisation_p_value(
     """
     arrays = _check_groups(difference_groups)
     _check_settings(resamples, DEFAULT_CONFIDENCE)
-    # Each query's share in the macro mean; zeros keep their sign whatever the coin says, so they need none.
-    shares = np.concatenate([values / (len(values) * len(arrays)) for values in arrays])
-    shares = shares[shares != 0.0]
+    shares = np.concatenate(_strata(arrays, questions))
+    shares = shares[shares != 0.0]  # zeros keep their sign whatever the coin says, so they need none
     seen = abs(shares.sum())
     threshold = seen - 1e-9 * np.abs(shares).sum()  # sums in another order differ in the last bits: still as far
     generator = np.random.default_rng(seed)
@@ -182,6 +194,31 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def _macro_mean(arrays: Sequence[Floats]) -> float:
     return float(np.mean([values.mean() for values in arrays]))
+
+
+def _strata(arrays: Sequence[Floats], questions: Sequence[Sequence[Hashable]] | None) -> list[Floats]:
+    """Return what each question adds to the macro mean, by the languages in which it is asked, in order of appearance.
+
+    Returns:
+        Arrays `(num_questions asked in the same languages,)`; all together sum to the macro mean.
+    """
+    if questions is None:
+        return [values / (len(values) * len(arrays)) for values in arrays]
+    if [len(keys) for keys in questions] != [len(values) for values in arrays]:
+        raise ValueError(
+            f"Needs a question for each score, got {[len(keys) for keys in questions]} for "
+            f"{[len(values) for values in arrays]} scores. Pass one a score."
+        )
+    shares: dict[Hashable, float] = defaultdict(float)
+    asked: dict[Hashable, list[int]] = {}
+    for group, (values, keys) in enumerate(zip(arrays, questions, strict=True)):
+        for value, key in zip(values / (len(values) * len(arrays)), keys, strict=True):
+            shares[key] += value
+            asked.setdefault(key, []).append(group)
+    strata: dict[tuple[int, ...], list[float]] = {}
+    for key, languages in asked.items():
+        strata.setdefault(tuple(languages), []).append(shares[key])
+    return [np.array(found) for found in strata.values()]
 
 
 def _resampled_means(values: Floats, resamples: int, generator: np.random.Generator) -> Floats:

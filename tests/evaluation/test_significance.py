@@ -84,6 +84,32 @@ def test_macro_interval_has_the_width_of_independent_languages(scores):
     assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
 
 
+def test_a_question_asked_in_seven_languages_is_one_question(scores):
+    values, keys = scores[:80], list(range(80))
+    one = bootstrap_interval(values)
+    copies = bootstrap_macro_interval([values] * 7, questions=[keys] * 7)
+    assert copies == pytest.approx(one)  # seven copies say no more than one
+    apart = bootstrap_macro_interval([values] * 7)
+    assert apart.high - apart.low == pytest.approx((one.high - one.low) / math.sqrt(7), rel=0.06)
+    differences = values - values.mean() + 0.06
+    assert randomisation_p_value([differences] * 7, questions=[keys] * 7) == randomisation_p_value([differences])
+    assert randomisation_p_value([differences] * 7) < randomisation_p_value([differences])
+
+
+def test_questions_that_are_partly_shared_have_the_interval_of_their_own_sums(scores):
+    # Two languages of unequal size that share 30 questions: the variance of independent sums, one stratum each.
+    first, second = scores[:50], scores[50:130]
+    questions = [[f"q{i}" for i in range(50)], [f"q{i}" for i in range(20, 100)]]
+    shared = first[20:] / 100 + second[:30] / 160
+    parts = (first[:20] / 100, shared, second[30:] / 160)
+    error = math.sqrt(sum(len(part) * part.var() for part in parts))
+    interval = bootstrap_macro_interval([first, second], questions=questions)
+    assert interval.mean == pytest.approx((first.mean() + second.mean()) / 2)
+    assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+    with pytest.raises(ValueError, match="a question for each score"):
+        bootstrap_macro_interval([first, second], questions=[questions[0], questions[1][1:]])
+
+
 def test_paired_interval_is_that_of_the_differences_not_of_two_samples(scores):
     system = scores + 0.01  # a constant gain: paired width 0, unpaired width much larger
     interval = paired_bootstrap_interval(scores, system, resamples=200)
