@@ -28,8 +28,8 @@ class DistillationCollator:
 
     - `query`: `(b, q)`;
     - `teacher_query`: `(b, q')`, or with `query_cache` `teacher_query_embeddings` `(b, q', dim)` and its masks;
-    - `document`: `(b, n, t)`, and `teacher_document` likewise if the teacher must read it with another processor; or
-      with `document_cache` `document_embeddings` `(b, n, t, dim)` and `document_scoring_mask`;
+    - `document`: `(b, n, t)`, and `teacher_document` likewise if the teacher has another processor; or with
+      `document_cache` `document_embeddings` `(b, n, t, dim)` and `document_scoring_mask`;
     - `document_keys`: int64 `(b, n)`, equal for equal passages;
     - `anchor`: `(b, t)`, the English text in the document slot, where `anchor` is asked for and rows have no
       candidates;
@@ -43,6 +43,8 @@ class DistillationCollator:
         document_cache: the teacher's tokens of the passages: neither model then reads a passage, and the student learns
             to search the teacher's index.
         anchor: whether to make the English anchor (default False).
+        scores_suffice: whether `teacher_scores` are all that is asked of a teacher with another processor, as they are for
+            `relevance_over: row`: `teacher_document` is then not made for rows that have them (default False).
 
     Raises:
         ValueError: naming the column, for rows that lack what the settings need, empty texts, one candidate, unknown
@@ -63,11 +65,12 @@ class DistillationCollator:
         query_cache: Tokens | None = None,
         document_cache: Tokens | None = None,
         anchor: bool = False,
+        scores_suffice: bool = False,
     ) -> None:
         self.processor, self.passages = processor, passages or {}
         self.teacher_processor = teacher_processor or processor
         self.query_cache, self.document_cache = query_cache, document_cache
-        self.anchor = anchor
+        self.anchor, self.scores_suffice = anchor, scores_suffice
         self._keys = {name: key for key, name in enumerate(self.passages)}
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
@@ -117,7 +120,8 @@ class DistillationCollator:
             return batch
         documents = self.processor.process_documents([self.passages[name] for name in flat])
         batch["document"] = {name: tensor.unflatten(0, shape) for name, tensor in documents.items()}
-        if self.teacher_processor is not self.processor and "teacher_scores" not in rows[0]:
+        is_scored = self.scores_suffice and "teacher_scores" in rows[0]
+        if self.teacher_processor is not self.processor and not is_scored:
             documents = self.teacher_processor.process_documents([self.passages[name] for name in flat])
             batch["teacher_document"] = {name: tensor.unflatten(0, shape) for name, tensor in documents.items()}
         return batch

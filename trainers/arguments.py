@@ -63,7 +63,9 @@ class DistillationArguments(TrainingArguments):
         0.05, "Softness of the alignment `sinkhorn`, on the scale of cosines (this project's)."
     )
     align_special_tokens: bool = _setting(
-        False, "Let special tokens and markers be aligned too (the authors' code aligns them, and padding as well)."
+        False,
+        "Let whatever scores be aligned too, so special tokens, markers and prefixes (the authors' code aligns them, and "
+        "padding as well).",
     )
     gather_across_devices: bool = _setting(
         False,

@@ -50,6 +50,20 @@ def check_tokens(model: DrDecrModel, teacher: DrDecrTeacher | AdaptersOffTeacher
     )
 
 
+def check_special_tokens(model: DrDecrModel, align_special_tokens: bool) -> None:
+    """Check that special tokens are there to be aligned: caches and masks know those alone that score.
+
+    Raises:
+        ValueError: if they are to be aligned, and the student's processor leaves them out of the scores.
+    """
+    processor = model.processor
+    if align_special_tokens and processor is not None and not processor.score_special_tokens:
+        raise ValueError(
+            "align_special_tokens: expected a student whose special tokens score, got `score_special_tokens: false`. Leave "
+            "`align_special_tokens` out, or let them score."
+        )
+
+
 def check_pushed_state(hub_strategy: str, fsdp: bool, deepspeed: bool) -> None:
     """Check that what a training resumes from can be pushed with its checkpoints: as safetensors, without pickles.
 

@@ -14,7 +14,7 @@ from . import diagnostics
 from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
-from .compatibility import check_dimensions, check_sharding, check_tokens
+from .compatibility import check_dimensions, check_sharding, check_special_tokens, check_tokens
 from .encoding import Texts, encode_once, first_of_group
 from .gathering import PassagePool, gather_passages
 from .losses import (
@@ -53,7 +53,8 @@ class DistillationTrainer(PushingTrainer):
 
     Raises:
         ValueError: if the teacher's embedding dimension is not the student's; if `english_anchor` has a weight and the two
-            do not read English text as the same tokens; or if FSDP would wait for itself (`check_sharding`).
+            do not read English text as the same tokens; if special tokens are to be aligned that do not score; or if FSDP
+            would wait for itself (`check_sharding`).
     """
 
     args: DistillationArguments  # type: ignore[assignment]
@@ -73,6 +74,8 @@ class DistillationTrainer(PushingTrainer):
         check_dimensions(model, teacher)
         if "english_anchor" in args.term_weights:
             check_tokens(model, teacher)
+        if "aligned_tokens" in args.term_weights:
+            check_special_tokens(model, args.align_special_tokens)
         if args.freeze_word_embeddings:
             model.get_input_embeddings().requires_grad_(False)
         if validate is not None and kwargs.get("eval_dataset") is None:

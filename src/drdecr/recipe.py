@@ -70,7 +70,7 @@ class DataSettings:
         passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`.
         weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
-            fifth). A text that stands in several sets is cut off all of them.
+            fifth). A text that stands in several sets is cut off all of them; none is where nothing is evaluated.
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
         language_temperature: T: within a set, a language with n rows is drawn with probability proportional to n^(1/T).
             Default 1: by size. With more, small languages come more often, and `max_steps` is needed.
@@ -214,6 +214,11 @@ class Recipe:
                 f"{source}: no model in {run / 'model'}. Run that stage first, with its output there."
             )
         return str(folder)
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether anything is evaluated while it trains: on a validation set, or because `eval_strategy` asks for it."""
+        return self.training.get("eval_strategy", "steps" if self.validation else "no") != "no"
 
     def differences(self, other: "Recipe") -> list[str]:
         """Return the keys in which another recipe asks for something else; one that is not there has its default."""

@@ -8,11 +8,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
+
+from drdecr.trainers import DistillationArguments
 
 from .recipe import Recipe, load_recipe
 
@@ -29,6 +33,23 @@ PACKAGES = (
     "tokenizers",
     "numpy",
 )
+
+
+SETTINGS = "settings.json"
+"""What a run that is not complete computes with."""
+
+OPTIMIZATION = (
+    *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_steps", "num_train_epochs"),
+    *(
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "max_grad_norm",
+        "weight_decay",
+        "label_smoothing_factor",
+    ),
+    *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "data_seed"),
+)
+"""Settings of `TrainingArguments` that the weights depend on."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,9 +117,35 @@ def last_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def start_run(recipe: Recipe) -> None:
-    """Write the resolved recipe."""
+def start_run(recipe: Recipe, settings: dict[str, Any] | None = None) -> None:
+    """Write the recipe, and what `resolved_settings` says until the run is complete and `run.json` says it."""
     write_text(recipe.folder / "recipe.yaml", recipe.as_yaml())
+    if settings is not None:
+        write_text(recipe.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+
+
+def resolved_settings(args: DistillationArguments) -> dict[str, Any]:
+    """Return what a training computes with, whether the recipe names it or not: the losses', the optimizer's, the seeds."""
+    own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
+    return {name: value for name, value in sorted(args.to_dict().items()) if name in own or name in OPTIMIZATION}
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Check that a run that goes on computes with what it began with: another version may have other defaults.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
+    file = folder / SETTINGS
+    begun = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
+    now = json.loads(json.dumps(settings))
+    differing = [name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name)]
+    if differing:
+        told = ", ".join(f"{name}: {begun.get(name)!r}, now {now.get(name)!r}" for name in differing[:5])
+        raise ValueError(
+            f"{folder} was begun with other settings ({told}). Go on with the version of this package that began it, or delete "
+            "the folder."
+        )
 
 
 def finish_run(recipe: Recipe, seconds: float, log: list[dict[str, Any]], facts: dict[str, Any]) -> None:

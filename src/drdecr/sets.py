@@ -23,7 +23,7 @@ from drdecr.data.token_store import StoredTokens, stored_documents, stored_queri
 from drdecr.modeling_drdecr import DrDecrModel
 
 from .kept_candidates import find_candidates
-from .recipe import DataSettings, Recipe
+from .recipe import ARGUMENTS, DataSettings, Recipe
 from .settings import known_keys
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def build_training_data(
         return streamed_data(recipe, student, teacher, num_steps * batch_size * batches_a_step, seed)
     prepared = prepare_sets(recipe, teacher or student, seed)
     collator = _collator(recipe, student, teacher, prepared)
-    parts = cut_dev(prepared.rows, settings.dev_texts, seed)
+    parts = cut_dev(prepared.rows, settings.dev_texts if recipe.is_evaluated else 0, seed)
     dev = {name: part for name, (_, part) in parts.items() if len(part)} or None
     train = _mixed(
         {name: part for name, (part, _) in parts.items()}, settings, num_steps, batch_size, seed, batches_a_step
@@ -346,6 +346,7 @@ def _collator(
         query_cache=query_cache,
         document_cache=document_cache,
         anchor=_wants_anchor(recipe),
+        scores_suffice=recipe.training.get("relevance_over", ARGUMENTS[recipe.stage].relevance_over) == "row",
     )
 
 

@@ -26,7 +26,7 @@ from .model_card import write_run_card
 from .precision import settled
 from .processes import check_processes, is_main_process
 from .recipe import ADAPTERS_OFF, ARGUMENTS, Recipe
-from .run_folder import finish_run, is_done, last_checkpoint, start_run
+from .run_folder import SETTINGS, check_settings, finish_run, is_done, last_checkpoint, resolved_settings, start_run
 from .sets import TrainingData, build_training_data
 from .start import load_start, load_teacher, start_facts
 from .stopwatch import Stopwatch
@@ -59,20 +59,27 @@ def run_stage(recipe: Recipe) -> Path:
         return recipe.model_folder
     args = build_arguments(recipe) if recipe.stage != "initialise" else None  # sets the process group up
     check_processes(args.world_size if args else None)
+    if args is not None and last_checkpoint(recipe.folder / "checkpoints"):
+        check_settings(recipe.folder, resolved_settings(args))
     if is_main_process():
-        start_run(recipe)
+        start_run(recipe, resolved_settings(args) if args is not None else None)
     if args is not None:
         recipe = settled(recipe, args.device)
         args = build_arguments(recipe) if recipe.precision == "bfloat16" else args
     checkpoints = recipe.folder / "checkpoints"
     stopwatch = Stopwatch(recipe.folder / "seconds.json")
-    set_seed(recipe.training.get("seed", 12345))
+    seed = args.seed if args is not None else recipe.training.get("seed", DistillationArguments.seed)
+    set_seed(seed)
     facts = start_facts(recipe)
     if args is None:
         if is_main_process():
             save_model(load_start(recipe), recipe.model_folder)
-            finish_run(recipe, stopwatch.seconds, [], facts)
+            finish_run(recipe, stopwatch.seconds, [], {**facts, "seed": seed})
         return recipe.model_folder
+    if not recipe.is_evaluated:
+        logger.warning(
+            "No `validation` set: nothing is evaluated, and the last step's model is kept, not the best one's."
+        )
     trainer, data = build_trainer(recipe, args)
     trainer.add_callback(stopwatch)
     checkpoint = last_checkpoint(checkpoints)
@@ -95,9 +102,11 @@ def run_stage(recipe: Recipe) -> Path:
             "seed": args.seed,
             "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
             "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
+            "settings": resolved_settings(args),
         }
         finish_run(recipe, stopwatch.seconds, trainer.state.log_history, facts)
-        stopwatch.file.unlink(missing_ok=True)
+        for name in (stopwatch.file.name, SETTINGS):
+            (recipe.folder / name).unlink(missing_ok=True)
         shutil.rmtree(checkpoints, ignore_errors=True)  # the best one is in `model` now
         if trainer.args.push_to_hub:
             push_run(recipe, trainer)
@@ -148,7 +157,7 @@ def build_arguments(recipe: Recipe) -> DistillationArguments:
         **({"bf16": True} if recipe.precision == "bfloat16" else {}),
         **recipe.training,
     }
-    if recipe.validation and settings.get("eval_strategy") != "no":
+    if recipe.validation and recipe.is_evaluated:
         settings = {**_evaluation(settings, ARGUMENTS[recipe.stage].max_steps), **settings}
     return ARGUMENTS[recipe.stage](**settings)
 

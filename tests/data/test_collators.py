@@ -86,7 +86,9 @@ def test_the_teacher_reads_with_its_own_processor(tiny_processor: DrDecrProcesso
     documents = other.process_documents([PASSAGES["p1"], PASSAGES["p2"]])
     assert torch.equal(batch["teacher_document"]["input_ids"][0], documents["input_ids"])
     assert batch["document"]["input_ids"].shape == (1, 2, 10)
-    assert "teacher_document" not in collate([row()])  # its scores are there
+    assert "teacher_document" in collate([row()])  # over a batch it reads them beside its scores
+    scored = DistillationCollator(tiny_processor, PASSAGES, teacher_processor=other, scores_suffice=True)
+    assert "teacher_document" not in scored([row()])
 
 
 def test_caches_stand_in_for_what_would_be_read(tiny_model: DrDecrModel):

@@ -69,6 +69,9 @@ def test_a_stage_leaves_its_folder(kind, recipe_of, start, data):
     assert load_recipe(recipe.folder / "recipe.yaml") == recipe
     run = json.loads((recipe.folder / "run.json").read_text())
     assert run["steps"] == recipe.training["max_steps"]
+    told = run["settings"]  # all of them, named in the recipe or not
+    assert (told["learning_rate"], told["seed"], told["weight_decay"]) == (1e-3, 12345, 0.0)
+    assert (told["relevance_over"], told["alignment"]) == ("row", "greedy")
     assert run["batch_rows"] == 4
     log = [json.loads(line) for line in (recipe.folder / "log.jsonl").read_text().splitlines()]
     assert TERMS[kind] <= {name for line in log for name in line}
@@ -119,6 +122,11 @@ def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, rec
         run_stage(recipe)
     assert not recipe.model_folder.exists()
     assert (recipe.folder / "checkpoints" / "checkpoint-2").is_dir()
+    settings = json.loads((recipe.folder / "settings.json").read_text())
+    (recipe.folder / "settings.json").write_text(json.dumps({**settings, "temperature": 9.0}))
+    with pytest.raises(ValueError, match=r"begun with other settings \(temperature: 9.0, now"):
+        run_stage(recipe)
+    (recipe.folder / "settings.json").write_text(json.dumps(settings))
     resumed = run_stage(recipe)
     assert len(begun) == 5  # steps 3 and 4, not all four again
     assert largest_difference(weights(whole), weights(resumed)) == 0
@@ -313,8 +321,16 @@ def test_a_text_is_dev_in_every_set_or_in_none():
 
 def test_too_few_texts_for_dev_leave_none(recipe_of, start, data):
     settings = candidates(data, limits={"questions": 3})
-    recipe = recipe_of("a", stage="contrastive", start=start, data=settings)
+    recipe = recipe_of("a", stage="contrastive", start=start, data=settings, validation=[data["dev"]])
     assert build_training_data(recipe, load_start(recipe), None, 1, 4, seed=0).dev is None
+
+
+@pytest.mark.parametrize(("keys", "cut"), [({}, 0), ({"training": {"eval_strategy": "steps"}}, 4)])
+def test_nothing_is_cut_off_where_nothing_is_evaluated(keys, cut, recipe_of, start, data):
+    recipe = recipe_of("a", stage="contrastive", start=start, data=candidates(data, dev_texts=2), **keys)
+    built = build_training_data(recipe, load_start(recipe), None, 1, 4, seed=0)
+    assert built.counts == {"questions": 20 - cut}
+    assert sum(len(rows) for rows in (built.dev or {}).values()) == cut
 
 
 def test_a_validation_set_chooses_the_checkpoint(data):

@@ -339,6 +339,9 @@ def test_special_tokens_are_aligned_only_where_asked_for(
         shares += losses(trainer, "share_unaligned_tokens")
     # 4 words against 1; with <s>, [Q] and </s> 7 tokens against 4
     assert shares == pytest.approx([3 / 4, 3 / 7])
+    still_model.processor.score_special_tokens = False  # then no embeddings are kept of them
+    with pytest.raises(ValueError, match=r"align_special_tokens: .* score_special_tokens"):
+        build(DistillationTrainer, still_model, rows, collate, teacher=teacher, **settings)
 
 
 def test_a_soft_alignment_leaves_no_word_without_a_partner(
@@ -369,6 +372,15 @@ def test_a_teacher_reads_passages_with_its_own_processor(
     trainer = build(RelevanceDistillationTrainer, still_model, candidate_rows, collate, teacher=teacher)
     batch = collate(candidate_rows[:4])
     found = trainer._teacher_scores(batch)
+    query, mask = trainer._encode(still_model, batch["query"]), batch["query"]["scoring_mask"]
+    pool = trainer._pool(batch, *trainer._documents(still_model, batch))
+    unscored = trainer._batch_scores(batch, query, mask, pool)[1]
+    rows = [{**row, "teacher_scores": [0.0] * len(row["document_ids"])} for row in candidate_rows[:4]]
+    torch.testing.assert_close(trainer._batch_scores(collate(rows), query, mask, pool)[1], unscored)
+    ids = list(dict.fromkeys(name for row in rows for name in row["document_ids"]))
+    documents = teacher.encode_documents([passages[name] for name in ids])
+    english = teacher.encode_queries([row["english"] for row in rows])
+    torch.testing.assert_close(unscored, teacher.score(english, documents))
     for scores, row in zip(found, candidate_rows[:4], strict=True):
         documents = teacher.encode_documents([passages[name] for name in row["document_ids"]])
         torch.testing.assert_close(scores, teacher.score(teacher.encode_queries([row["english"]]), documents)[0])
