@@ -35,8 +35,9 @@ def maxsim(
         query_mask: boolean `(num_queries, query_tokens)`; a query without a token that counts scores 0 everywhere.
         document_mask: boolean `(num_documents, document_tokens)`; a document without a token that counts gives each
             query token -1, the lowest cosine.
-        memory_budget: bytes that one block of similarities may take (default 256 MiB). Documents are scored in blocks;
-            with gradients, two bytes a query token and document are kept for the backward pass, and no similarities.
+        memory_budget: bytes that one block of similarities may take (default 256 MiB), if one query and document fit it.
+            Documents, and queries too where one document is too much for them, are scored in blocks; with gradients, two
+            bytes a query token and document are kept for the backward pass, and no similarities.
 
     Returns:
         float32 `(num_queries, num_documents)`.
@@ -49,7 +50,13 @@ def maxsim(
     num_documents, document_tokens, _ = document_embeddings.shape
     if 0 in (num_queries, num_documents):
         return query_embeddings.new_zeros((num_queries, num_documents), dtype=torch.float32)
-    bytes_per_document = num_queries * query_tokens * max(document_tokens, 1) * query_embeddings.element_size()
+    bytes_per_pair = query_tokens * max(document_tokens, 1) * query_embeddings.element_size()
+    rows = max(1, memory_budget // max(bytes_per_pair, 1))
+    if rows < num_queries:  # one document is too much for all queries
+        parts = zip(query_embeddings.split(rows), query_mask.split(rows), strict=True)
+        scores = [maxsim(own, document_embeddings, mask, document_mask, memory_budget) for own, mask in parts]
+        return torch.cat(scores)
+    bytes_per_document = num_queries * bytes_per_pair
     block_bytes = _block_bytes(query_embeddings, memory_budget)
     if _needs_gradient(query_embeddings, document_embeddings):
         tensors = (query_embeddings, document_embeddings, query_mask, document_mask)
@@ -90,13 +97,18 @@ def maxsim_candidates(
     if 0 in (batch, candidates):
         return query_embeddings.new_zeros((batch, candidates), dtype=torch.float32)
     tensors = (query_embeddings, document_embeddings, query_mask, document_mask)
+    bytes_per_pair = query_tokens * max(document_tokens, 1) * query_embeddings.element_size()
+    columns = max(1, memory_budget // max(bytes_per_pair, 1))
+    if columns < candidates:  # one query is too much with all its candidates
+        parts = zip(document_embeddings.split(columns, dim=1), document_mask.split(columns, dim=1), strict=True)
+        scores = [maxsim_candidates(query_embeddings, own, query_mask, mask, memory_budget) for own, mask in parts]
+        return torch.cat(scores, dim=1)
     block_bytes = _block_bytes(query_embeddings, memory_budget)
     if _needs_gradient(query_embeddings, document_embeddings):
         queries, counts = query_embeddings[:, None], query_mask[:, None]
-        scores = GroupedMaxSim.apply(queries, document_embeddings, counts, document_mask, block_bytes, memory_budget)
-        return scores[:, 0]
-    bytes_per_query = query_tokens * candidates * max(document_tokens, 1) * query_embeddings.element_size()
-    block = max(1, block_bytes // max(bytes_per_query, 1))
+        grouped = GroupedMaxSim.apply(queries, document_embeddings, counts, document_mask, block_bytes, memory_budget)
+        return grouped[:, 0]
+    block = max(1, block_bytes // max(bytes_per_pair * candidates, 1))
     blocks = zip(*(tensor.split(block) for tensor in tensors), strict=True)
     return torch.cat([_own_candidates(*parts) for parts in blocks])  # (batch, candidates)
 

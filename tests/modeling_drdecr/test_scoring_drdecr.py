@@ -208,6 +208,29 @@ def test_forward_and_backward_keep_to_the_memory_budget(function):
     assert similarities > 1.2 * max(budget, inputs)
 
 
+@pytest.mark.parametrize("gradient", [True, False])
+def test_many_queries_keep_to_the_budget_that_one_document_exceeds(gradient):
+    torch.manual_seed(0)
+    queries, documents, budget = unit_vectors(2000, 8, 4), unit_vectors(2, 40, 4), 2**18
+    masks = [torch.ones(tensor.shape[:-1], dtype=torch.bool) for tensor in (queries, documents)]
+    own = queries.requires_grad_(gradient), documents, *masks
+    with LargestTensor() as largest:
+        scores = maxsim(*own, memory_budget=budget)
+    assert largest.bytes <= max(budget, queries.untyped_storage().nbytes())
+    torch.testing.assert_close(scores, naive_maxsim(*own))
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_one_query_keeps_to_the_budget_that_all_its_candidates_exceed(gradient):
+    torch.manual_seed(0)
+    queries, documents = unit_vectors(3, 8, 1).requires_grad_(gradient), unit_vectors(1200, 40, 1).view(3, 400, 40, 1)
+    masks = [torch.ones(tensor.shape[:-1], dtype=torch.bool) for tensor in (queries, documents)]
+    with LargestTensor() as largest:
+        scores = maxsim_candidates(queries, documents, *masks, memory_budget=2**16)
+    assert largest.bytes <= documents.untyped_storage().nbytes()  # an eighth of the similarities
+    torch.testing.assert_close(scores, naive_maxsim(queries, documents, *masks))
+
+
 def test_the_gradient_of_a_query_token_is_its_best_document_token():
     query = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], requires_grad=True)
     document = torch.tensor([[[0.8, 0.6], [0.6, -0.8], [1.0, 0.0]]])
