@@ -167,7 +167,7 @@ class DrDecrProcessor(ProcessorMixin):
         return self._before, self._after
 
     def is_punctuation_token(self, token_id: int) -> bool | None:
-        """Tell whether a token is punctuation whatever the text; None where it is a part of a character's bytes."""
+        """Tell whether a token is punctuation whatever the text; None where that depends on the text."""
         self._is_punctuation(token_id, "")
         return self._punctuation[token_id]
 
@@ -246,8 +246,10 @@ class DrDecrProcessor(ProcessorMixin):
         """Tell by the characters a token stands for, whichever way its tokenizer writes them down."""
         if token_id not in self._punctuation:
             piece = self.tokenizer.decode([token_id])
-            # Some bytes of a character are no text (byte-level BPE, byte fallback): see which character they belong to.
-            self._punctuation[token_id] = None if "\ufffd" in piece else is_punctuation(piece)
+            # Some bytes of a character are no text (byte-level BPE, byte fallback), and the unknown token may be any: see
+            # which characters it stands for.
+            is_open = "\ufffd" in piece or token_id == self.tokenizer.unk_token_id
+            self._punctuation[token_id] = None if is_open else is_punctuation(piece)
         known = self._punctuation[token_id]
         return is_punctuation(characters) if known is None else known
 

@@ -86,8 +86,8 @@ class DistillationTrainer(PushingTrainer):
         self.validate = validate
         self.teacher: Any = teacher
         if isinstance(teacher, nn.Module):
-            frozen = teacher.eval().requires_grad_(False)
-            self.teacher = self.accelerator.prepare_model(frozen, device_placement=True, evaluation_mode=True)
+            # Not by `accelerator.prepare_model`, which would have it compute in the student's precision.
+            self.teacher = teacher.eval().requires_grad_(False).to(self.accelerator.device)
         if self.is_fsdp_enabled:
             check_sharding(model, validate, self.train_dataset)
         self._records = diagnostics.Records()

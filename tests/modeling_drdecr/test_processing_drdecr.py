@@ -135,6 +135,13 @@ def test_punctuation_scores_in_queries_and_not_in_documents(tiny_tokenizer, tiny
     assert tokens(keeping, kept, mask="scoring_mask") == ["<s>", *whole, "</s>"]
 
 
+def test_punctuation_that_the_vocabulary_lacks_is_still_punctuation(tiny_processor):
+    found = tiny_processor.process_documents(["paris ‽ zürich 。"])
+    words = tiny_processor.tokenizer.convert_ids_to_tokens(found["input_ids"][0].tolist())
+    assert words == ["<s>", "[D]", "paris", "<unk>", "<unk>", "<unk>", "</s>"]
+    assert found["scoring_mask"][0].tolist() == [True, True, True, False, True, False, True]
+
+
 def test_punctuation_is_known_by_its_characters_in_a_sentencepiece_vocabulary():
     processor = DrDecrProcessor(unigram_tokenizer(), score_special_tokens=False)
     batch = processor.process_documents(["hello , x, world. ?!"])

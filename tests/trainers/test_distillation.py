@@ -386,6 +386,16 @@ def test_a_teacher_reads_passages_with_its_own_processor(
         torch.testing.assert_close(scores, teacher.score(teacher.encode_queries([row["english"]]), documents)[0])
 
 
+def test_a_teacher_keeps_its_precision_beside_a_student_in_bfloat16(
+    still_model: DrDecrModel, teacher: DrDecrTeacher, collate: DistillationCollator, build: Build, parallel_rows: Rows
+):
+    expected = teacher.encode_queries([parallel_rows[0]["english"]])[0]
+    trainer = build(RepresentationDistillationTrainer, still_model, parallel_rows, collate, teacher=teacher, bf16=True)
+    batch = collate(parallel_rows[:1])
+    read, mask = trainer._teacher_question(batch)
+    torch.testing.assert_close(read[mask], expected)
+
+
 def test_a_batch_that_serves_no_term_is_refused(
     tiny_model: DrDecrModel, teacher: DrDecrTeacher, collate: DistillationCollator, build: Build, parallel_rows: Rows
 ):
