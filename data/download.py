@@ -10,7 +10,7 @@ from huggingface_hub.file_download import http_get
 
 from drdecr.modeling_drdecr.hub_errors_drdecr import HubError, explained
 
-from .prepared_shards import digest_of
+from .whole_files import digest_of
 
 RANGE_BEYOND_THE_END = 416
 """What a server says when it is asked for what comes after the last byte."""
