@@ -73,7 +73,7 @@ class RowParts:
         languages = Counter(table["language"].to_pylist()) if "language" in table.column_names else {}
         shard = write_shard(self.folder, f"{number:05d}.parquet", table)
         record = {"shard": shard.as_dict(), "taken": taken, "counts": dict(counts or {}), "languages": dict(languages)}
-        write_json(self._record(number), record)
+        write_json(self._record(number), record, sort_keys=False)  # counters come back in their order
         self.records.append(record)
 
     def write_rows(self, rows: Iterable[Mapping[str, Any]], size: int) -> "RowParts":

@@ -88,10 +88,9 @@ class Seq2SeqTranslator:
     def _cut(self, texts: list[str], mask: Tensor) -> list[bool]:
         """Return which texts are longer than the model reads; only those that fill it are read again."""
         most = self.tokenizer.model_max_length
-        is_full = (mask.sum(dim=1) >= most).tolist()
         return [
-            full and len(self.tokenizer(text, verbose=False)["input_ids"]) > most
-            for text, full in zip(texts, is_full, strict=True)
+            length >= most and len(self.tokenizer(text, verbose=False)["input_ids"]) > most
+            for text, length in zip(texts, mask.sum(dim=1).tolist(), strict=True)
         ]
 
     def _written(self, tokens: Tensor, given: Tensor) -> Tensor:

@@ -48,9 +48,9 @@ def write_atomically(file: Path, content: bytes) -> None:
         unfinished.write_bytes(content)
 
 
-def write_json(file: Path, content: Any) -> None:
+def write_json(file: Path, content: Any, sort_keys: bool = True) -> None:
     """Write a JSON file whole or not at all."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=sort_keys) + "\n"
     write_atomically(file, text.encode("utf-8"))
 
 

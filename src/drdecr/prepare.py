@@ -202,7 +202,8 @@ def _shown(file: Path) -> str:
 def _about(known: Source | None, about: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if known is not None:
-        found = {"license": known.licence, "source": known.home, "revision": known.revision, "note": known.note}
+        found = {"license": known.licence, "source": known.home, "revision": known.revision}
+        found["note"] = " ".join(part for part in (known.note, known.caution) if part)
     return {key: value for key, value in {**found, **about}.items() if value}
 
 

@@ -1,6 +1,8 @@
 """Shards: made in any order and by any number of processes they are the same bytes, and damage is called by its file."""
 
 import hashlib
+import os
+import socket
 import subprocess
 
 import pytest
@@ -56,7 +58,7 @@ def test_processes_and_resumed_calls_make_the_same_bytes(made, tmp_path):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             ShardFolder(killed, FACTS, KEYS, rows_a_shard=4).make(dying)
-        (killed / ".00001-of-00003.safetensors.7.unfinished").write_bytes(b"half")
+        (killed / f".00001-of-00003.safetensors.{socket.gethostname()}-{os.getpid()}.unfinished").write_bytes(b"half")
     making = ShardFolder(killed, FACTS, KEYS, rows_a_shard=4)
     with pytest.raises(ValueError, match=r"00001-of-00003.safetensors: this shard is not made yet"):
         making.finish()
