@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
-from datasets import Features, List, Value
+from datasets import Dataset, Features, List, Value
 from tqdm.auto import tqdm
 
 from drdecr.data.bm25 import Bm25Index
@@ -195,11 +195,11 @@ def _mark(rows: RowParts, passages: StoredPassages, wanted: npt.NDArray[np.bool_
 
 def english_texts(questions: RowParts) -> Sequence[str]:
     """Return the English questions as a sequence that lies on disk."""
-    from datasets import Dataset
-
     files = [str(file) for file in questions.shards()]
-    rows = Dataset.from_parquet(files, cache_dir=str(questions.folder / "cache"), columns=["english"])
-    return rows["english"]  # type: ignore[index, return-value]
+    cache = str(questions.folder / "cache")
+    rows: Any = Dataset.from_parquet(files, cache_dir=cache, columns=["english"])
+    texts: Sequence[str] = rows["english"]
+    return texts
 
 
 def mined_parts(

@@ -88,8 +88,8 @@ def test_what_was_not_trained_to_rank_is_refused(cross_encoder, tiny_model: DrDe
 
 
 def test_a_row_that_a_cross_encoder_cannot_read_is_named(cross_encoder):
-    scorer = CrossEncoderScorer(cross_encoder(1)[1], PASSAGES, max_length=9)
-    with pytest.raises(ValueError, match=r"expected questions of fewer than 5 tokens, .* got 7 in 'b c d e f g h'"):
+    scorer = CrossEncoderScorer(cross_encoder(1)[1], PASSAGES, max_length=7)  # its pairs have no special tokens
+    with pytest.raises(ValueError, match=r"expected questions of fewer than 7 tokens, .* got 7 in 'b c d e f g h'"):
         scorer.score([{**ROWS[0], "english": "b c d e f g h"}])
     with pytest.raises(ValueError, match=r"question .*: expected a text in 'english', .* got None"):
         scorer.score([{**ROWS[0], "english": None}])
