@@ -201,8 +201,10 @@ def check_folder(source: str, config: str | None = None) -> None:
     Raises:
         ValueError: naming the shard that is missing, cut off or changed.
     """
-    if (Path(source) / SUMS).is_file():
-        check_sums(Path(source), below=f"{config}/" if config else "", cure=CURE)
+    if not (Path(source) / SUMS).is_file():
+        return
+    if not config or not check_sums(Path(source), below=f"{config}/", cure=CURE):
+        check_sums(Path(source), cure=CURE)  # a configuration whose files lie elsewhere
 
 
 def _cache_of(folder: Path) -> str | None:
