@@ -63,8 +63,9 @@ def prepare(folder: Path, count: int, processes: int) -> dict[str, Any]:
     """Prepare the rows; tell how long reading, checking and the rest took."""
     from drdecr.data import preparation
     from drdecr.data.held_out import HeldOutTexts
-    from drdecr.data.prepared_shards import PROVENANCE, write_json
+    from drdecr.data.prepared_shards import PROVENANCE
     from drdecr.data.row_checks import CleaningSettings
+    from drdecr.data.whole_files import write_json
 
     before, spent = peak_megabytes(), dict.fromkeys(("read", "check", "write"), 0.0)
 

@@ -1,7 +1,7 @@
 """N-way rows with the scores of whoever is asked: made in shards, by one process or many, and resumed after a kill."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +9,17 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, Features, List, Value
 
-from .digests import text_key
+from .digests import TextKeys
 from .schema import CANDIDATE_COLUMNS
 from .scorers import Scorer
 from .shards import Shard, ShardFolder, open_shards
+
+ADDED = {
+    "teacher_scores": List(Value("float32")),
+    "teacher_query_tokens": Value("int64"),
+    "scored_by": Value("string"),
+}
+"""Columns that annotation adds, or takes the place of."""
 
 
 def annotate_rows(
@@ -38,9 +45,25 @@ def annotate_rows(
     Raises:
         ValueError: for scores that are not finite, naming the row; as in `ShardFolder` and `open_shards`.
     """
-    names = [name for name in rows.column_names if name not in ("teacher_scores", "teacher_query_tokens", "scored_by")]
-    rows = rows.select_columns(names)
-    keys = [_row_key(row, passages) for row in rows]
+    tables = list(annotated_tables(rows, passages, scorer, folder, rows_a_shard))
+    return Dataset(pa.concat_tables(tables))
+
+
+def annotated_schema(rows: Dataset) -> pa.Schema:
+    """Return the columns of annotated rows."""
+    known = {name: feature for name, feature in rows.features.items() if name not in ADDED}
+    features = {**known, **ADDED}
+    order = [*CANDIDATE_COLUMNS, *(name for name in features if name not in CANDIDATE_COLUMNS)]
+    return Features({name: features[name] for name in order}).arrow_schema
+
+
+def annotated_tables(
+    rows: Dataset, passages: Mapping[str, str], scorer: Scorer, folder: Path, rows_a_shard: int = 1024
+) -> Iterator[pa.Table]:
+    """Score as `annotate_rows` does, and yield the rows of each shard, so that memory holds one; arguments as there."""
+    schema = annotated_schema(rows)
+    rows = rows.select_columns([name for name in rows.column_names if name not in ADDED])
+    keys = TextKeys.of(_row_text(row, passages) for row in rows)
     making = ShardFolder(folder, scorer.facts, keys, rows_a_shard)
     state = PartialState()
     making.make(
@@ -50,7 +73,11 @@ def annotate_rows(
     if state.is_main_process:
         making.finish()
     state.wait_for_everyone()
-    return _joined(rows, open_shards(folder, check=False)[1], scorer.facts)
+    start = 0
+    for shard in open_shards(folder, check=False)[1]:
+        table = _joined(rows, start, shard, scorer.facts)
+        start += table.num_rows
+        yield table.select(schema.names).cast(schema)
 
 
 def _scored(scorer: Scorer, rows: Dataset, start: int) -> Shard:
@@ -70,33 +97,21 @@ def _scored(scorer: Scorer, rows: Dataset, start: int) -> Shard:
     }
 
 
-def _joined(rows: Dataset, shards: list[Shard], facts: Mapping[str, object]) -> Dataset:
-    """Add the shards' columns to the rows."""
-    parts = [
-        pa.ListArray.from_arrays(pa.array(shard["offsets"].numpy(), pa.int32()), pa.array(shard["scores"].numpy()))
-        for shard in shards
-    ]
-    tokens = torch.cat([shard["query_tokens"] for shard in shards])
-    kept = {name: rows.with_format("arrow")[:][name] for name in rows.column_names}
-    kept |= {
-        "teacher_scores": pa.chunked_array(parts),
-        "teacher_query_tokens": pa.array(tokens.numpy()),
-        "scored_by": pa.array([json.dumps(facts, sort_keys=True)] * len(rows)),
-    }
-    order = [*CANDIDATE_COLUMNS, *(name for name in kept if name not in CANDIDATE_COLUMNS)]
-    added = {
-        "teacher_scores": List(Value("float32")),
-        "teacher_query_tokens": Value("int64"),
-        "scored_by": Value("string"),
-    }
-    features = Features({name: added.get(name) or rows.features[name] for name in order})
-    return Dataset(pa.table({name: kept[name] for name in order}).cast(features.arrow_schema))
+def _joined(rows: Dataset, start: int, shard: Shard, facts: Mapping[str, object]) -> pa.Table:
+    """Add a shard's columns to its rows."""
+    offsets, scores = pa.array(shard["offsets"].numpy(), pa.int32()), pa.array(shard["scores"].numpy())
+    number = len(shard["query_tokens"])
+    table = rows.with_format("arrow")[start : start + number]
+    table = table.append_column("teacher_scores", pa.ListArray.from_arrays(offsets, scores))
+    table = table.append_column("teacher_query_tokens", pa.array(shard["query_tokens"].numpy()))
+    return table.append_column("scored_by", pa.array([json.dumps(facts, sort_keys=True)] * number))
 
 
-def _row_key(row: Mapping[str, object], passages: Mapping[str, str]) -> bytes:
+def _row_text(row: Mapping[str, object], passages: Mapping[str, str]) -> str:
+    """Return what a row's scores depend on beside the scorer."""
     ids: list[str] = row["document_ids"]  # type: ignore[assignment]
     parts = [row.get("query_id"), row["query"], row["english"], ids, [passages[name] for name in ids]]
-    return text_key(json.dumps(parts, ensure_ascii=False))
+    return json.dumps(parts, ensure_ascii=False)
 
 
 def _is_finite(score: float) -> bool:

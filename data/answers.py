@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 WORDS = re.compile(r"\w+|[^\w\s]")
 
@@ -32,5 +33,11 @@ def has_answer(text: str, answers: Iterable[str]) -> bool:
     >>> has_answer("It was built by J. R. Miller.", ["j.r. miller"]), has_answer("a party", ["art"])
     (True, False)
     """
-    words = f" {' '.join(words_of(text))} "
+    words = _spaced(text)
     return any(f" {' '.join(found)} " in words for answer in answers if (found := words_of(answer)))
+
+
+@lru_cache(maxsize=8192)
+def _spaced(text: str) -> str:
+    """Return a text's words with a blank around each; passages are looked at for many questions."""
+    return f" {' '.join(words_of(text))} "

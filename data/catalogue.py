@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .download import download
+from .download import download, download_member
 from .row_streams import open_stream
 from .source_files import files_of
 
@@ -34,7 +34,8 @@ class Source:
         entry: how it is read (`open_stream`); files below `$DRDECR_DATA`.
         licence: as its page says; empty where that was not seen.
         revision: of what was seen, where it has one.
-        files: where files come from: `path` below `$DRDECR_DATA`, `url`, perhaps `sha256`.
+        files: where files come from: `path` below `$DRDECR_DATA`, `url`, perhaps `sha256`, and of a tar archive the `member`
+            that becomes the file.
         expected: rows by table, and digests of the first and the last row that is no passage.
         note: what else to know.
         tried: `real` if its own files were read and counted, `form` if files of the same form were.
@@ -81,7 +82,21 @@ class Source:
                 "The environment variable DRDECR_DATA is not set. Set it to the folder that holds the data."
             )
         root = Path(os.environ["DRDECR_DATA"])
-        return [download(url, root / path, digest) for path, url, digest in self._wanted()]
+        members = {file["path"]: file["member"] for file in self.files if "member" in file}
+        return [
+            download_member(url, members[path], root / path, digest)
+            if path in members
+            else download(url, root / path, digest)
+            for path, url, digest in self._wanted()
+        ]
+
+    @property
+    def caution(self) -> str:
+        """What was not verified; nothing of a source whose own files were read."""
+        if self.tried == "real":
+            return ""
+        licence = "its licence and its counts were" if self.licence else "its licence is not known, and its counts were"
+        return f"Unverified: only files of the same form were read, {licence} not checked."
 
     def _wanted(self) -> Iterator[tuple[str, str, str | None]]:
         languages = self.entry.get("languages") or []

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,45 @@ NOT_IN_NUMBERS = ("_name_or_path", "transformers_version", "dtype", "architectur
 def text_key(text: str) -> bytes:
     """Return what stands for a text in a shard: the first 16 bytes of its SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
+
+
+class TextKeys(Sequence[bytes]):
+    """Keys of many texts in `KEY_BYTES` each.
+
+    Args:
+        content: of all keys, one behind the other.
+    """
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        self.content = content
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "TextKeys":
+        """Make the keys of texts, which are read once."""
+        content = bytearray()
+        for text in texts:
+            content += text_key(text)
+        return cls(content)
+
+    def __len__(self) -> int:
+        return len(self.content) // KEY_BYTES
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        return bytes(self.content[place * KEY_BYTES : (place + 1) * KEY_BYTES])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (bytes(self.content[at : at + KEY_BYTES]) for at in range(0, len(self.content), KEY_BYTES))
+
+    def different(self) -> list[int]:
+        """Return where each different key stands first, ascending."""
+        halves = np.frombuffer(self.content, dtype="<u8").reshape(-1, 2)
+        order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: of equal keys the first one comes first
+        in_order = halves[order]
+        is_new = np.ones(len(order), dtype=np.bool_)
+        is_new[1:] = (in_order[1:] != in_order[:-1]).any(axis=1)
+        return np.sort(order[is_new]).tolist()
 
 
 def value_digest(value: Any) -> str:

@@ -1,7 +1,10 @@
 """Get a file from a URL or the Hub: whole or not at all, checked, and gone on with after an interruption."""
 
+import gzip
 import os
 import shutil
+import tarfile
+import zlib
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -10,7 +13,7 @@ from huggingface_hub.file_download import http_get
 
 from drdecr.modeling_drdecr.hub_errors_drdecr import HubError, explained
 
-from .prepared_shards import digest_of
+from .whole_files import digest_of, whole_file
 
 RANGE_BEYOND_THE_END = 416
 """What a server says when it is asked for what comes after the last byte."""
@@ -44,6 +47,39 @@ def download(url: str, file: Path, sha256: str | None = None) -> Path:
             f"{url}: expected the SHA-256 {sha256}, got {found}. It changed, or was cut off: get it again."
         )
     os.replace(part, file)
+    return file
+
+
+def download_member(url: str, member: str, file: Path, sha256: str | None = None) -> Path:
+    """Get one file out of a tar archive, packed or not; one that is there is left alone.
+
+    The archive stays beside it, as `.NAME.archive`, until the file is whole.
+
+    Args:
+        url: of the archive, as of `download`.
+        member: name of the file in it; folders before it do not count.
+        file: where it goes.
+        sha256: the archive's digest.
+
+    Raises:
+        ValueError: if the archive is none, was cut off, or has no such file. It is deleted then.
+        HubError: if it cannot be got.
+    """
+    if file.exists():
+        return file
+    archive = download(url, file.with_name(f".{file.name}.archive"), sha256)
+    try:
+        with tarfile.open(archive, "r:*") as opened:
+            found = next((part for part in opened if part.isfile() and Path(part.name).name == member), None)
+            content = opened.extractfile(found) if found is not None else None
+            if content is None:
+                raise ValueError(f"{url}: expected a file {member!r} in the archive, got none. Unpack it yourself.")
+            with whole_file(file) as unfinished, unfinished.open("wb") as stream:
+                shutil.copyfileobj(content, stream)
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        archive.unlink()
+        raise ValueError(f"{url}: expected a whole tar archive ({error}). Get it again.") from error
+    archive.unlink()
     return file
 
 

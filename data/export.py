@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
 from .hub_repositories import make_repository
-from .shards import SUMS
+from .row_parts import RowParts
+from .whole_files import SUMS, write_sums
 
-Configs = Mapping[str, Mapping[str, Dataset]]
+Configs = Mapping[str, Mapping[str, Dataset | RowParts]]
 """`{configuration: {split: rows}}`."""
 
 SHARD_BYTES = 400 * 2**20
@@ -70,6 +71,7 @@ def write_dataset(
         (unfinished / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, source in (folders or {}).items():
         shutil.copytree(source, unfinished / name, copy_function=_linked, ignore=shutil.ignore_patterns("*.sha256"))
+    write_sums(unfinished)
     unfinished.rename(folder)
 
 
@@ -121,8 +123,13 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _write_split(rows: Dataset, folder: Path, split: str) -> None:
+def _write_split(rows: Dataset | RowParts, folder: Path, split: str) -> None:
     folder.mkdir(exist_ok=True)
+    if isinstance(rows, RowParts):
+        files = rows.shards()
+        for index, file in enumerate(files):
+            _linked(str(file), str(folder / f"{split}-{index:05d}-of-{len(files):05d}.parquet"))
+        return
     rows = rows.flatten_indices() if rows._indices is not None else rows  # a selection counts the bytes of all rows
     num_shards = min(len(rows), max(1, math.ceil(rows.data.nbytes / SHARD_BYTES)))
     for index in range(num_shards):
@@ -130,7 +137,7 @@ def _write_split(rows: Dataset, folder: Path, split: str) -> None:
         shard.to_parquet(str(folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"))
 
 
-def _described(name: str, splits: Mapping[str, Dataset]) -> dict[str, Any]:
+def _described(name: str, splits: Mapping[str, Dataset | RowParts]) -> dict[str, Any]:
     return {
         "config_name": name,
         "data_files": [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits],

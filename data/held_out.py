@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .cleaning import normalised
 from .writing_systems import words_of
 
@@ -75,6 +78,61 @@ class HeldOutTexts:
         if holders and not self._runs.isdisjoint(_sequences(words, _run_length(words, normalised_text))):
             return "overlap"
         return None
+
+
+class HeldOutPassages:
+    """Passages of evaluation sets, of which a training collection may hold copies.
+
+    They are counted, not dropped: questions name their passages. Memory holds eight bytes a run of words.
+
+    Args:
+        texts: the passages that evaluation questions are labelled with.
+
+    Example:
+        >>> text = "The lighthouse on the far northern island was built by three brothers before the war began."
+        >>> held_out = HeldOutPassages([text])
+        >>> held_out.leak(text.upper()), held_out.leak(f"It is said: {text}"), held_out.leak("The lighthouse was built.")
+        ('held_out', 'overlap', None)
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = sorted({normalised(text) for text in texts} - {""})
+        self._whole = _in_order(map(hash, self._texts))
+        self._runs = _in_order(run for text in self._texts for run in _runs(text))
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to other processes as texts, as `HeldOutTexts` does."""
+        return HeldOutPassages, (self._texts,)
+
+    def leak(self, text: str) -> str | None:
+        """Return `held_out` for a passage that stands there, `overlap` for one that nearly does, None for any other.
+
+        Nearly: 13 words in a row are the same, in scripts without spaces 26 letters.
+        """
+        if not self._texts:
+            return None
+        key = normalised(text)
+        if _any_in(np.array([hash(key)], dtype=np.int64), self._whole):
+            return "held_out"
+        return "overlap" if _any_in(np.fromiter(_runs(key), dtype=np.int64), self._runs) else None
+
+
+def _runs(text: str) -> Iterable[int]:
+    words = words_of(text)
+    return _sequences(words, _run_length(words, text))
+
+
+def _in_order(numbers: Iterable[int]) -> npt.NDArray[np.int64]:
+    return np.unique(np.fromiter(numbers, dtype=np.int64))
+
+
+def _any_in(numbers: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> bool:
+    places = np.searchsorted(known, numbers)
+    inside = places < len(known)
+    return bool((known[places[inside]] == numbers[inside]).any())
 
 
 def _sequences(words: list[str], length: int) -> Iterable[int]:

@@ -11,10 +11,14 @@ from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
 from .digests import value_digest
 from .passages import collection
-from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, check_rows
+from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, check_rows, column_of
+from .stored_passages import StoredPassages
 from .text_files import locate
 from .token_cache import TokenCache
 from .token_store import KINDS, StoredTokens, open_tokens
+from .whole_files import SUMS, check_sums
+
+CURE = "Copy it again, or delete the whole data set and make it again."
 
 
 def read_hub_parallel(
@@ -96,7 +100,7 @@ def read_hub_unscored(
     split: str = "train",
     passages_split: str = "train",
     revision: str | None = None,
-) -> tuple[Dataset, dict[str, str]]:
+) -> tuple[Dataset, StoredPassages]:
     """Read questions with candidates that need no scores yet, as `drdecr mine` writes them, and the passages.
 
     Args:
@@ -116,7 +120,7 @@ def read_hub_unscored(
         rows = rows.add_column("english", rows["query"])
     place = f"{name}, {config}"
     check_rows(rows, ("query", "english", "language", "document_ids"), place)
-    for number, document_ids in enumerate(rows["document_ids"], start=1):
+    for number, document_ids in enumerate(column_of(rows, "document_ids"), start=1):
         unknown = next((document_id for document_id in document_ids if document_id not in texts), None)
         if unknown is not None or not document_ids:
             raise ValueError(
@@ -176,7 +180,7 @@ def read_hub_tokens(
 
 def _rows_and_passages(
     name: str, config: str, passages: str, split: str, passages_split: str, revision: str | None
-) -> tuple[Dataset, dict[str, str]]:
+) -> tuple[Dataset, StoredPassages]:
     """Load the configuration of the rows, and the one of the passages that they name."""
     source = hub_source(name)
     rows = _load(source, config, split=split, revision=revision)
@@ -187,7 +191,20 @@ def _rows_and_passages(
 
 
 def _load(source: str, config: str | None, split: str, revision: str | None) -> Dataset:
+    check_folder(source, config)
     return load_dataset(source, config, split=split, revision=revision, cache_dir=_cache_of(Path(source)))
+
+
+def check_folder(source: str, config: str | None = None) -> None:
+    """Compare the shards of a configuration in a local folder with their checksums, if the folder has some.
+
+    Raises:
+        ValueError: naming the shard that is missing, cut off or changed.
+    """
+    if not (Path(source) / SUMS).is_file():
+        return
+    if not config or not check_sums(Path(source), below=f"{config}/", cure=CURE):
+        check_sums(Path(source), cure=CURE)  # a configuration whose files lie elsewhere
 
 
 def _cache_of(folder: Path) -> str | None:

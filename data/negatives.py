@@ -1,7 +1,7 @@
 """Labelled n-way rows from rankings: positives, hard negatives, and what must not be taken for a negative."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +60,19 @@ class NegativeSettings:
             raise ValueError(f"max_share: expected at most 1, the positive's own score, got {self.max_share}.")
 
 
+ROW_FEATURES = {
+    **{name: Value("string") for name in ("query", "english", "language")},
+    "document_ids": List(Value("string")),
+    "teacher_scores": List(Value("float32")),
+    "teacher_query_tokens": Value("int64"),
+    "query_id": Value("string"),
+}
+"""Columns of the rows."""
+
+
 def rows_with_negatives(
-    questions: Dataset,
-    rankings: Sequence[Ranking],
+    questions: Iterable[Mapping[str, Any]],
+    rankings: Iterable[Ranking],
     passages: Mapping[str, str],
     settings: NegativeSettings,
     score: Score | None = None,
@@ -100,11 +110,8 @@ def rows_with_negatives(
         tokens = (query_tokens or {}).get(question["english"], 0)
         rows += _dealt(question, positives, negatives, scores, settings.num_candidates, tokens)
     counts["rows"] = len(rows)
-    features = {name: Value("string") for name in ("query", "english", "language")}
-    features |= {"document_ids": List(Value("string")), "teacher_scores": List(Value("float32"))}
-    features |= {"teacher_query_tokens": Value("int64"), "query_id": Value("string")}
-    columns = {name: [row[name] for row in rows] for name in features}  # from_list loses the columns of no rows
-    return Dataset.from_dict(columns, features=Features(features)), {name: counts[name] for name in COUNTED}
+    columns = {name: [row[name] for row in rows] for name in ROW_FEATURES}  # from_list loses the columns of no rows
+    return Dataset.from_dict(columns, features=Features(ROW_FEATURES)), {name: counts[name] for name in COUNTED}
 
 
 def _chosen(

@@ -1,32 +1,34 @@
 """Collections in this package's schema: `document_id`, `text` and perhaps `title`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .stored_passages import StoredPassages
 from .text_files import has_fields, locate, records_of
 
 
-def read_passages(path: str) -> dict[str, str]:
+def read_passages(path: str) -> StoredPassages:
     """Read a collection `{document_id: text}` from JSON Lines with `document_id`, `text` and perhaps `title`."""
     return collection(records_of(locate(path)), path)
 
 
-def collection(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> dict[str, str]:
+def collection(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> StoredPassages:
     """Make a collection of numbered records; an error names the source and the line."""
-    found: dict[str, str] = {}
+    return StoredPassages(_rows(records, source), source)
+
+
+def _rows(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> Iterator[tuple[object, int, str, str]]:
     for number, record in records:
         has_fields(record, ("document_id", "text"), source, number)
-        document_id, text = str(record["document_id"]), record["text"]
-        if document_id in found:
-            raise ValueError(
-                f"{source}, line {number}: document_id {document_id!r} stands twice. Give each passage an id of its own."
-            )
+        text = record["text"]
         if not isinstance(text, str):
             raise ValueError(
                 f"{source}, line {number}: expected a text, got {text!r}. Put it in quotes, or drop the line."
             )
-        found[document_id] = titled(record.get("title"), text)
-    return found
+        document_id, text = str(record["document_id"]), titled(record.get("title"), text)
+        if not text.strip():
+            raise ValueError(f"{source}, line {number}: passage {document_id!r} is empty. Drop it from the collection.")
+        yield source, number, document_id, text
 
 
 def titled(title: str | None, text: str) -> str:

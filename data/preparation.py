@@ -22,18 +22,25 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from .held_out import HeldOutTexts
-from .prepared_shards import SCHEMAS, Shard, write_json, write_shard, wrong_shards
+from .held_out import HeldOutPassages, HeldOutTexts
+from .prepared_shards import SCHEMAS, Shard, write_shard, wrong_shards
 from .row_checks import CleaningSettings, reason_against, row_key, text_key
 from .row_streams import open_stream
 from .seen_keys import SeenKeys
 from .source_files import files_of
 from .triple_formats import Item
+from .whole_files import write_json
 
 logger = logging.getLogger(__name__)
 
 BATCH = 1_000
 """Rows that are checked at once."""
+
+
+COUNTED = ("read", "dropped", "kept", "left_out", "leaks")
+
+Checked = tuple[str | None, int, str | None]
+"""Why a row must go, or None; its key; and whether a passage leaks (`HeldOutPassages.leak`)."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,18 @@ class Counts:
         dropped: rows by reason.
         kept: rows by table and language.
         left_out: what the reader could not use, by its reason.
+        leaks: passages that answer a held-out question (`held_out`), or nearly do (`overlap`). They stay: questions name them.
     """
 
     read: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    leaks: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, dict[str, int]]:
         """Return plain values, in alphabetical order."""
-        return {name: dict(sorted(getattr(self, name).items())) for name in ("read", "dropped", "kept", "left_out")}
+        return {name: dict(sorted(getattr(self, name).items())) for name in COUNTED}
 
     @property
     def has_kept(self) -> bool:
@@ -91,15 +100,23 @@ class Cleaner:
         settings: how strict.
         held_out: what is measured on.
         seed: of the shares.
+        held_out_passages: what answers it (default: not known).
     """
 
     settings: CleaningSettings
     held_out: HeldOutTexts
     seed: int
+    held_out_passages: HeldOutPassages = field(default_factory=lambda: HeldOutPassages([]))
 
-    def __call__(self, items: Sequence[Item], source: PreparedSource) -> list[tuple[str | None, int]]:
-        """Return for each row of a source why it must go, or None, and its key."""
-        return [self._checked(table, row, source) for table, row in items]
+    def __call__(self, items: Sequence[Item], source: PreparedSource) -> list[Checked]:
+        """Return for each row of a source why it must go, or None, its key, and whether it leaks."""
+        return [
+            (
+                *self._checked(table, row, source),
+                self.held_out_passages.leak(row["text"]) if table == "passages" else None,
+            )
+            for table, row in items
+        ]
 
     def _checked(self, table: str, row: Mapping[str, Any], source: PreparedSource) -> tuple[str | None, int]:
         if table == "left_out":
@@ -209,7 +226,7 @@ class Preparation:
         place = start
         for batch, results in check(_batched(islice(stream, self.rows_per_part)), source):
             groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-            for (table, row), (reason, key) in zip(batch, results, strict=True):
+            for (table, row), (reason, key, leak) in zip(batch, results, strict=True):
                 place += 1
                 if table == "left_out":
                     counts.left_out.update(row)
@@ -221,6 +238,8 @@ class Preparation:
                     counts.dropped[reason] += 1
                     continue
                 keys.append(key)
+                if leak is not None:
+                    counts.leaks[leak] += 1
                 if table == "passages":
                     keys.append(_new_id(row["document_id"], source, seen, place))
                 counts.kept[f"{table} {language}".strip()] += 1
@@ -283,7 +302,7 @@ class Preparation:
             shutil.rmtree(self.folder / table / source.name, ignore_errors=True)
 
 
-Check = Callable[[Iterable[list[Item]], PreparedSource], Iterator[tuple[list[Item], list[tuple[str | None, int]]]]]
+Check = Callable[[Iterable[list[Item]], PreparedSource], Iterator[tuple[list[Item], list[Checked]]]]
 
 
 class _checker:
@@ -306,12 +325,12 @@ class _checker:
 
     def _checked(
         self, batches: Iterable[list[Item]], source: PreparedSource
-    ) -> Iterator[tuple[list[Item], list[tuple[str | None, int]]]]:
+    ) -> Iterator[tuple[list[Item], list[Checked]]]:
         if self._pool is None:
             for batch in batches:
                 yield batch, self._cleaner(batch, source)
             return
-        waiting: deque[tuple[list[Item], Future[list[tuple[str | None, int]]]]] = deque()
+        waiting: deque[tuple[list[Item], Future[list[Checked]]]] = deque()
         for batch in batches:
             waiting.append((batch, self._pool.submit(_clean, batch, source)))
             if len(waiting) > 2 * self._num_processes:
@@ -329,7 +348,7 @@ def _set_cleaner(cleaner: Cleaner) -> None:
     _CLEANER = cleaner
 
 
-def _clean(items: Sequence[Item], source: PreparedSource) -> list[tuple[str | None, int]]:
+def _clean(items: Sequence[Item], source: PreparedSource) -> list[Checked]:
     if _CLEANER is None:
         raise RuntimeError("This process was not given a cleaner.")
     return _CLEANER(items, source)

@@ -1,19 +1,20 @@
 """Readers of folders that `drdecr prepare` wrote, as the sets that a recipe's entries stand for."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
 from .prepared_shards import read_provenance, shards_of, wrong_shards
-from .row_checks import text_key
-from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QUESTION_COLUMNS, CandidateSet, QuestionSet, check_rows
-from .stored_passages import StoredPassages
+from .schema import BATCH, CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QUESTION_COLUMNS, CandidateSet, QuestionSet, check_rows
+from .stored_passages import Row, StoredPassages
 from .text_files import locate
 
-Passage = tuple[object, int, str, str]
-"""File, row in it, id and text."""
+TWO_TEXTS = (
+    "{second}, row {line}: expected the text that passage {document_id!r} has in another source, got a different one. Name one "
+    "of these sources with `sources:`."
+)
 
 
 def read_prepared(folder: str, sources: Sequence[str] | None = None, languages: Sequence[str] | None = None) -> Dataset:
@@ -41,7 +42,7 @@ def read_prepared_questions(
     """
     rows = _rows(folder, "questions", sources, languages)
     columns = [*QUESTION_COLUMNS, "answers", "relevance", "irrelevant_ids"]
-    if all(text for text in rows["english"][:]):
+    if all(all(batch["english"]) for batch in rows.select_columns("english").iter(BATCH)):
         columns.append("english")
     return QuestionSet(_name(folder, sources), rows.select_columns(columns), _passages(folder, sources))
 
@@ -80,26 +81,11 @@ def _rows(folder: str, table: str, sources: Sequence[str] | None, languages: Seq
 
 def _passages(folder: str, sources: Sequence[str] | None) -> StoredPassages:
     files = _files(folder, "passages", sources, None)
-    rows = _passage_rows(files)
-    return StoredPassages(rows if len({file.parent for file in files}) == 1 else _once(rows), folder)
+    is_one = len({file.parent for file in files}) == 1
+    return StoredPassages(_passage_rows(files), folder, None if is_one else TWO_TEXTS)
 
 
-def _once(rows: Iterable[Passage]) -> Iterator[Passage]:
-    """Yield a passage that several sources hold once; an id with two texts is refused."""
-    keys: dict[str, int] = {}
-    for file, number, document_id, text in rows:
-        key = text_key(text)
-        if document_id not in keys:
-            keys[document_id] = key
-            yield file, number, document_id, text
-        elif keys[document_id] != key:
-            raise ValueError(
-                f"{file}, row {number}: expected the text that passage {document_id!r} has in another source, got a different "
-                "one. Name one of these sources with `sources:`."
-            )
-
-
-def _passage_rows(files: list[Path]) -> Iterator[Passage]:
+def _passage_rows(files: list[Path]) -> Iterator[Row]:
     for file in files:
         number = 0
         with pq.ParquetFile(file) as opened:

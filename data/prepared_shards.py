@@ -1,8 +1,6 @@
 """Shards of prepared sets: parquet files with one schema a table, written whole or not at all, and checked by their digests."""
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .schema import PARALLEL_COLUMNS
+from .whole_files import digest_of, whole_file
 
 ROW_GROUP = 5_000
 """Rows that are read at once when sets are mixed: some 2 MB of parallel text."""
@@ -69,32 +68,17 @@ class Shard:
 
 
 def write_shard(folder: Path, path: str, table: pa.Table, language: str = "") -> Shard:
-    """Write a shard whole or not at all; an interrupted one leaves a name that begins with a dot.
+    """Write a shard whole or not at all.
 
     Its pages carry checksums, so that who reads some of it sees damage there.
     """
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}")
-    pq.write_table(
-        table.combine_chunks(), unfinished, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True
-    )
-    shard = Shard(path, table.num_rows, unfinished.stat().st_size, digest_of(unfinished), language)
-    os.replace(unfinished, file)
-    return shard
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    unfinished = file.with_name(f".{file.name}")
-    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
-
-
-def digest_of(file: Path) -> str:
-    """Return a file's SHA-256."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with whole_file(file) as unfinished:
+        pq.write_table(
+            table.combine_chunks(), unfinished, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True
+        )
+        return Shard(path, table.num_rows, unfinished.stat().st_size, digest_of(unfinished), language)
 
 
 def wrong_shards(folder: Path, shards: Iterable[Shard]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 from datasets import IterableDataset, load_dataset
 
 from . import formats, parallel_formats, triple_formats
-from .hub_formats import hub_source
-from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet
+from .hub_formats import check_folder, hub_source
+from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, column_of
 from .sources import (
     CANDIDATE_READERS,
     PARALLEL_READERS,
@@ -42,6 +42,7 @@ def hub_parallel_rows(
         split: its split (default train).
         revision: branch, tag or commit; name one for a preparation that can be repeated.
     """
+    check_folder(hub_source(name), config)
     rows = load_dataset(hub_source(name), config, split=split, revision=revision, streaming=True)
     yield from renamed_rows(rows, name, dict(columns or {}), language)
 
@@ -128,6 +129,20 @@ def question_texts(entry: Mapping[str, Any]) -> Iterator[str]:
             yield row["query"]
             if row.get("english"):
                 yield row["english"]
+
+
+def held_out_of(entry: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the questions of an evaluation set with their English, as `question_texts`, and the passages that answer them.
+
+    Passages are known of the formats of questions alone; a collection's other passages are not looked at.
+    """
+    if entry.get("format") not in QUESTION_READERS:
+        return list(question_texts(entry)), []
+    found = read_questions(entry)
+    columns = [name for name in ("query", "english") if name in found.questions.column_names]
+    rows = zip(*(column_of(found.questions, name) for name in columns), strict=True)
+    labelled = dict.fromkeys(name for ids in column_of(found.questions, "document_ids") for name in ids)
+    return [text for row in rows for text in row if text], [found.passages[name] for name in labelled]
 
 
 def _called(reader: Callable[..., Any], entry: Mapping[str, Any]) -> Any:

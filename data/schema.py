@@ -1,10 +1,20 @@
 """One schema for every source: what a row of parallel text, a question and a passage must hold."""
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from datasets import Dataset
+
+from .row_checks import text_key
+from .stored_passages import TWO_TEXTS, StoredPassages
+
+BATCH = 1000
+"""Rows that are looked at together."""
 
 PARALLEL_COLUMNS = ("query", "english", "language")
 """A text in another language (or a question), the same in English, and the language's code."""
@@ -49,19 +59,16 @@ class QuestionSet:
     def __post_init__(self) -> None:
         """Check the rows."""
         check_rows(self.questions, QUESTION_COLUMNS, self.name)
-        empty = next(
-            (name for name, text in self.passages.items() if not isinstance(text, str) or not text.strip()), None
-        )
-        if empty is not None:
-            raise ValueError(f"{self.name}: passage {empty!r} is empty. Drop it from the collection.")
-        seen: set[str] = set()
+        if not isinstance(self.passages, StoredPassages):  # which holds no blank text
+            empty = next(
+                (name for name, text in self.passages.items() if not isinstance(text, str) or not text.strip()), None
+            )
+            if empty is not None:
+                raise ValueError(f"{self.name}: passage {empty!r} is empty. Drop it from the collection.")
+        keys = array("q")
         for query_id, document_ids, answers, relevance, irrelevant_ids in self._judgements():
             place = f"{self.name}: question {query_id!r}"
-            if query_id in seen:
-                raise ValueError(
-                    f"{self.name}: query_id {query_id!r} stands twice. Give each question an id of its own."
-                )
-            seen.add(query_id)
+            keys.append(text_key(str(query_id)))
             if isinstance(answers, str):
                 raise ValueError(f"{place}: expected a list of `answers`, got {answers!r}. Put it in [brackets].")
             if not document_ids and not answers:
@@ -79,6 +86,18 @@ class QuestionSet:
                 raise ValueError(
                     f"{place} names passage {unknown!r}, which is not among the {len(self.passages)} passages. "
                     "Give the collection that the labels belong to."
+                )
+        self._check_ids(np.frombuffer(keys, dtype=np.int64))
+
+    def _check_ids(self, keys: npt.NDArray[np.int64]) -> None:
+        """Refuse a query id that stands twice."""
+        in_order = np.sort(keys)
+        repeated = set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
+        counted = Counter(name for name in column_of(self.questions, "query_id") if text_key(str(name)) in repeated)
+        for query_id, number in counted.items() if repeated else ():
+            if number > 1:
+                raise ValueError(
+                    f"{self.name}: query_id {query_id!r} stands twice. Give each question an id of its own."
                 )
 
     @property
@@ -104,11 +123,12 @@ class QuestionSet:
     def _judgements(self) -> Iterator[tuple[str, list[str], list[str], list[int] | None, list[str]]]:
         """Yield each question's id, relevant passages, answers, their relevance if graded, and irrelevant passages."""
         names = ("query_id", "document_ids", "answers", "answer", "relevance", "irrelevant_ids")
-        absent = [None] * len(self.questions)
-        columns = [self.questions[name][:] if name in self.questions.column_names else absent for name in names]
-        for query_id, document_ids, answers, answer, relevance, irrelevant_ids in zip(*columns, strict=True):
-            texts = answers or ([answer] if answer else [])
-            yield query_id, document_ids or [], texts, relevance, irrelevant_ids or []
+        known = [name for name in names if name in self.questions.column_names]
+        for batch in self.questions.select_columns(known).iter(BATCH):
+            columns = [batch.get(name) or [None] * len(batch["query_id"]) for name in names]
+            for query_id, document_ids, answers, answer, relevance, irrelevant_ids in zip(*columns, strict=True):
+                texts = answers or ([answer] if answer else [])
+                yield query_id, document_ids or [], texts, relevance, irrelevant_ids or []
 
     @property
     def languages(self) -> dict[str, str]:
@@ -137,7 +157,7 @@ class CandidateSet:
     def __post_init__(self) -> None:
         """Check the rows."""
         check_rows(self.rows, CANDIDATE_COLUMNS, self.name)
-        pairs = zip(self.rows["document_ids"][:], self.rows["teacher_scores"][:], strict=True)
+        pairs = zip(column_of(self.rows, "document_ids"), column_of(self.rows, "teacher_scores"), strict=True)
         for number, (document_ids, scores) in enumerate(pairs, start=1):
             if len(document_ids) != len(scores):
                 raise ValueError(
@@ -169,11 +189,8 @@ def joined_passages(sets: Iterable[QuestionSet | CandidateSet]) -> dict[str, str
     for found in sets:
         for document_id, text in found.passages.items():
             if joined.setdefault(document_id, text) != text:
-                raise ValueError(
-                    f"passage {document_id!r}: expected one text, got one in {homes[document_id]!r} and another in "
-                    f"{found.name!r}. Give each entry a `name:` of its own, which the ids begin with; in formats that "
-                    "bring their ids along (jsonl and those of the Hub), rename the passages."
-                )
+                told = {"document_id": document_id, "first": homes[document_id], "second": found.name}
+                raise ValueError(TWO_TEXTS.format(**told))
             homes.setdefault(document_id, found.name)
     return joined
 
@@ -208,13 +225,17 @@ def check_rows(dataset: Dataset, columns: Iterable[str], name: str) -> None:
             f"{', '.join(missing)}. Rename them with `columns:` in the recipe."
         )
     for column in (name for name in ("query", "english", "language") if name in columns):
-        for number, text in enumerate(
-            dataset[column][:]
-        ):  # a whole column at once: by rows it takes a hundred times as long
+        for number, text in enumerate(column_of(dataset, column)):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(
                     f"{name}, row {number + 1}: expected a text in {column!r}, got {text!r}. Drop or fill the row."
                 )
+
+
+def column_of(dataset: Dataset, name: str) -> Iterator[Any]:
+    """Yield a column's values, `BATCH` rows at once: by rows it takes a hundred times as long, and whole it fills memory."""
+    for batch in dataset.select_columns(name).iter(BATCH):
+        yield from batch[name]
 
 
 def qualified(prefix: str, value: Any) -> str:

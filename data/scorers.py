@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,12 +117,13 @@ class CrossEncoderScorer:
     @torch.no_grad()
     def score(self, rows: list[Row]) -> list[list[float]]:
         """Return one score for each candidate of each row."""
-        pairs = [(row[self.reads], self.passages[name]) for row in rows for name in row["document_ids"]]
+        pairs = [pair for row in rows for pair in self._pairs(row)]
         order = sorted(range(len(pairs)), key=lambda index: -sum(map(len, pairs[index])))  # batches of like length
         scores = torch.zeros(len(pairs))
         for start in range(0, len(order), self.batch_size):
             indices = order[start : start + self.batch_size]
             questions, texts = zip(*(pairs[index] for index in indices), strict=True)
+            self._check_room(questions)
             inputs = self.tokenizer(
                 list(questions),
                 list(texts),
@@ -134,6 +135,34 @@ class CrossEncoderScorer:
             logits = self.model(**inputs.to(self.model.device)).logits.float().cpu()  # (pairs, 1 or 2)
             scores[indices] = logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0)
         return [own.tolist() for own in scores.split([len(row["document_ids"]) for row in rows])]
+
+    def _check_room(self, questions: Sequence[str]) -> None:
+        """Refuse a question that leaves no room for a passage: the tokenizer, which cuts passages only, would not name it."""
+        room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=True)
+        different = list(dict.fromkeys(questions))
+        tokens = self.tokenizer(different, add_special_tokens=False, verbose=False)["input_ids"]
+        for question, ids in zip(different, tokens, strict=True):
+            if len(ids) >= room:
+                raise ValueError(
+                    f"{self.facts['scorer']}: expected questions of fewer than {room} tokens, so that a passage has room, got "
+                    f"{len(ids)} in {question[:60]!r}. Drop the row, or read more: `--max-length`."
+                )
+
+    def _pairs(self, row: Row) -> list[tuple[str, str]]:
+        """Return what is read of a row; a `ValueError` names the row that lacks a text."""
+        place = f"question {row.get('query_id') or str(row.get('query'))[:60]!r}"
+        if not isinstance(row.get(self.reads), str):
+            raise ValueError(
+                f"{place}: expected a text in {self.reads!r}, which the cross-encoder reads, got {row.get(self.reads)!r} among "
+                f"{', '.join(row)}. Fill it, or name another column with `reads`."
+            )
+        missing = next((name for name in row["document_ids"] if name not in self.passages), None)
+        if missing is not None:
+            raise ValueError(
+                f"{place}: candidate {missing!r} is not among the {len(self.passages)} passages. Give the passages that the "
+                "candidates were taken from."
+            )
+        return [(row[self.reads], self.passages[name]) for name in row["document_ids"]]
 
     def query_tokens(self, rows: list[Row]) -> list[int]:
         """Return zeros: a cross-encoder's score sums over nothing."""

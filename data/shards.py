@@ -12,7 +12,6 @@ SHA256SUMS                       all checksums, written last: its presence says 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .digests import KEY_BYTES
+from .whole_files import SUMS, broken_shard, check_sums, clear_unfinished, write_atomically
 
 Shard = dict[str, Tensor]
 
-PLAN, SUMS = "plan.json", "SHA256SUMS"
-BLOCK = 2**22
+PLAN = "plan.json"
+
+CURE = (
+    f"Copy it again. Or, in a folder of kept tokens, delete it and the {SUMS} beside it, and give the command again that made "
+    "it: it makes this shard anew. In a finished data set (with facts.json), delete the whole data set and make it again."
+)
 
 
 class ShardFolder:
@@ -101,7 +105,7 @@ class ShardFolder:
             missing = next((name for name, line in lines.items() if not line), None)
             if missing is not None:
                 raise ValueError(f"{self.folder / missing}: this shard is not made yet. Give the same command again.")
-            check_sums(self.folder, "".join(lines.values()))
+            check_sums(self.folder, "".join(lines.values()), cure=CURE)
             write_atomically(self.folder / SUMS, "".join(lines.values()).encode())
         clear_unfinished(self.folder)
 
@@ -142,7 +146,7 @@ def open_shards(folder: Path, check: bool = True) -> tuple[dict[str, Any], list[
         raise ValueError(f"{folder}: expected a complete folder of shards, with {SUMS}, got none. Make it first.")
     lines = (folder / SUMS).read_text()
     if check:
-        check_sums(folder, lines)
+        check_sums(folder, lines, cure=CURE)
     shards = []
     for line in lines.splitlines():
         file = folder / line.split("  ")[1]
@@ -150,61 +154,8 @@ def open_shards(folder: Path, check: bool = True) -> tuple[dict[str, Any], list[
             with safe_open(file, "pt") as stream:
                 shards.append({name: stream.get_tensor(name) for name in stream.keys()})  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise ValueError(_broken(file)) from error
+            raise ValueError(broken_shard(file, CURE)) from error
     return _read_plan(folder)["facts"], shards
-
-
-def check_sums(folder: Path, lines: str) -> None:
-    """Compare files with their checksums, in the form of `sha256sum`.
-
-    Raises:
-        ValueError: naming the first file that is missing or not as it was written.
-    """
-    for line in tqdm(
-        lines.splitlines(), desc="checking", unit="shard", disable=None if lines.count("\n") > 8 else True
-    ):
-        expected, _, name = line.partition("  ")
-        if not (folder / name).exists():
-            raise ValueError(
-                f"{folder / name}: this shard is missing. Copy it again, or delete {folder} and make it anew."
-            )
-        if _digest_of(folder / name) != expected:
-            raise ValueError(_broken(folder / name))
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, on the disk before it has its name."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def clear_unfinished(folder: Path) -> None:
-    """Delete what writes that were killed have left."""
-    for file in folder.glob(".*.unfinished"):
-        file.unlink(missing_ok=True)
-
-
-def _digest_of(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _broken(file: Path) -> str:
-    return (
-        f"{file}: this shard is not as it was written, it was cut off or changed. Copy it again. Or, in a folder of kept "
-        f"tokens, delete it and the {SUMS} beside it, and give the command again that made it: it makes this shard anew. In a "
-        "finished data set (with facts.json), delete the whole data set and make it again."
-    )
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:

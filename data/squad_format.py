@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from .passages import titled
 from .schema import QuestionSet, qualified
-from .text_files import Languages, has_fields, language_files, locate
+from .text_files import Languages, has_fields, language_files, locate, readable
 
 
 def read_squad(
@@ -67,8 +67,10 @@ def read_squad(
 
 def _squad_paragraphs(path: str, titles: bool) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     file = locate(path)
+    with readable(file) as stream:
+        text = stream.read()
     try:
-        articles = json.loads(file.read_text(encoding="utf-8"))["data"]
+        articles = json.loads(text)["data"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected SQuAD-style JSON with a 'data' list ({error}).") from error
     for article_number, article in enumerate(articles):

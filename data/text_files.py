@@ -82,7 +82,11 @@ def named_languages(path: str, languages: Languages) -> dict[str, str]:
 
 @contextmanager
 def readable(file: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Open a text file, or one that gzip packed; one that is cut off or not UTF-8 is called by its name."""
+    """Open a text file, or one that gzip packed; one that is cut off or not UTF-8 is called by its name and the line.
+
+    Raises:
+        ValueError: naming the file and the line that cannot be read.
+    """
     try:
         with (
             gzip.open(file, "rt", encoding="utf-8", newline=newline)
@@ -91,9 +95,26 @@ def readable(file: Path, newline: str | None = None) -> Iterator[TextIO]:
         ) as stream:
             yield stream  # type: ignore[misc]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: expected text in UTF-8 ({error.reason}). Convert the file.") from error
+        line = _first_wrong_line(file)
+        raise ValueError(
+            f"{file}, line {line}: expected text in UTF-8 ({error.reason}). Convert the file: `iconv -t UTF-8`."
+        ) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{file}: expected a whole gzip file ({error}). Get it again.") from error
+        line = _first_wrong_line(file)
+        raise ValueError(f"{file}, line {line}: expected a whole gzip file ({error}). Get it again.") from error
+
+
+def _first_wrong_line(file: Path) -> int:
+    """Return the number of the first line that cannot be read: streams read ahead, and know no lines."""
+    read = 0
+    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
+        try:
+            for line in stream:
+                line.decode("utf-8")
+                read += 1
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error):
+            return read + 1
+    return read + 1
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:

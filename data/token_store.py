@@ -9,7 +9,7 @@ A later call reads what is there and encodes what is not.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from drdecr.modeling_drdecr import DrDecrModel
 
-from .digests import model_digest, text_key, value_digest
+from .digests import TextKeys, model_digest, text_key, value_digest
 from .shards import Shard, ShardFolder, is_complete, open_shards
+from .stored_passages import StoredPassages
 from .token_cache import TokenCache, Tokens, text_flags
 
 KINDS = ("queries", "documents")
@@ -88,9 +89,16 @@ class StoredTokens(Tokens):
         start, stop = shard["offsets"][row : row + 2].tolist()
         return shard, start, stop
 
+    def has_key(self, key: bytes) -> bool:
+        """Tell whether a text with this `text_key` was encoded."""
+        return self._place_of(key) is not None
+
     def _place(self, text: str) -> int | None:
         """Return the row of a text among all shards'."""
-        first, second = np.frombuffer(text_key(text), dtype="<u8")
+        return self._place_of(text_key(text))
+
+    def _place_of(self, key: bytes) -> int | None:
+        first, second = np.frombuffer(key, dtype="<u8")
         index = int(np.searchsorted(self._sorted[:, 0], first))
         while index < len(self._sorted) and self._sorted[index, 0] == first:
             if self._sorted[index, 1] == second:
@@ -99,9 +107,25 @@ class StoredTokens(Tokens):
         return None
 
 
-def stored_queries(model: DrDecrModel, texts: Iterable[str], folder: Path, **settings: Any) -> StoredTokens:
-    """Return the model's tokens of questions, keyed by their own text; arguments as in `stored_documents`."""
-    return _stored(model, "queries", {text: text for text in texts}, folder, **settings)
+def stored_queries(
+    model: DrDecrModel, texts: Iterable[str], folder: Path, named: bool = True, **settings: Any
+) -> StoredTokens:
+    """Return the model's tokens of questions, keyed by their own text; arguments as in `stored_documents`.
+
+    Args:
+        model: that encodes.
+        texts: the questions.
+        folder: of the tokens of all teachers.
+        named: keep the texts, so that `rows` lists them (default); False: memory holds nothing of texts that are a sequence
+            on disk, such as a data set's column.
+        **settings: see there.
+    """
+    if not named:
+        return _stored(
+            model, "queries", texts if isinstance(texts, Sequence) else list(texts), None, folder, **settings
+        )
+    names = {text: text for text in texts}
+    return _stored(model, "queries", list(names), names, folder, **settings)
 
 
 def stored_documents(model: DrDecrModel, passages: Mapping[str, str], folder: Path, **settings: Any) -> StoredTokens:
@@ -115,7 +139,8 @@ def stored_documents(model: DrDecrModel, passages: Mapping[str, str], folder: Pa
         folder: of the tokens of all teachers.
         **settings: `dtype` that is kept (default float16), `rows_a_shard` (default 1024), `batch_size` (default 32).
     """
-    return _stored(model, "documents", passages, folder, **settings)
+    texts = passages.texts() if isinstance(passages, StoredPassages) else list(passages.values())
+    return _stored(model, "documents", texts, passages, folder, **settings)
 
 
 def open_tokens(folder: Path, check: bool = True) -> StoredTokens:
@@ -142,16 +167,18 @@ def write_tokens(tokens: StoredTokens, texts: Iterable[str], folder: Path, rows_
         folder: of the shards.
         rows_a_shard: default 1024.
     """
-    unique = list(dict.fromkeys(texts))
+    sequence = texts if isinstance(texts, Sequence) else list(texts)
+    keys = TextKeys.of(sequence)
+    places = keys.different()
 
     def compute(rows: range) -> Shard:
-        part = [unique[row] for row in rows]
+        part = [sequence[places[row]] for row in rows]
         cache = TokenCache(
             part, [tokens.tokens(text) for text in part], [tokens.flags(text) for text in part], tokens.dtype
         )
         return _shard_of(cache)
 
-    making = ShardFolder(folder, tokens.facts, [text_key(text) for text in unique], rows_a_shard)
+    making = ShardFolder(folder, tokens.facts, TextKeys(b"".join(keys[place] for place in places)), rows_a_shard)
     making.make(compute, what="writing tokens")
     making.finish()
 
@@ -159,7 +186,8 @@ def write_tokens(tokens: StoredTokens, texts: Iterable[str], folder: Path, rows_
 def _stored(
     model: Any,
     kind: str,
-    names: Mapping[str, str],
+    texts: Sequence[str],
+    names: Mapping[str, str] | None,
     folder: Path,
     dtype: torch.dtype = torch.float16,
     rows_a_shard: int = 1024,
@@ -168,18 +196,18 @@ def _stored(
     facts = {"kind": kind, "model": model_digest(model), "computed_in": str(model.dtype), "kept_in": str(dtype)}
     place = folder / f"{kind}-{value_digest(facts)[:16]}"
     shards = [shard for group in _groups(place) for shard in open_shards(group)[1]]
-    texts = list(dict.fromkeys(names.values()))
     known = StoredTokens(facts, shards) if shards else None
-    missing = [text for text in texts if known is None or text not in known]
+    all_keys = TextKeys.of(texts)
+    missing = [place for place in all_keys.different() if known is None or not known.has_key(all_keys[place])]
     state = PartialState()
     state.wait_for_everyone()  # nobody completes a group that another process has not yet looked for
     if missing:
-        keys = [text_key(text) for text in missing]
-        group = place / hashlib.sha256(b"".join(keys)).hexdigest()[:16]
+        keys = TextKeys(b"".join(all_keys[place] for place in missing))
+        group = place / hashlib.sha256(keys.content).hexdigest()[:16]
         making = ShardFolder(group, facts, keys, rows_a_shard)
 
         def compute(rows: range) -> Shard:
-            return _encoded(model, kind, [missing[row] for row in rows], dtype, batch_size)
+            return _encoded(model, kind, [texts[missing[row]] for row in rows], dtype, batch_size)
 
         making.make(compute, state.process_index, state.num_processes, f"encoding {kind}")
         state.wait_for_everyone()

@@ -13,10 +13,12 @@ class Translation:
     Args:
         text: the translation; empty where the engine gave none.
         score: how sure the engine is, higher is better, on a scale of its own (`Engine`); None where it does not say.
+        is_cut: whether the text was longer than the engine reads, so that its end is not translated (default False).
     """
 
     text: str
     score: float | None = None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which translations are kept: by score, by length, and by what comes back when they are translated back."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -35,6 +35,7 @@ def keep_translations(
     source: str,
     target: str = "en",
     back: Translator | None = None,
+    usual: float | None = None,
 ) -> tuple[list[bool], dict[str, int]]:
     """Decide about the translations of one language.
 
@@ -45,6 +46,8 @@ def keep_translations(
         source: the texts' language.
         target: the translations' language (default `en`).
         back: translates from target to source; needed for `min_round_trip`.
+        usual: characters for a character that are usual, where these are some of the language's texts (`usual_length`);
+            default: the median of these.
 
     Returns:
         Which are kept, and how many went for which of `REASONS`, the first that held, beside `read` and `kept`.
@@ -54,8 +57,8 @@ def keep_translations(
     """
     if filters.min_round_trip is not None and back is None:
         raise ValueError("min_round_trip: expected a translator for the way back, got none. Give one, or leave it out.")
-    ratios = [len(found.text) / max(len(text), 1) for text, found in zip(texts, translations, strict=True)]
-    usual = median([ratio for ratio in ratios if ratio > 0] or [1.0])
+    ratios = length_ratios(texts, [found.text for found in translations])
+    usual = usual_length(ratios) if usual is None else usual
     why = [_reason(found, ratio / usual, filters) for found, ratio in zip(translations, ratios, strict=True)]
     if filters.min_round_trip is not None and back is not None:
         places = [place for place, reason in enumerate(why) if reason is None]
@@ -66,6 +69,16 @@ def keep_translations(
     counted = Counter(why)
     counts = {"read": len(texts), **{reason: counted[reason] for reason in REASONS}, "kept": counted[None]}
     return [reason is None for reason in why], counts
+
+
+def length_ratios(texts: Iterable[str], translations: Iterable[str]) -> list[float]:
+    """Return characters of each translation for a character of its text."""
+    return [len(found) / max(len(text), 1) for text, found in zip(texts, translations, strict=True)]
+
+
+def usual_length(ratios: Iterable[float]) -> float:
+    """Return the median of the ratios of translations that are not empty; 1 if there are none."""
+    return median([ratio for ratio in ratios if ratio > 0] or [1.0])
 
 
 def round_trip(text: str, returned: str) -> float:

@@ -24,7 +24,8 @@ class Seq2SeqTranslator:
     """Any `AutoModelForSeq2SeqLM` that translates.
 
     How it is told the languages is found out from its tokenizer: `src_lang` and a forced first token (NLLB, M2M, mBART), a
-    `>>code<<` before the text (multilingual OPUS-MT), or nothing (OPUS-MT of one pair).
+    `>>code<<` before the text (multilingual OPUS-MT), or nothing (OPUS-MT of one pair). A text that is longer than the model
+    reads (its tokenizer's `model_max_length`) is cut, and its translation says so (`is_cut`).
 
     Args:
         name: Hub name or folder.
@@ -70,9 +71,9 @@ class Seq2SeqTranslator:
         prefix, first = self._told(source, target)
 
         def translated(batch: list[str]) -> list[Translation]:
-            inputs = self.tokenizer(
-                [prefix + text for text in batch], return_tensors="pt", padding=True, truncation=True
-            )
+            asked = [prefix + text for text in batch]
+            inputs = self.tokenizer(asked, return_tensors="pt", padding=True, truncation=True)
+            is_cut = self._cut(asked, inputs["attention_mask"])
             inputs = inputs.to(self.model.device)
             tokens = self.model.generate(
                 **inputs, **self.generation, **({} if first is None else {"forced_bos_token_id": first})
@@ -80,9 +81,17 @@ class Seq2SeqTranslator:
             logits = self.model(**inputs, decoder_input_ids=tokens[:, :-1]).logits
             given = torch.arange(tokens.shape[1], device=tokens.device) < (1 if first is None else 2)
             scores = mean_log_probabilities(logits, tokens[:, 1:], self._written(tokens, given)[:, 1:])
-            return _translations(self.tokenizer.batch_decode(tokens, skip_special_tokens=True), scores)
+            return _translations(self.tokenizer.batch_decode(tokens, skip_special_tokens=True), scores, is_cut)
 
         return _in_batches(texts, self.batch_size, translated)
+
+    def _cut(self, texts: list[str], mask: Tensor) -> list[bool]:
+        """Return which texts are longer than the model reads; only those that fill it are read again."""
+        most = self.tokenizer.model_max_length
+        return [
+            length >= most and len(self.tokenizer(text, verbose=False)["input_ids"]) > most
+            for text, length in zip(texts, mask.sum(dim=1).tolist(), strict=True)
+        ]
 
     def _written(self, tokens: Tensor, given: Tensor) -> Tensor:
         """Return which tokens the model wrote itself: neither those that it was given nor padding."""
@@ -255,8 +264,9 @@ def _in_batches(texts: list[str], batch_size: int, translated: Any) -> list[Tran
     return done
 
 
-def _translations(texts: list[str], scores: Tensor) -> list[Translation]:
-    return [Translation(" ".join(text.split()), score) for text, score in zip(texts, scores.tolist(), strict=True)]
+def _translations(texts: list[str], scores: Tensor, is_cut: list[bool] | None = None) -> list[Translation]:
+    parts = zip(texts, scores.tolist(), is_cut or [False] * len(texts), strict=True)
+    return [Translation(" ".join(text.split()), score, cut) for text, score, cut in parts]
 
 
 def _revision(model: Any) -> str:

@@ -11,7 +11,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS engines (id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS translations (
     engine INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, text TEXT NOT NULL,
-    translation TEXT NOT NULL, score REAL, PRIMARY KEY (engine, source, target, text)
+    translation TEXT NOT NULL, score REAL, is_cut INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (engine, source, target, text)
 ) WITHOUT ROWID;
 """
 
@@ -34,6 +34,10 @@ class StoredTranslator:
         try:
             self._database = sqlite3.connect(file, timeout=600)
             self._database.executescript(TABLES)
+            if "is_cut" not in [
+                row[1] for row in self._database.execute("PRAGMA table_info(translations)")
+            ]:  # before 0.1
+                self._database.execute("ALTER TABLE translations ADD COLUMN is_cut INTEGER NOT NULL DEFAULT 0")
             with self._database:
                 self._database.execute("INSERT OR IGNORE INTO engines (key) VALUES (?)", (self.engine.key,))
             found = self._database.execute("SELECT id FROM engines WHERE key = ?", (self.engine.key,))
@@ -57,17 +61,17 @@ class StoredTranslator:
             batch = missing[start : start + self.batch_size]
             made = self.translator.translate(batch, source, target)
             rows = [
-                (self._id, source, target, text, translation.text, translation.score)
+                (self._id, source, target, text, translation.text, translation.score, translation.is_cut)
                 for text, translation in zip(batch, made, strict=True)
             ]
             with self._database:
-                self._database.executemany("INSERT OR IGNORE INTO translations VALUES (?, ?, ?, ?, ?, ?)", rows)
+                self._database.executemany("INSERT OR IGNORE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             known.update(zip(batch, made, strict=True))
         return [known[text] for text in texts]
 
     def _kept(self, text: str, source: str, target: str) -> Translation | None:
         found = self._database.execute(
-            "SELECT translation, score FROM translations WHERE engine = ? AND source = ? AND target = ? AND text = ?",
+            "SELECT translation, score, is_cut FROM translations WHERE engine = ? AND source = ? AND target = ? AND text = ?",
             (self._id, source, target, text),
         ).fetchone()
-        return Translation(*found) if found else None
+        return Translation(found[0], found[1], bool(found[2])) if found else None

@@ -2,28 +2,38 @@
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 
-from drdecr.data.annotation import annotate_rows
+from drdecr.data.annotation import annotated_schema, annotated_tables
 from drdecr.data.formats import read_hub_unscored
+from drdecr.data.schema import column_of
 from drdecr.data.scorers import CrossEncoderScorer, FileScorer, Scorer, TeacherScorer
+from drdecr.data.stored_passages import StoredPassages
 from drdecr.data.text_files import expanded
 from drdecr.data.token_store import stored_documents, stored_queries, write_tokens
 
-from .processes import check_processes
+from .processes import check_processes, is_main_process
 from .start import load_teacher
 from .step_card import is_step_done, write_step
 from .step_inputs import input_digests
+from .step_rows import passage_parts
+from .step_work import StepWork, work_folder
 
 logger = logging.getLogger(__name__)
+
+ROWS_A_FILE = 50_000
+"""Rows of a parquet file; the shards of scores, which a kill may lose, are smaller."""
 
 TOKENS = ("none", "queries", "all")
 PATIENCE = timedelta(days=7)
@@ -108,6 +118,8 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
     inputs = _inputs(settings)
     if is_step_done(output, asdict(settings), inputs):
         logger.warning("%s is annotated already.", output)
+        if is_main_process():
+            shutil.rmtree(work_folder(output), ignore_errors=True)
         return output
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     check_processes(state.num_processes)
@@ -115,16 +127,25 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
         rows, passages = read_hub_unscored(
             settings.rows, settings.config, split=settings.split, revision=settings.revision
         )
-    parts = output.with_name(f"{output.name}.parts")
-    used = list(dict.fromkeys(name for ids in rows["document_ids"] for name in ids))
-    passages = {name: passages[name] for name in used}
+    parts = work_folder(output)
+    passages = _used(rows, passages)
     scorer = _scorer(settings, rows, passages, parts)
-    annotated = annotate_rows(rows, passages, scorer, parts / "scores", settings.rows_a_shard)
+    annotated = annotated_tables(rows, passages, scorer, parts / "scores", settings.rows_a_shard)
+    first = next(annotated)  # all processes score before one writes
     if state.is_main_process:
-        _write(settings, inputs, annotated, passages, scorer, parts, output, license)
+        tables = chain([first], annotated)
+        _write(settings, inputs, rows, tables, passages, scorer, parts, output, license)
         shutil.rmtree(parts)
     state.wait_for_everyone()
     return output
+
+
+def _used(rows: Dataset, passages: StoredPassages) -> StoredPassages:
+    """Return the passages that the rows name, in the order of the collection."""
+    wanted = np.zeros(passages.num_rows, dtype=np.bool_)
+    for ids in column_of(rows, "document_ids"):
+        wanted[[passages.row_of(name) for name in ids]] = True
+    return passages.only(wanted)
 
 
 def _inputs(settings: AnnotationSettings) -> dict[str, str]:
@@ -134,7 +155,7 @@ def _inputs(settings: AnnotationSettings) -> dict[str, str]:
     return input_digests(entries, {name: getattr(settings, name) for name in ("teacher", "cross_encoder")})
 
 
-def _scorer(settings: AnnotationSettings, rows: Dataset, passages: Mapping[str, str], parts: Path) -> Scorer:
+def _scorer(settings: AnnotationSettings, rows: Dataset, passages: StoredPassages, parts: Path) -> Scorer:
     if settings.scores:
         if "query_id" not in rows.column_names:
             raise ValueError(
@@ -160,7 +181,7 @@ def _scorer(settings: AnnotationSettings, rows: Dataset, passages: Mapping[str, 
         "rows_a_shard": settings.rows_a_shard,
         "batch_size": settings.batch_size,
     }
-    queries = stored_queries(teacher, rows["english"], folder, **kept)
+    queries = stored_queries(teacher, rows["english"], folder, named=False, **kept)
     documents = stored_documents(teacher, passages, folder, **kept)
     name = Path(settings.teacher).name if Path(str(settings.teacher)).is_dir() else settings.teacher  # type: ignore[arg-type]
     return TeacherScorer(queries, documents, {"name": name, **queries.facts, "documents": documents.facts})
@@ -170,7 +191,8 @@ def _write(
     settings: AnnotationSettings,
     inputs: Mapping[str, str],
     rows: Dataset,
-    passages: Mapping[str, str],
+    tables: Iterable[pa.Table],
+    passages: StoredPassages,
     scorer: Scorer,
     parts: Path,
     output: Path,
@@ -178,15 +200,20 @@ def _write(
 ) -> None:
     folders: dict[str, Path] = {}
     if isinstance(scorer, TeacherScorer) and settings.tokens != "none":
-        chosen = {"queries": (scorer.queries, rows["english"])}
+        chosen: dict[str, Any] = {"queries": (scorer.queries, rows["english"])}
         if settings.tokens == "all":
-            chosen["documents"] = (scorer.documents, passages.values())
+            chosen["documents"] = (scorer.documents, passages.texts())
         for kind, (tokens, texts) in chosen.items():
             folders[f"tokens/{kind}"] = parts / "written" / kind
             by_text: Any = tokens
             write_tokens(by_text.named(None), texts, folders[f"tokens/{kind}"], settings.rows_a_shard)
-    documents = Dataset.from_dict({"document_id": list(passages), "text": list(passages.values())})
-    configs = {"annotated_candidates": {"train": rows}, "passages": {"train": documents}}
+    work = StepWork(output, asdict(settings), inputs)
+    annotated = work.parts("annotated", annotated_schema(rows), anew=True)
+    for group in _groups(tables) if not annotated.is_complete else ():
+        annotated.write(group, group.num_rows)
+    annotated.complete()
+    documents = passage_parts(work, passages)
+    configs = {"annotated_candidates": {"train": annotated}, "passages": {"train": documents}}
     said = settings.teacher or settings.cross_encoder or settings.scores
     note = (
         f"Questions with candidates and `teacher_scores` by `{Path(str(said)).name}`. `teacher_query_tokens` says how many "
@@ -194,3 +221,15 @@ def _write(
     )
     facts = {"settings": asdict(settings), "inputs": dict(inputs), "scorer": scorer.facts}
     write_step(output, configs, "Annotated candidates", note, facts, {"rows": len(rows)}, license, folders)
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join the tables of small shards."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= ROWS_A_FILE:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)

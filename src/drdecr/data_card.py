@@ -7,6 +7,10 @@ from typing import Any
 
 from datasets import Dataset
 
+from drdecr.data.export import Configs
+from drdecr.data.row_parts import RowParts
+from drdecr.data.schema import column_of
+
 from .recipe import Recipe
 
 REASONS = {"read": "read", "repeated": "repeated", "held_out": "in a held-out set", "kept": "kept"}
@@ -29,7 +33,7 @@ Sources = Mapping[str, list[dict[str, Any]]]
 
 def data_card(
     recipe: Recipe,
-    configs: Mapping[str, Mapping[str, Dataset]],
+    configs: Configs,
     sources: Sources,
     cleaning: Mapping[str, Mapping[str, int]],
     environment: Mapping[str, Any],
@@ -50,9 +54,7 @@ def data_card(
     used = [entry for place, entries in sources.items() if place != "held_out" for entry in entries]
     named = {entry.get("license") for entry in used}
     license = license or (named.pop() if len(named) == 1 else None)
-    languages = sorted(
-        {code for rows in filled_rows(configs) if "language" in rows.column_names for code in rows.unique("language")}
-    )
+    languages = sorted({code for rows in filled_rows(configs) for code in languages_of(rows)})
     if any("english" in rows.column_names for rows in filled_rows(configs)):
         languages = sorted({*languages, "en"})
     metadata = {"language": languages, "license": license, "task_categories": ["text-retrieval"]}
@@ -81,19 +83,26 @@ def data_card(
     return "\n\n".join(part for part in parts if part) + "\n", {k: v for k, v in metadata.items() if v}
 
 
-def filled_rows(configs: Mapping[str, Mapping[str, Dataset]]) -> list[Dataset]:
+def filled_rows(configs: Configs) -> list[Dataset | RowParts]:
     """Return the sets of all configurations and splits that hold rows."""
     return [rows for splits in configs.values() for rows in splits.values() if len(rows)]
 
 
-def counted_rows(configs: Mapping[str, Mapping[str, Dataset]]) -> list[list[Any]]:
+def languages_of(rows: Dataset | RowParts) -> dict[str, int]:
+    """Return how many rows there are of each language; none without a column of that name."""
+    if isinstance(rows, RowParts):
+        return rows.languages()
+    return dict(Counter(column_of(rows, "language"))) if "language" in rows.column_names else {}
+
+
+def counted_rows(configs: Configs) -> list[list[Any]]:
     """Return configuration, split, rows, and rows by language."""
     lines = []
     for name, splits in configs.items():
         for split, rows in splits.items():
             if not len(rows):
                 continue
-            counted = Counter(rows["language"]) if "language" in rows.column_names else {}
+            counted = languages_of(rows)
             lines.append([f"`{name}`", split, len(rows), ", ".join(f"{c} {n}" for c, n in sorted(counted.items()))])
     return lines
 

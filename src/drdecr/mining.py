@@ -1,31 +1,38 @@
 """Mine hard negatives: by BM25 with the English question, or across languages with our own model."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, concatenate_datasets
-
-from drdecr.data.bm25 import Bm25Index
-from drdecr.data.cleaning import drop_leaks, drop_repeated
-from drdecr.data.negatives import NegativeSettings, Ranking, rows_with_negatives
-from drdecr.data.schema import QuestionSet, joined_passages
+from drdecr.data.held_out import HeldOutPassages
+from drdecr.data.negatives import NegativeSettings
+from drdecr.data.row_parts import RowParts
+from drdecr.data.row_streams import held_out_of
 from drdecr.data.scorers import TeacherScorer
 from drdecr.data.sources import read_questions
+from drdecr.data.stored_passages import StoredPassages, joined_on_disk
 from drdecr.data.text_files import expanded
-from drdecr.data.token_cache import TokenCache, Tokens
 from drdecr.data.token_store import stored_documents, stored_queries
-from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.retrieval import ExactIndex
+from drdecr.retrieval.codecs import CODECS
 
 from .measuring import load_reader
+from .mined_rows import (
+    asked_questions,
+    bm25_rankings,
+    english_texts,
+    found_passages,
+    mined_parts,
+    model_rankings,
+    used_passages,
+)
 from .recipe import parse_overrides, read_yaml
-from .sets import texts_of
 from .settings import check_values, known_keys
 from .step_card import is_step_done, write_step
 from .step_inputs import input_digests
+from .step_work import StepWork, work_folder
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +58,10 @@ class MiningSettings:
         num_negatives: see there.
         max_share: see there.
         min_margin: see there.
-        token_folder: where tokens of teacher and reader are kept for other calls and runs; default: in memory.
+        token_folder: where the teacher's tokens and the reader's index are kept for other calls and runs; default: beside the
+            output, until it is done.
+        codec: of the index that `reader` searches: `float16` (default), `int8`, `residual4` or `residual2`
+            (docs/retrieval.md has what each costs).
     """
 
     questions: list[dict[str, Any]] = field(default_factory=list)
@@ -68,6 +78,7 @@ class MiningSettings:
     max_share: float = 0.95
     min_margin: float | None = None
     token_folder: str | None = None
+    codec: str = "float16"
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
@@ -83,6 +94,8 @@ class MiningSettings:
             raise ValueError(
                 "method `bm25`: expected no `reader` or `index`, which would have no effect. Leave them out."
             )
+        if self.codec not in CODECS:
+            raise ValueError(f"codec: expected one of {', '.join(CODECS)}, got {self.codec!r}.")
         self.negatives  # noqa: B018 - checks the numbers
 
     @property
@@ -107,7 +120,7 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
     Args:
         settings: what is mined where, by whom.
         output: folder that is written whole or not at all; left alone if it was made with the same settings and
-            from the same files.
+            from the same files. Until it is done `OUTPUT.parts` stands beside it, from which a killed call goes on.
         license: of the whole, for the card.
 
     Returns:
@@ -119,74 +132,72 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
     )
     if is_step_done(output, asdict(settings), inputs):
         logger.warning("%s is mined already.", output)
+        shutil.rmtree(work_folder(output), ignore_errors=True)  # a call may have been killed when all but this was done
         return output
-    sets = [read_questions(entry) for entry in settings.questions]
-    passages = joined_passages([*sets, *(read_questions(entry) for entry in settings.pool)])
-    read = concatenate_datasets([_asked(found) for found in sets])
-    questions = drop_leaks(drop_repeated(read, "questions"), texts_of(settings.held_out), "questions")
-    if not len(questions):
-        raise ValueError("questions: all of them stand in a held-out set. Give others to learn from.")
-    scorer = _teacher(settings, questions, passages) if settings.teacher else None
-    rankings = (
-        _by_model(settings, questions, passages)
-        if settings.method == "model"
-        else _by_bm25(settings, questions, passages)
-    )
-    tokens = dict(zip(questions["english"], scorer.query_tokens(list(questions)), strict=True)) if scorer else None
-    rows, counts = rows_with_negatives(
-        questions, rankings, passages, settings.negatives, scorer.score if scorer else None, tokens
-    )
-    if not len(rows):
-        raise ValueError(f"Expected rows, got none: {counts}. Search deeper, or ask for fewer negatives.")
-    counts = {"questions dropped, repeated or held out": len(read) - len(questions), **counts}
-    used = list(dict.fromkeys(name for ids in rows["document_ids"] for name in ids))
-    documents = Dataset.from_dict({"document_id": used, "text": [passages[name] for name in used]})
-    configs = {"mined_candidates": {"train": rows}, "passages": {"train": documents}}
-    facts = {"settings": asdict(settings), "inputs": inputs}
-    write_step(output, configs, "Mined candidates", _note(settings), facts, counts, license)
+    with StepWork(output, asdict(settings), inputs) as work:
+        _mine(settings, work, inputs, output, license)
+    work.remove()
     return output
 
 
-def _asked(found: QuestionSet) -> Dataset:
-    """Return the columns that mining reads; an English set is its own translation."""
-    rows = found.questions
-    if "english" not in rows.column_names:
-        if set(rows.unique("language")) != {"en"}:
-            raise ValueError(f"{found.name}: expected a column `english`, got none. Translate it: `drdecr translate`.")
-        rows = rows.add_column("english", rows["query"])
-    answers = [found.answers.get(query_id, []) for query_id in rows["query_id"]]
-    kept = rows.select_columns(["query_id", "query", "english", "language", "document_ids"])
-    return kept.add_column("answers", answers)
+def _mine(
+    settings: MiningSettings, work: StepWork, inputs: Mapping[str, str], output: Path, license: str | None
+) -> None:
+    sets = [read_questions(entry) for entry in settings.questions]
+    passages = joined_on_disk([*sets, *(read_questions(entry) for entry in settings.pool)])
+    held_out, held_out_passages = _held_out(settings)
+    questions = asked_questions(work, sets, held_out)
+    if not len(questions):
+        work.remove()
+        raise ValueError("questions: all of them stand in a held-out set. Give others to learn from.")
+    rankings = _rankings(settings, work, questions, passages)
+    scorer = _teacher(settings, work, questions, rankings, passages) if settings.teacher else None
+    rows = mined_parts(work, questions, rankings, passages, settings.negatives, scorer)
+    counts = {**questions.counts(), **rows.counts()}
+    if not len(rows):
+        work.remove()
+        raise ValueError(f"Expected rows, got none: {counts}. Search deeper, or ask for fewer negatives.")
+    documents, leaks = used_passages(work, rows, passages, held_out_passages)
+    configs = {"mined_candidates": {"train": rows}, "passages": {"train": documents}}
+    facts = {"settings": asdict(settings), "inputs": dict(inputs)}
+    write_step(output, configs, "Mined candidates", _note(settings), facts, {**counts, **leaks}, license)
 
 
-def _by_bm25(settings: MiningSettings, questions: Dataset, passages: Mapping[str, str]) -> list[Ranking]:
-    logger.info("Ranking %d passages for %d English questions by BM25.", len(passages), len(questions))
-    return list(Bm25Index(passages).search(questions["english"][:], settings.depth, questions["document_ids"][:]))
+def _held_out(settings: MiningSettings) -> tuple[list[str], HeldOutPassages]:
+    """Return the questions that must not be learnt from, and the passages that answer them."""
+    texts: list[str] = []
+    passages: list[str] = []
+    for entry in settings.held_out:
+        own = held_out_of({name: value for name, value in entry.items() if name != "distractors"})
+        texts += own[0]
+        passages += own[1]
+    return texts, HeldOutPassages(passages)
 
 
-def _by_model(settings: MiningSettings, questions: Dataset, passages: Mapping[str, str]) -> list[Ranking]:
-    reader: Any = load_reader(str(settings.reader))
+def _rankings(settings: MiningSettings, work: StepWork, questions: RowParts, passages: StoredPassages) -> RowParts:
+    logger.info("Ranking %d passages for %d questions by %s.", len(passages), len(questions), settings.method)
+    if settings.method == "bm25":
+        return bm25_rankings(work, questions, passages, settings.depth)
+    reader = load_reader(str(settings.reader))
     encoder = load_reader(settings.index) if settings.index else reader
-    kept = _documents(encoder, passages, settings)
-    index = ExactIndex(list(kept.rows), [kept.tokens(name) for name in kept.rows])
-    logger.info("Asking %s %d questions as they stand.", settings.reader, len(questions))
-    hits = index.search(reader.encode_queries(questions["query"][:]), top_k=settings.depth)
-    pairs = zip(hits.document_ids, hits.scores, strict=True)
-    return [dict(zip(ids, scores, strict=True)) for ids, scores in pairs]
+    return model_rankings(
+        work, questions, passages, reader, encoder, settings.depth, settings.codec, _token_folder(settings)
+    )
 
 
-def _teacher(settings: MiningSettings, questions: Dataset, passages: Mapping[str, str]) -> TeacherScorer:
+def _token_folder(settings: MiningSettings) -> Path | None:
+    return expanded(settings.token_folder) if settings.token_folder else None
+
+
+def _teacher(
+    settings: MiningSettings, work: StepWork, questions: RowParts, rankings: RowParts, passages: StoredPassages
+) -> TeacherScorer:
+    """Let the teacher read the questions, and of the pool what was found."""
     teacher = load_reader(str(settings.teacher))
-    folder = expanded(settings.token_folder) if settings.token_folder else None
-    english = questions["english"][:]
-    queries = stored_queries(teacher, english, folder) if folder else TokenCache.of_queries(teacher, english)
-    return TeacherScorer(queries, _documents(teacher, passages, settings), {"name": settings.teacher})
-
-
-def _documents(model: DrDecrModel, passages: Mapping[str, str], settings: MiningSettings) -> Tokens:
-    if settings.token_folder:
-        return stored_documents(model, passages, expanded(settings.token_folder))
-    return TokenCache.of_documents(model, dict(passages))
+    folder = _token_folder(settings) or work.folder / "tokens"
+    queries = stored_queries(teacher, english_texts(questions), folder, named=False)
+    documents = stored_documents(teacher, found_passages(questions, rankings, passages), folder)
+    return TeacherScorer(queries, documents, {"name": settings.teacher})
 
 
 def _note(settings: MiningSettings) -> str:

@@ -13,12 +13,13 @@ import yaml
 
 from drdecr.data.catalogue import Source, catalogue, source_named
 from drdecr.data.digests import value_digest
-from drdecr.data.held_out import HeldOutTexts
+from drdecr.data.held_out import HeldOutPassages, HeldOutTexts
 from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
-from drdecr.data.prepared_shards import PROVENANCE, digest_of, read_provenance, write_json
+from drdecr.data.prepared_shards import PROVENANCE, read_provenance, shards_of
 from drdecr.data.row_checks import CleaningSettings, text_key
-from drdecr.data.row_streams import FORMATS, question_texts
+from drdecr.data.row_streams import FORMATS, held_out_of
 from drdecr.data.source_files import files_of
+from drdecr.data.whole_files import digest_of, write_json, write_sums
 
 from .export import hub_revision
 from .prepared_card import prepared_card
@@ -103,7 +104,7 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
     """
     entries = [resolved(entry, download) for entry in recipe.sources]
     _check_names(entries)
-    held_out, held_out_facts = _held_out(recipe)
+    held_out, held_out_passages, held_out_facts = _held_out(recipe)
     plan = _plan(recipe, [entry.facts for entry in entries], held_out_facts)
     shards, journal = (folder.with_name(f".{folder.name}.{kind}") for kind in ("unfinished", "journal"))
     if folder.exists():
@@ -115,7 +116,7 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
     for entry in entries:
         if entry.known is not None:
             entry.known.check()
-    cleaner = Cleaner(CleaningSettings(**recipe.cleaning), held_out, recipe.seed)
+    cleaner = Cleaner(CleaningSettings(**recipe.cleaning), held_out, recipe.seed, held_out_passages)
     work = Preparation(shards, journal, cleaner, recipe.rows_per_part, num_processes)
     write_json(journal / "plan.json", plan)
     try:
@@ -201,7 +202,8 @@ def _shown(file: Path) -> str:
 def _about(known: Source | None, about: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if known is not None:
-        found = {"license": known.licence, "source": known.home, "revision": known.revision, "note": known.note}
+        found = {"license": known.licence, "source": known.home, "revision": known.revision}
+        found["note"] = " ".join(part for part in (known.note, known.caution) if part)
     return {key: value for key, value in {**found, **about}.items() if value}
 
 
@@ -212,15 +214,18 @@ def _check_names(entries: list[Entry]) -> None:
         raise ValueError(f"sources: two are named {twice!r}. Give one a `name_of_source` of its own.")
 
 
-def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, list[dict[str, Any]]]:
-    """Return the texts that must not be trained on, and which set gave how many or is not here."""
+def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, HeldOutPassages, list[dict[str, Any]]]:
+    """Return the texts that must not be trained on, the passages that answer them, and which set gave how many."""
     texts: list[str] = []
+    passages: list[str] = []
     facts: list[dict[str, Any]] = []
 
     def add(name: str, entry: Mapping[str, Any]) -> None:
-        found = list(question_texts(entry))
+        found, answering = held_out_of(entry)
         texts.extend(found)
-        facts.append({"name": name, "texts": len(found), "digest": f"{text_key(json.dumps(found)) & (2**64 - 1):016x}"})
+        passages.extend(answering)
+        digest = text_key(json.dumps(found + answering)) & (2**64 - 1)
+        facts.append({"name": name, "texts": len(found), "passages": len(answering), "digest": f"{digest:016x}"})
 
     for source in catalogue().values():
         if source.role != "test":
@@ -228,7 +233,7 @@ def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, list[dict[str, Any]]
         if source.is_here():
             add(source.name, source.entry)
         else:
-            facts.append({"name": source.name, "texts": 0, "digest": "not here"})
+            facts.append({"name": source.name, "texts": 0, "passages": 0, "digest": "not here"})
     if missing := [found["name"] for found in facts if found["digest"] == "not here"]:
         logger.warning("Not held out, for their files are not, or not all, here: %s.", ", ".join(missing))
     for entry in recipe.held_out:
@@ -236,7 +241,7 @@ def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, list[dict[str, Any]]
         known = source_named(content.pop("source")) if "source" in content else None
         reads = {**(known.entry if known is not None else {}), **content}
         add(known.name if known is not None else str(reads.get("name") or reads.get("format")), reads)
-    return HeldOutTexts(texts), facts
+    return HeldOutTexts(texts), HeldOutPassages(passages), facts
 
 
 def _check_same(written: Mapping[str, Any], plan: Mapping[str, Any], place: Path) -> None:
@@ -268,4 +273,5 @@ def _finish(shards: Path, recipe: PrepareRecipe, plan: Mapping[str, Any], report
     (shards / "README.md").write_text(prepared_card(provenance, recipe.license), encoding="utf-8")
     text = yaml.safe_dump(shown(asdict(recipe)), sort_keys=False, allow_unicode=True)
     (shards / "recipe.yaml").write_text(text, encoding="utf-8")
+    write_sums(shards, ((shard.path, shard.sha256) for shard in shards_of(provenance)))
     write_json(shards / PROVENANCE, provenance)

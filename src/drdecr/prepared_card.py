@@ -10,6 +10,11 @@ from drdecr.data.row_checks import REASONS
 from .data_card import made_by, table
 from .hub_license import license_metadata
 
+LEAKS = {
+    "held_out": "passages that answer a held-out question",
+    "overlap": "passages with 13 words in a row (26 letters in scripts without spaces) of one",
+}
+
 USE = """\
 ```python
 from datasets import load_dataset
@@ -54,7 +59,14 @@ def prepared_card(provenance: Mapping[str, Any], license: str | None = None) -> 
         table(["source", "read", *REASONS, "left out by the reader"], [_cleaned(source) for source in sources]),
         "\n".join(f"- {name}: {meaning}" for name, meaning in REASONS.items()),
         "## Held out",
-        table(["set", "texts"], [[found["name"], found["texts"] or "not here"] for found in provenance["held_out"]]),
+        table(
+            ["set", "texts", "passages that answer"],
+            [
+                [found["name"], found["texts"] or "not here", found["passages"] or ""]
+                for found in provenance["held_out"]
+            ],
+        ),
+        _leaks(sources),
         "## Made by",
         made_by(provenance["made_by"], provenance["seed"]),
         "## Use",
@@ -91,6 +103,15 @@ def _described(source: Mapping[str, Any]) -> list[str]:
         revision,
         *(source.get(key, "") for key in ("license", "source", "note")),
     ]
+
+
+def _leaks(sources: list[dict[str, Any]]) -> str:
+    """Say how many passages answer held-out questions; they are not dropped, since questions name them."""
+    found = [
+        [source["name"], *(source["leaks"].get(name, 0) for name in LEAKS)] for source in sources if source["leaks"]
+    ]
+    head = ["source", *LEAKS.values()]
+    return f"Passages that stay, for questions name them:\n\n{table(head, found)}" if found else ""
 
 
 def _cleaned(source: Mapping[str, Any]) -> list[Any]:

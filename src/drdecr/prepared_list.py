@@ -18,5 +18,5 @@ def source_table() -> Table:
 def _line(source: Source) -> list[str]:
     rows = ", ".join(f"{count:,} {name}" for name, count in source.expected.get("rows", {}).items())
     here = "yes" if source.is_here() else "by name" if source.entry["format"] in ("hub", "ir_datasets") else "no"
-    title = source.title if not source.note else f"{source.title}. {source.note}"
+    title = ". ".join(part.rstrip(".") for part in (source.title, source.note, source.caution) if part)
     return [source.name, source.role, source.entry["format"], rows, source.licence, here, title]

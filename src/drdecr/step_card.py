@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from drdecr.data.digests import value_digest
-from drdecr.data.export import write_dataset
+from drdecr.data.export import Configs, write_dataset
 
-from .data_card import counted_rows, filled_rows, made_by, table
+from .data_card import counted_rows, filled_rows, languages_of, made_by, table
 from .run_folder import environment
 from .step_inputs import changed
-
-Configs = Mapping[str, Mapping[str, Dataset]]
 
 
 def write_step(
@@ -41,9 +37,7 @@ def write_step(
         license: of the whole; default: not said.
         folders: shards that go along, by their place in the folder.
     """
-    languages = {
-        code for rows in filled_rows(configs) if "language" in rows.column_names for code in rows.unique("language")
-    }
+    languages = {code for rows in filled_rows(configs) for code in languages_of(rows)}
     metadata = {"language": sorted({*languages, "en"}), "license": license, "task_categories": ["text-retrieval"]}
     metadata["tags"] = ["drdecr", "cross-lingual-retrieval"]
     parts = [

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from drdecr.data.digests import value_digest
-from drdecr.data.prepared_shards import digest_of
 from drdecr.data.source_files import files_of
+from drdecr.data.whole_files import digest_of
 
 from .identity import KINDS_OF_FILES
 

@@ -1,28 +1,32 @@
 """Translate a data set's questions and sentences, with provenance, into a dataset that recipes and tests read."""
 
-import json
 import logging
+import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, concatenate_datasets
 
-from drdecr.data.formats import read_texts
-from drdecr.data.schema import PARALLEL_COLUMNS, QuestionSet, joined_passages
-from drdecr.data.sources import read_parallel, read_questions
-from drdecr.data.translation import Engine, Translation, Translator
+from drdecr.data.row_parts import RowParts
+from drdecr.data.schema import PARALLEL_COLUMNS
+from drdecr.data.sources import read_questions
+from drdecr.data.stored_passages import joined_on_disk
+from drdecr.data.translation import Translator
 from drdecr.data.translation_apertium import ApertiumTranslator
-from drdecr.data.translation_filters import TranslationFilters, keep_translations
+from drdecr.data.translation_filters import TranslationFilters
 from drdecr.data.translation_models import ChatTranslator, Seq2SeqTranslator
 from drdecr.data.translation_store import StoredTranslator
 
 from .recipe import parse_overrides, read_yaml
 from .settings import check_values, known_keys
-from .step_card import is_step_done, shown, write_step
+from .step_card import is_step_done, write_step
 from .step_inputs import input_digests
+from .step_rows import TEXTS, common_columns, pair_rows, passage_parts, question_rows
+from .step_work import StepWork, work_folder
+from .translated_rows import Translating
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class TranslationSettings:
         length_factor: see there.
         min_round_trip: see there.
         back_model: checkpoint that translates back, if the model is of one direction; default: the same.
+        rows_a_shard: rows a file of the output, and in memory (default 10,000).
     """
 
     questions: list[dict[str, Any]] = field(default_factory=list)
@@ -62,6 +67,7 @@ class TranslationSettings:
     length_factor: float | None = None
     min_round_trip: float | None = None
     back_model: str | None = None
+    rows_a_shard: int = 10_000
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
@@ -73,6 +79,10 @@ class TranslationSettings:
             )
         if not (self.questions or self.parallel or self.texts):
             raise ValueError("Expected `questions`, `parallel` or `texts` to translate, got none.")
+        if self.rows_a_shard < 1:
+            raise ValueError(
+                f"rows_a_shard: expected at least 1, got {self.rows_a_shard}. Leave it out for the default."
+            )
 
     @property
     def filters(self) -> TranslationFilters:
@@ -110,7 +120,8 @@ def translate(settings: TranslationSettings, output: Path, license: str | None =
     Args:
         settings: what is translated, by whom, and what is kept.
         output: folder that is written whole or not at all; left alone if it was made with the same settings and from
-            the same files. What was translated before a kill is read back from the store.
+            the same files. Until it is done `OUTPUT.parts` stands beside it, from which a killed call goes on; what was
+            translated before is read back from the store.
         license: of the whole, for the card.
 
     Returns:
@@ -122,97 +133,35 @@ def translate(settings: TranslationSettings, output: Path, license: str | None =
     )
     if is_step_done(output, asdict(settings), inputs):
         logger.warning("%s is translated already.", output)
+        shutil.rmtree(work_folder(output), ignore_errors=True)  # a call may have been killed when all but this was done
         return output
+    with StepWork(output, asdict(settings), inputs) as work:
+        _translate(settings, work, inputs, output, license)
+    work.remove()
+    return output
+
+
+def _translate(
+    settings: TranslationSettings, work: StepWork, inputs: Mapping[str, str], output: Path, license: str | None
+) -> None:
     store = Path(settings.store) if settings.store else output.with_name(f"{output.name}.sqlite3")
     translator = load_translator(settings, store)
     back = None
     if settings.min_round_trip is not None:
         back = load_translator(settings, store, settings.back_model) if settings.back_model else translator
-    counts: dict[str, int] = {}
-    configs: dict[str, dict[str, Dataset]] = {}
+    translating = Translating(work, translator, back, settings.filters, settings.target, settings.rows_a_shard)
+    counts: Counter[str] = Counter()
+    configs: dict[str, dict[str, RowParts]] = {}
     sets = [read_questions(entry) for entry in settings.questions]
     if sets:
-        rows, passages = _joined(sets)
-        configs["questions"] = {"train": _translated(rows, settings, translator, back, counts)}
-        documents = {"document_id": list(passages), "text": list(passages.values())}
-        configs["passages"] = {"train": Dataset.from_dict(documents)}
-    pairs = [read_parallel(settings.parallel)] if settings.parallel else []
-    pairs += [_texts(entry) for entry in settings.texts]
-    if pairs:
-        configs["parallel"] = {"train": _translated(concatenate_datasets(pairs), settings, translator, back, counts)}
+        columns = common_columns(sets)
+        configs["questions"] = {"train": translating.make("questions", question_rows(sets, columns), columns, counts)}
+        configs["passages"] = {"train": passage_parts(work, joined_on_disk(sets))}
+    if settings.parallel or settings.texts:
+        rows = pair_rows(settings.parallel, settings.texts)
+        pairs = translating.make("parallel", rows, dict.fromkeys(PARALLEL_COLUMNS, TEXTS), counts)
+        configs["parallel"] = {"train": pairs}
     engine = translator.engine
     note = f"Translated into {settings.target} by `{Path(engine.name).name}`. Its score: {engine.score}."
-    facts = {"settings": asdict(settings), "inputs": inputs, "engine": asdict(engine)}
-    write_step(output, configs, "Translated sets", note, facts, counts, license)
-    return output
-
-
-def _translated(
-    rows: Dataset,
-    settings: TranslationSettings,
-    translator: Translator,
-    back: Translator | None,
-    counts: dict[str, int],
-) -> Dataset:
-    """Translate rows language by language, drop what the filters refuse, and add the columns."""
-    into_english = settings.target == "en"
-    if not into_english and "english" not in rows.column_names:
-        rows = rows.add_column("english", rows["query"])  # an English set
-    column = "query" if into_english else "english"
-    languages = rows["language"][:] if into_english else ["en"] * len(rows)
-    texts = rows[column][:]
-    done: list[Translation] = [Translation(text) for text in texts]
-    kept = [True] * len(rows)
-    for language in dict.fromkeys(languages):
-        if language == settings.target:
-            continue
-        places = [place for place, code in enumerate(languages) if code == language]
-        asked = [texts[place] for place in places]
-        found = translator.translate(asked, language, settings.target)
-        keep, counted = keep_translations(asked, found, settings.filters, language, settings.target, back)
-        for name, number in counted.items():
-            counts[f"{language}: {name}"] = counts.get(f"{language}: {name}", 0) + number
-        for place, translation, is_kept in zip(places, found, keep, strict=True):
-            done[place], kept[place] = translation, is_kept
-    rows = _with_translations(rows, done, settings.target, translator.engine, languages)
-    return rows.select([place for place, is_kept in enumerate(kept) if is_kept])
-
-
-def _with_translations(
-    rows: Dataset, done: list[Translation], target: str, engine: Engine, languages: list[str]
-) -> Dataset:
-    into = "english" if target == "en" else "query"
-    columns: dict[str, list[Any]] = {into: [found.text for found in done]}
-    if target != "en":
-        columns["language"] = [target] * len(rows)
-    elif "english" in rows.column_names:
-        columns["human_english"] = rows["english"][:]
-    own = [language != target for language in languages]
-    values: Mapping[str, Any] = {
-        "translation_engine": shown(engine.name),
-        "translation_revision": engine.revision,
-        "translation_parameters": json.dumps(shown(engine.parameters), ensure_ascii=False, sort_keys=True),
-    }
-    columns |= {name: [value if is_own else None for is_own in own] for name, value in values.items()}
-    columns["translation_score"] = [found.score for found in done]
-    for name, column in columns.items():
-        rows = rows.remove_columns(name) if name in rows.column_names else rows
-        rows = rows.add_column(name, column)
-    return rows
-
-
-def _joined(sets: list[QuestionSet]) -> tuple[Dataset, dict[str, str]]:
-    """Join question sets by the columns that all have."""
-    common = [name for name in sets[0].questions.column_names if all(name in s.questions.column_names for s in sets)]
-    return concatenate_datasets([found.questions.select_columns(common) for found in sets]), joined_passages(sets)
-
-
-def _texts(entry: Mapping[str, Any]) -> Dataset:
-    """Read texts of one language; each stands for its own English until it is translated."""
-    known_keys(entry, ["path", "column", "language"], "texts")
-    missing = next((name for name in ("path", "language") if not entry.get(name)), None)
-    if missing is not None:
-        raise ValueError(f"texts: expected `path` and `language`, got no {missing!r} in {dict(entry)}.")
-    texts = read_texts(entry["path"], entry.get("column", "question"))
-    columns = {"query": texts, "english": texts, "language": [entry["language"]] * len(texts)}
-    return Dataset.from_dict(columns).select_columns(list(PARALLEL_COLUMNS))
+    facts = {"settings": asdict(settings), "inputs": dict(inputs), "engine": asdict(engine)}
+    write_step(output, configs, "Translated sets", note, facts, dict(counts), license)

@@ -37,6 +37,15 @@ def test_the_projects_test_sets_are_marked():
     }
 
 
+def test_what_was_not_read_says_that_it_is_unverified():
+    for source in catalogue().values():
+        assert bool(source.caution) == (source.tried == "form")
+    assert "its licence is not known" in catalogue()["xor-wikipedia"].caution
+    assert "its licence and its counts were not checked" in catalogue()["wikimatrix"].caution or not (
+        catalogue()["wikimatrix"].licence
+    )
+
+
 def test_addresses_are_made_for_each_language():
     found = list(catalogue()["wikimatrix"]._wanted())
     assert ("wikimatrix/zh-en.zip", "https://object.pouta.csc.fi/OPUS-WikiMatrix/v1/moses/en-zh.txt.zip", None) in found

@@ -82,7 +82,7 @@ def test_other_names_of_id_and_text_and_odd_values(tmp_path):
         ("d.jsonl", b'{"document_id": "a", "text": 3}', r"line 1: expected texts and an id"),
         ("d.jsonl", b'{"id": "a", "text": ""}\n{"id": "a", "text": ""}', r"line 2: document 'a' stands twice"),
         ("d.jsonl", b"[1]", r"line 1: expected one JSON object"),
-        ("d.jsonl", b"\xff", r"d\.jsonl: expected text in UTF-8"),
+        ("d.jsonl", b"\xff", r"d\.jsonl, line 1: expected text in UTF-8"),
         ("d.tsv", b"a\tb\tc\td", r"line 1: expected document_id, text, title with tabs between, got 4 cells"),
         ("d.parquet", b"PAR1 no", r"d\.parquet: expected a whole parquet file"),
         ("d.csv", b"", r"expected \.jsonl, \.tsv"),

@@ -1,7 +1,10 @@
 """Downloads: gone on with where they stopped, checked, and never half there. The server is this test's own."""
 
 import hashlib
+import io
 import os
+import shutil
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +14,7 @@ from unittest.mock import Mock
 import pytest
 
 from drdecr.data import download as downloads
-from drdecr.data.download import download
+from drdecr.data.download import download, download_member
 from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 
 CONTENT = bytes(range(256)) * 400
@@ -64,6 +67,30 @@ def test_an_interrupted_one_asks_for_the_rest(server, tmp_path):
     assert Handler.asked == ["bytes=1000-"]
     (tmp_path / ".b.part").write_bytes(CONTENT)  # stopped before it got its name
     assert download(f"{server}/b", tmp_path / "b", DIGEST).read_bytes() == CONTENT
+
+
+def test_a_file_is_taken_out_of_an_archive(monkeypatch, tmp_path):
+    """Packed or not; and a cut archive, or one without the file, leaves nothing."""
+
+    def archive(mode: str, name: str, content: bytes = CONTENT) -> Path:
+        path = tmp_path / f"source-{name}.tar"
+        with tarfile.open(path, mode) as packed:
+            facts = tarfile.TarInfo(f"folder/{name}")
+            facts.size = len(content)
+            packed.addfile(facts, io.BytesIO(content))
+        return path
+
+    monkeypatch.setattr(downloads, "_from_url", lambda url, part: shutil.copyfile(url, part))
+    for mode, name in (("w", "a.tsv"), ("w:gz", "b.tsv")):
+        assert download_member(str(archive(mode, name)), name, tmp_path / "out" / name).read_bytes() == CONTENT
+    with pytest.raises(ValueError, match=r"expected a file 'other.tsv' in the archive, got none"):
+        download_member(str(archive("w", "c.tsv")), "other.tsv", tmp_path / "out" / "c.tsv")
+    (tmp_path / "out" / ".c.tsv.archive").unlink()
+    cut = archive("w:gz", "d.tsv", os.urandom(5000))
+    cut.write_bytes(cut.read_bytes()[:3000])
+    with pytest.raises(ValueError, match="expected a whole tar archive"):
+        download_member(str(cut), "d.tsv", tmp_path / "out" / "d.tsv")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tsv", "b.tsv"]
 
 
 def test_another_file_than_the_expected_one_is_not_kept(server, tmp_path):

@@ -423,7 +423,11 @@ def test_squad_without_a_field_says_where(missing, tmp_path):
         read_squad(str(tmp_path / "x.json"), ["en"])
 
 
-def test_a_file_in_another_encoding_is_called_by_its_name(tmp_path):
-    (tmp_path / "fi.tsv").write_bytes("käsi\thand\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"fi.tsv: expected text in UTF-8 .*Convert the file"):
+def test_a_file_in_another_encoding_is_called_by_its_name_and_line(tmp_path):
+    content = b"talo\thouse\n" * 5000 + "käsi\thand\n".encode("latin-1")
+    (tmp_path / "fi.tsv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"fi.tsv, line 5001: expected text in UTF-8 .*Convert the file"):
         read_tsv(str(tmp_path / "fi.tsv"), ["fi"])
+    (tmp_path / "a.json").write_bytes(b"\n\xff")
+    with pytest.raises(ValueError, match=r"a.json, line 2: expected text in UTF-8"):
+        read_squad(str(tmp_path / "a.json"), ["en"])

@@ -38,7 +38,7 @@ def test_bm25_is_its_formula():
     pytest.importorskip("bm25s")
     words = {name: text.lower().replace(".", "").split() for name, text in PASSAGES.items()}
     index = bm25.Bm25Index(PASSAGES, k1=0.9, b=0.4)
-    found = index.search(["lighthouse miller", "grain", "nothing of this"], depth=2, also=[["p3", "p4"], [], []])
+    found = list(index.search(["lighthouse miller", "grain", "nothing of this"], depth=2, also=[["p3", "p4"], [], []]))
     stop = {"the", "was", "by", "in", "and", "a", "of", "is", "because"}
     counted = {name: [word for word in own if word not in stop and len(word) > 1] for name, own in words.items()}
     mean = sum(map(len, counted.values())) / len(counted)

@@ -1,12 +1,15 @@
 """Checks of rows: one reason each, right in every script; near copies are found as a plain search finds them."""
 
+import doctest
 import pickle
+import random
 import subprocess
 import sys
 
 import pytest
 
-from drdecr.data.held_out import HeldOutTexts
+from drdecr.data import held_out as held_out_module
+from drdecr.data.held_out import COPIED_WORDS, HeldOutPassages, HeldOutTexts
 from drdecr.data.row_checks import REASONS, CleaningSettings, reason_against, row_key
 from drdecr.data.writing_systems import script_of, script_share, words_of
 
@@ -143,3 +146,28 @@ def test_held_out_texts_find_the_same_in_another_process():
 def test_settings_outside_their_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}|{value}"):
         CleaningSettings(**{name: value})
+
+
+def test_passages_of_tests_are_found_as_a_plain_search_finds_them():
+    drawn = random.Random(5)
+    vocabulary = [f"w{number}" for number in range(60)]
+    held_out = [" ".join(drawn.choices(vocabulary, k=drawn.randint(5, 40))) for _ in range(30)]
+    known = HeldOutPassages(held_out)
+
+    def runs(text: str) -> set[tuple[str, ...]]:
+        words = text.split()
+        return {tuple(words[start : start + COPIED_WORDS]) for start in range(len(words) - COPIED_WORDS + 1)}
+
+    every = set().union(*map(runs, held_out))
+    found = []
+    for _ in range(300):
+        source = drawn.choice(held_out).split()
+        start, length = drawn.randint(0, len(source) - 1), drawn.randint(1, 30)
+        text = " ".join([*drawn.choices(vocabulary, k=3), *source[start : start + length], "end"])
+        assert known.leak(text) == ("overlap" if runs(text) & every else None)
+        found.append(known.leak(text))
+    assert set(found) == {"overlap", None}
+    assert {known.leak(f"  {text.upper()}!") for text in held_out} == {"held_out"}
+    assert pickle.loads(pickle.dumps(known)).leak(held_out[3]) == "held_out"
+    assert HeldOutPassages([]).leak("anything") is None
+    assert doctest.testmod(held_out_module).failed == 0

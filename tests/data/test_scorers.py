@@ -87,6 +87,16 @@ def test_what_was_not_trained_to_rank_is_refused(cross_encoder, tiny_model: DrDe
         CrossEncoderScorer(str(bare), PASSAGES)
 
 
+def test_a_row_that_a_cross_encoder_cannot_read_is_named(cross_encoder):
+    scorer = CrossEncoderScorer(cross_encoder(1)[1], PASSAGES, max_length=7)  # its pairs have no special tokens
+    with pytest.raises(ValueError, match=r"expected questions of fewer than 7 tokens, .* got 7 in 'b c d e f g h'"):
+        scorer.score([{**ROWS[0], "english": "b c d e f g h"}])
+    with pytest.raises(ValueError, match=r"question .*: expected a text in 'english', .* got None"):
+        scorer.score([{**ROWS[0], "english": None}])
+    with pytest.raises(ValueError, match=r"question .*: candidate 'x' is not among the 4 passages"):
+        scorer.score([{**ROWS[0], "document_ids": ["x"]}])
+
+
 def test_every_form_of_a_score_file_says_the_same(tmp_path):
     scores = {"1": {"c": 2.5, "a": -1.0}, "2": {"a": 3.0, "b": 0.5, "c": 0.25, "d": -2.0}, "3": {"b": 1.0}}
     pairs = [(query, name, score) for query, own in scores.items() for name, score in own.items()]

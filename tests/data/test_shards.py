@@ -1,13 +1,16 @@
 """Shards: made in any order and by any number of processes they are the same bytes, and damage is called by its file."""
 
 import hashlib
+import os
+import socket
 import subprocess
 
 import pytest
 import torch
 
 from drdecr.data.digests import text_key
-from drdecr.data.shards import SUMS, ShardFolder, is_complete, open_shards
+from drdecr.data.shards import ShardFolder, is_complete, open_shards
+from drdecr.data.whole_files import SUMS
 
 KEYS = [text_key(str(number)) for number in range(10)]
 FACTS = {"model": "m", "kept_in": "float32"}
@@ -55,7 +58,7 @@ def test_processes_and_resumed_calls_make_the_same_bytes(made, tmp_path):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             ShardFolder(killed, FACTS, KEYS, rows_a_shard=4).make(dying)
-        (killed / ".00001-of-00003.safetensors.7.unfinished").write_bytes(b"half")
+        (killed / f".00001-of-00003.safetensors.{socket.gethostname()}-{os.getpid()}.unfinished").write_bytes(b"half")
     making = ShardFolder(killed, FACTS, KEYS, rows_a_shard=4)
     with pytest.raises(ValueError, match=r"00001-of-00003.safetensors: this shard is not made yet"):
         making.finish()

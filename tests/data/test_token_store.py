@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from drdecr.data import token_store
+from drdecr.data import digests, token_store
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.digests import model_digest
 from drdecr.data.token_cache import TokenCache
@@ -94,7 +94,8 @@ def test_a_damaged_shard_is_named_when_a_run_reads_it(tiny_model: DrDecrModel, t
 
 
 def test_texts_whose_keys_begin_alike_are_told_apart(tiny_model: DrDecrModel, tmp_path, monkeypatch):
-    monkeypatch.setattr(token_store, "text_key", lambda text: b"12345678" + text.encode().ljust(8)[:8])
+    for module in (token_store, digests):
+        monkeypatch.setattr(module, "text_key", lambda text: b"12345678" + text.encode().ljust(8)[:8])
     stored = stored_queries(tiny_model, ["the sea", "paris", "a river"], tmp_path)
     fresh = TokenCache.of_queries(tiny_model, ["the sea", "paris", "a river"])
     for text in ("a river", "the sea", "paris"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -99,6 +100,27 @@ def test_a_sequence_model_translates_each_text_as_if_it_were_alone(seq2seq, tiny
         assert translation.score == pytest.approx(score, abs=1e-4)
     assert translator.engine.parameters["num_beams"] == 1
     assert translator.engine.key != Seq2SeqTranslator(folder, num_beams=2).engine.key
+
+
+def test_a_text_that_is_longer_than_the_model_reads_says_that_it_was_cut(seq2seq, tiny_tokenizer, tmp_path):
+    tiny_tokenizer.model_max_length = 6  # two of them begin and end the text
+    tiny_tokenizer.save_pretrained(seq2seq[1])
+    translator = StoredTranslator(
+        Seq2SeqTranslator(seq2seq[1], num_beams=1, max_new_tokens=3, batch_size=3), tmp_path / "kept.sqlite3"
+    )
+    texts = ["b c d e", "b c d e f", "b", "b c d e z z"]
+    for _ in range(2):  # made, and then kept
+        assert [found.is_cut for found in translator.translate(texts, "fi")] == [False, True, False, True]
+
+
+def test_a_store_of_an_earlier_version_is_read(tmp_path):
+    file = tmp_path / "kept.sqlite3"
+    StoredTranslator(Echo(), file).translate(["a"], "fi")
+    with sqlite3.connect(file) as database:
+        database.execute("ALTER TABLE translations DROP COLUMN is_cut")
+    echo = Echo()
+    assert StoredTranslator(echo, file).translate(["a"], "fi") == [Translation("a (en)", 0.1)]
+    assert not echo.asked
 
 
 def test_a_chat_model_is_asked_through_its_template(chat, tiny_tokenizer):

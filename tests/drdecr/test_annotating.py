@@ -71,6 +71,7 @@ def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(mined, teacher, run_p
     assert not (tmp_path / "killed" / "set.parts").exists()
     assert {path.split("/")[0] for path in bytes_of(whole)} == {
         "README.md",
+        "SHA256SUMS",
         "annotated_candidates",
         "facts.json",
         "passages",

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,31 @@ def test_each_check_has_a_counter_and_test_sets_are_held_out(tmp_path):
     assert held_out["xor-tydi-dev"] == 1
     assert held_out["xquad"] == 0  # not here
     assert "| xor-tydi-dev | 1 |" in (folder / "README.md").read_text()
+
+
+def test_passages_that_answer_held_out_questions_stay_and_are_counted(tmp_path, monkeypatch):
+    monkeypatch.delenv("DRDECR_DATA", raising=False)
+    long = "the lighthouse on the island was built of red granite by three brothers before the long war"
+    entries = {}
+    for name, texts in (("mine", [long, f"It is said that {long}", "a mill grinds"]), ("test", [f"{long}!", "other"])):
+        rows = [
+            {"query_id": f"{n}", "query": f"kuka {name} {n} teki sen", "language": "fi", "document_ids": [f"{n}"]}
+            for n in range(len(texts))
+        ]
+        passages = [{"document_id": f"{n}", "text": text} for n, text in enumerate(texts)]
+        paths = {}
+        for kind, lines in (("questions", rows), ("passages", passages)):
+            (tmp_path / f"{name}-{kind}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            paths[kind] = str(tmp_path / f"{name}-{kind}.jsonl")
+        entries[name] = {"format": "jsonl", "name": name, **paths}
+    recipe = PrepareRecipe([{"name_of_source": "mine", **entries["mine"]}], held_out=[entries["test"]])
+    folder = prepare(recipe, tmp_path / "set")
+    provenance = read_provenance(folder)
+    assert provenance["sources"][0]["leaks"] == {"held_out": 1, "overlap": 1}
+    assert provenance["sources"][0]["kept"] == {"passages": 3, "questions fi": 3}
+    assert provenance["held_out"][-1]["passages"] == 2
+    assert "| mine | 1 | 1 |" in (folder / "README.md").read_text()
+    assert subprocess.run(["sha256sum", "--status", "-c", "SHA256SUMS"], cwd=folder).returncode == 0
 
 
 def test_a_wrong_row_is_named_and_nothing_of_it_is_left(recipe, tmp_path):

@@ -25,7 +25,7 @@ class Words:
 
     def translate(self, texts, source, target="en"):
         self.asked.extend(texts)
-        return [Translation(text.replace("z", "the city"), -len(text)) for text in texts]
+        return [Translation(text.replace("z", "the city"), -len(text), len(text) > 12) for text in texts]
 
 
 @pytest.fixture
@@ -79,6 +79,7 @@ def test_texts_without_english_become_parallel_text(translate, tmp_path):
     assert rows.to_list() == [{"query": "z b", "english": "the city b", "language": "xx"}]
     counters = json.loads((tmp_path / "a" / "facts.json").read_text())["counters"]
     assert (counters["xx: read"], counters["xx: low score"], counters["xx: kept"]) == (2, 1, 1)
+    assert counters["xx: cut off before it was translated"] == 1
 
 
 def test_english_becomes_questions_of_another_language(translate, data, tmp_path):
@@ -120,6 +121,22 @@ def test_odd_settings_are_refused(keys, message, data, tmp_path):
     path.write_text(yaml.safe_dump({"questions": [data["test"]], "engine": "apertium", **keys}))
     with pytest.raises(ValueError, match=message):
         load_translation(path, [])
+
+
+def test_shards_of_any_size_hold_the_same_rows(translate, data, tmp_path):
+    """`length_factor` knows the whole language, whatever the parts."""
+    texts = jsonl(
+        tmp_path / "xx.jsonl", [{"question": "b " * (1 + number % 4) + "z" * (number // 5)} for number in range(17)]
+    )
+    keys = {"texts": [{"path": texts, "language": "xx"}], "parallel": [data["parallel"]], "length_factor": 1.5}
+    found = []
+    for name, size in (("a", 1000), ("b", 3)):
+        assert translate(name, {**keys, "rows_a_shard": size})[0] == 0
+        counters = json.loads((tmp_path / name / "facts.json").read_text())["counters"]
+        found.append((rows_of(tmp_path / name, "parallel"), counters))
+    assert found[0] == found[1]
+    assert found[0][1]["xx: odd length"] > 0
+    assert len(list((tmp_path / "b" / "parallel").iterdir())) > 5
 
 
 def test_an_unknown_option_is_named(translate, data):

@@ -28,7 +28,8 @@ def test_pushed_sets_are_read_by_name_streamed_and_by_column(hub, tmp_path):
     parts = {"parallel": {"train": Dataset.from_list(ROWS[:6]), "dev": Dataset.from_list(ROWS[6:])}}
     write_dataset(tmp_path / "set", parts, "# Text", {"license": "cc0-1.0"}, "stage: mixed\n")
     revision = push_dataset(tmp_path / "set", "alice/set", private=True)
-    files = {"README.md", "recipe.yaml", *(f"parallel/{split}-00000-of-00001.parquet" for split in ("train", "dev"))}
+    names = ("README.md", "SHA256SUMS", "recipe.yaml")
+    files = {*names, *(f"parallel/{split}-00000-of-00001.parquet" for split in ("train", "dev"))}
     assert hub.files("alice/set", kind="dataset") - {".gitattributes"} == files
     assert load_dataset("alice/set", "parallel", split="dev").to_list() == ROWS[6:]
     assert list(load_dataset("alice/set", "parallel", split="train", streaming=True)) == ROWS[:6]

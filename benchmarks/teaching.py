@@ -1,0 +1,212 @@
+"""How much memory `drdecr translate`, `mine` and `annotate` take, and how that grows with their rows.
+
+    python benchmarks/teaching.py [--rows 20000 100000] [--stages translate mine annotate search]
+
+Rows are made by a generator: passages of 40 words, a question about every tenth, as many pairs of sentences as passages. What
+computes is replaced by what costs no memory: an engine that translates letters, a scorer that counts, a model whose tokens are
+drawn by text (`search`: the index of `mine` with `method: model`). Each stage runs in a process of its own. `before` is what the
+process had when its imports were done; `peak` its largest resident size, which counts pages of mapped files, though the system
+takes them back when it needs them; `own` the largest size of what it cannot take back (`RssAnon`).
+"""
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+STAGES = ("translate", "mine", "annotate", "search")
+WORDS_A_PASSAGE = 40
+VOCABULARY = 30_000
+SEARCHED = 500
+"""Questions that a model is asked: an exact search reads all tokens for each."""
+
+
+class Memory:
+    """The largest anonymous size of this process, looked at twenty times a second."""
+
+    def __init__(self) -> None:
+        self.largest, self.is_over = 0.0, False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self.is_over:
+            self.largest = max(self.largest, anonymous_megabytes())
+            time.sleep(0.05)
+
+
+def anonymous_megabytes() -> float:
+    """Return how much memory this process has of its own, files that it maps left out."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def peak_megabytes() -> float:
+    """Return the largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def passage_texts(count: int) -> Iterator[str]:
+    """Yield texts whose words are as unevenly spread as those of a language, about."""
+    drawn = random.Random(1)
+    for number in range(count):
+        words = (int(VOCABULARY ** drawn.random()) for _ in range(WORDS_A_PASSAGE))
+        yield f"n{number} " + " ".join(f"word{word}" for word in words)
+
+
+def write_set(folder: Path, count: int) -> None:
+    """Write questions and passages as `drdecr translate` leaves them."""
+    from datasets import Features, List, Value
+
+    from drdecr.data.export import write_dataset
+    from drdecr.data.row_parts import RowParts
+
+    text, ids = Value("string"), List(Value("string"))
+    passage_schema = Features({"document_id": text, "text": text}).arrow_schema
+    columns = dict.fromkeys(("query_id", "query", "english", "language"), text)
+    question_schema = Features({**columns, "document_ids": ids}).arrow_schema
+    passages = ({"document_id": f"p{n}", "text": found} for n, found in enumerate(passage_texts(count)))
+    questions = (
+        {
+            "query_id": f"q{number}",
+            "query": found.upper()[:60],
+            "english": " ".join(found.split()[:7]),
+            "language": "fi" if number % 20 else "sw",
+            "document_ids": [f"p{number}"],
+        }
+        for number, found in enumerate(passage_texts(count))
+        if number % 10 == 0
+    )
+    parts = {
+        "passages": {"train": RowParts(folder / "p", passage_schema).write_rows(passages, 20_000)},
+        "questions": {"train": RowParts(folder / "q", question_schema).write_rows(questions, 20_000)},
+    }
+    write_dataset(folder / "set", parts, "Generated.")
+
+
+def write_pairs(folder: Path, count: int) -> None:
+    """Write pairs of sentences."""
+    with (folder / "fi.tsv").open("w") as stream:
+        for found in passage_texts(count):
+            words = found.split()[:12]
+            stream.write(f"{' '.join(words).upper()}\t{' '.join(words)}\n")
+
+
+def translate(folder: Path, count: int) -> None:
+    """Translate the pairs."""
+    from drdecr import translating
+    from drdecr.data.translation import Engine, Translation
+
+    class Letters:
+        engine = Engine("letters", "1")
+
+        def translate(self, texts: list[str], source: str, target: str = "en") -> list[Translation]:
+            return [Translation(text.lower(), 1.0) for text in texts]
+
+    translating.ENGINES["apertium"] = Letters
+    entry = {"format": "tsv", "path": str(folder / "{language}.tsv"), "languages": ["fi"]}
+    settings = translating.TranslationSettings(parallel=[entry], engine="apertium", length_factor=3.0)
+    translating.translate(settings, folder / "translated")
+
+
+def mine(folder: Path, count: int) -> None:
+    """Mine by BM25, two candidates a row and ten rows a question."""
+    from drdecr.mining import MiningSettings
+    from drdecr.mining import mine as run
+
+    entry = {"format": "hub_questions", "name": str(folder / "set")}
+    run(MiningSettings([entry], depth=50, num_negatives=10), folder / "mined")
+
+
+def annotate(folder: Path, count: int) -> None:
+    """Score what was mined."""
+    from drdecr import annotating
+
+    class Counting:
+        facts = {"scorer": "counting"}  # noqa: RUF012
+
+        def score(self, rows: list[Any]) -> list[list[float]]:
+            return [[float(-place) for place in range(len(row["document_ids"]))] for row in rows]
+
+        def query_tokens(self, rows: list[Any]) -> list[int]:
+            return [0] * len(rows)
+
+    annotating._scorer = lambda *_: Counting()
+    annotating.annotate(annotating.AnnotationSettings(str(folder / "mined"), cross_encoder="x"), folder / "annotated")
+
+
+def search(folder: Path, count: int) -> None:
+    """Rank by a model: eight tokens a passage, 16 dimensions, kept in half precision."""
+    import types
+
+    import torch
+
+    from drdecr import mined_rows
+    from drdecr.data.sources import read_questions
+    from drdecr.step_work import StepWork
+
+    def drawn(texts: list[str], **_: Any) -> list[torch.Tensor]:
+        made = [torch.Generator().manual_seed(hash(text) & (2**31 - 1)) for text in texts]
+        return [torch.nn.functional.normalize(torch.randn(8, 16, generator=one), dim=1) for one in made]
+
+    config = types.SimpleNamespace(embedding_dim=16)
+    model = types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn)
+    mined_rows.model_digest = lambda _: "drawn"
+    found = read_questions({"format": "hub_questions", "name": str(folder / "set")})
+    found.questions = found.questions.select(range(min(SEARCHED, len(found.questions))))
+    work = StepWork(folder / "searched", {}, {})
+    questions = mined_rows.asked_questions(work, [found], [])
+    mined_rows.model_rankings(work, questions, found.passages, model, model, 50, "float16")
+
+
+def main() -> None:
+    """Run each stage in a process of its own for each number of rows, and print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 100_000])
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.stage in ("set", "pairs"):
+        {"set": write_set, "pairs": write_pairs}[arguments.stage](arguments.folder, arguments.rows[0])
+        return
+    if arguments.stage:
+        import drdecr.annotating
+        import drdecr.mining
+        import drdecr.translating  # noqa: F401 - what counts as `before`
+
+        before = {"before": peak_megabytes(), "own_before": anonymous_megabytes()}
+        memory, start = Memory(), time.process_time()
+        globals()[arguments.stage](arguments.folder, arguments.rows[0])
+        print(
+            json.dumps({**before, "cpu": time.process_time() - start, "peak": peak_megabytes(), "own": memory.largest})
+        )
+        return
+    for rows in arguments.rows:
+        with tempfile.TemporaryDirectory() as name:
+            needed = {"translate": "pairs"}
+            done: set[str] = set()
+            for stage in arguments.stages:
+                first = needed.get(stage, "set")
+                for wanted in (first, stage) if first not in done else (stage,):
+                    command = [sys.executable, __file__, "--stage", wanted, "--folder", name, "--rows", str(rows)]
+                    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                    done.add(wanted)
+                found = json.loads(said.splitlines()[-1])
+                print(
+                    f"{stage}: {rows:,} rows, {rows / found['cpu']:,.0f} a second of CPU time; MB before {found['before']:.0f} "
+                    f"(own {found['own_before']:.0f}), peak {found['peak']:.0f} (own {found['own']:.0f})",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

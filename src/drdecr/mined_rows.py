@@ -1,0 +1,237 @@
+"""The phases of `drdecr mine`, each a folder of parts that a killed call goes on with: questions, rankings, rows, passages."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+from datasets import Dataset, Features, List, Value
+from tqdm.auto import tqdm
+
+from drdecr.data.bm25 import Bm25Index
+from drdecr.data.cleaning import normalised
+from drdecr.data.digests import model_digest
+from drdecr.data.held_out import HeldOutPassages
+from drdecr.data.negatives import ROW_FEATURES, NegativeSettings, rows_with_negatives
+from drdecr.data.row_checks import text_key
+from drdecr.data.row_parts import RowParts
+from drdecr.data.schema import BATCH, QuestionSet
+from drdecr.data.scorers import TeacherScorer
+from drdecr.data.seen_keys import SeenKeys
+from drdecr.data.stored_passages import StoredPassages
+from drdecr.retrieval import StoredIndex
+
+from .encode import open_or_create
+from .step_rows import passage_parts
+from .step_work import StepWork
+
+QUESTIONS_A_PART = 512
+"""Questions of a ranking's part, and of a shard of rows: with 300 rows each, some 30 MB."""
+
+PASSAGES_A_COMMIT = 4096
+"""Passages that are encoded between two commits of an index: at 128 dimensions and 150 tokens 300 MB."""
+
+DROPPED = "questions dropped, repeated or held out"
+LEAKS = {"held_out": "passages of rows that answer a held-out question", "overlap": "passages of rows that nearly do"}
+
+_TEXT, _IDS = Value("string"), List(Value("string"))
+_ASKED = Features(
+    dict.fromkeys(("query_id", "query", "english", "language"), _TEXT) | {"document_ids": _IDS, "answers": _IDS}
+).arrow_schema
+_RANKED = pa.schema([("rows", pa.list_(pa.int64())), ("scores", pa.list_(pa.float64()))])
+
+
+def asked_questions(work: StepWork, sets: Sequence[QuestionSet], held_out: Iterable[str]) -> RowParts:
+    """Keep what mining reads of questions that neither repeat an earlier one nor are held out."""
+    parts = work.parts("questions", _ASKED, anew=True)
+    if parts.is_complete:
+        return parts
+    forbidden = {text_key(normalised(text)) for text in held_out}
+    seen = SeenKeys(work.folder / "seen.sqlite")
+    stream = (row for found in sets for row in _asked(found))
+    while batch := list(islice(stream, 10 * BATCH)):
+        kept = []
+        for row in batch:
+            texts = [normalised(row["query"]), normalised(row["english"])]
+            is_new = seen.add(text_key("\n".join(texts)))
+            if is_new and forbidden.isdisjoint(map(text_key, texts)):
+                kept.append(row)
+        parts.write(pa.Table.from_pylist(kept, _ASKED), len(batch), {DROPPED: len(batch) - len(kept)})
+    seen.close()
+    parts.complete()
+    return parts
+
+
+def _asked(found: QuestionSet) -> Iterator[dict[str, Any]]:
+    """Yield the columns that mining reads; an English set is its own translation."""
+    rows = found.questions
+    is_english = "english" not in rows.column_names
+    if is_english and set(rows.unique("language")) != {"en"}:
+        raise ValueError(f"{found.name}: expected a column `english`, got none. Translate it: `drdecr translate`.")
+    for batch in rows.iter(BATCH):
+        for values in zip(*batch.values(), strict=True):
+            row = dict(zip(batch, values, strict=True))
+            answers = row.get("answers") or ([row["answer"]] if row.get("answer") else [])
+            english = row["query"] if is_english else row["english"]
+            yield {**row, "english": english, "answers": answers}
+
+
+def questions_by_part(questions: RowParts, start: int = 0) -> Iterator[list[dict[str, Any]]]:
+    """Yield `QUESTIONS_A_PART` questions at once, from a part on."""
+    rows = (row for table in questions.tables() for row in table.to_pylist())
+    rows = islice(rows, start * QUESTIONS_A_PART, None)
+    while batch := list(islice(rows, QUESTIONS_A_PART)):
+        yield batch
+
+
+def bm25_rankings(work: StepWork, questions: RowParts, passages: StoredPassages, depth: int) -> RowParts:
+    """Rank passages by BM25 with the English question; labelled passages stand behind the ranking, if not in it."""
+    parts = work.parts("rankings", _RANKED)
+    if not parts.is_complete:
+        index = Bm25Index(passages, folder=work.folder / "bm25")
+        for batch in _shown(questions, parts, "BM25"):
+            labelled = [[name for name in row["document_ids"] if name in passages] for row in batch]
+            _write_ranked(parts, index.search([row["english"] for row in batch], depth, labelled), passages)
+        parts.complete()
+    return parts
+
+
+def model_rankings(
+    work: StepWork,
+    questions: RowParts,
+    passages: StoredPassages,
+    reader: Any,
+    encoder: Any,
+    depth: int,
+    codec: str,
+    kept: Path | None = None,
+) -> RowParts:
+    """Rank passages by a model that is asked the question as it stands, in an index on disk.
+
+    Args:
+        work: of the step.
+        questions: that are asked.
+        passages: of the pool.
+        reader: is asked.
+        encoder: encodes the passages.
+        depth: passages a question.
+        codec: of the index (`drdecr.retrieval.codecs`).
+        kept: folder in which the index stays for other calls; default: it goes with the step's work.
+    """
+    parts = work.parts("rankings", _RANKED)
+    if parts.is_complete:
+        return parts
+    about = {"model": model_digest(encoder), "passages": _collection_digest(passages)}
+    digest = hashlib.sha256("".join([*about.values(), codec]).encode()).hexdigest()[:16]
+    folder = (kept or work.folder) / f"index-{digest}"
+    with open_or_create(folder, encoder.config.embedding_dim, about, codec, 1) as index:
+        _encode(index, encoder, passages)
+        for batch in _shown(questions, parts, "searching"):
+            hits = index.search(reader.encode_queries([row["query"] for row in batch]), top_k=depth)
+            found = (dict(zip(*pair, strict=True)) for pair in zip(hits.document_ids, hits.scores, strict=True))
+            _write_ranked(parts, found, passages)
+    parts.complete()
+    return parts
+
+
+def _encode(index: StoredIndex, encoder: Any, passages: StoredPassages) -> None:
+    """Bring an index to the whole collection: passages are added in order, so that their number says where it is."""
+    pairs = islice(passages.items(), len(index), None)
+    left = len(passages) - len(index)
+    with tqdm(desc="encoding passages", total=left, unit="passage", disable=None if left else True) as progress:
+        while batch := list(islice(pairs, PASSAGES_A_COMMIT)):
+            names, texts = zip(*batch, strict=True)
+            index.add(names, encoder.encode_documents(list(texts), show_progress_bar=False))
+            index.commit()
+            progress.update(len(batch))
+
+
+def _collection_digest(passages: StoredPassages) -> str:
+    digest = hashlib.sha256()
+    for ids, texts in passages.batches():
+        digest.update("\0".join([*ids, *texts]).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _shown(questions: RowParts, parts: RowParts, what: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield the parts of questions that are not done yet, with a progress bar."""
+    done = len(parts.records)
+    with tqdm(
+        desc=what, total=len(questions), initial=min(done * QUESTIONS_A_PART, len(questions)), disable=None
+    ) as bar:
+        for batch in questions_by_part(questions, done):
+            yield batch
+            bar.update(len(batch))
+
+
+def _write_ranked(parts: RowParts, rankings: Iterable[Mapping[str, float]], passages: StoredPassages) -> None:
+    rows = [
+        {"rows": [passages.row_of(name) for name in ranking], "scores": list(ranking.values())} for ranking in rankings
+    ]
+    parts.write(pa.Table.from_pylist(rows, _RANKED), len(rows))
+
+
+def found_passages(questions: RowParts, rankings: RowParts, passages: StoredPassages) -> StoredPassages:
+    """Return the passages that stand in a ranking or are labelled: those that a teacher must read."""
+    wanted = np.zeros(passages.num_rows, dtype=np.bool_)
+    for table in rankings.tables():
+        wanted[pa.compute.list_flatten(table["rows"]).to_numpy()] = True
+    _mark(questions, passages, wanted)
+    return passages.only(wanted)
+
+
+def _mark(rows: RowParts, passages: StoredPassages, wanted: npt.NDArray[np.bool_]) -> None:
+    """Mark what `document_ids` name."""
+    for table in rows.tables():
+        for name in pa.compute.list_flatten(table["document_ids"]).unique().to_pylist():
+            wanted[passages.row_of(name)] = True
+
+
+def english_texts(questions: RowParts) -> Sequence[str]:
+    """Return the English questions as a sequence that lies on disk."""
+    files = [str(file) for file in questions.shards()]
+    cache = str(questions.folder / "cache")
+    rows: Any = Dataset.from_parquet(files, cache_dir=cache, columns=["english"])
+    texts: Sequence[str] = rows["english"]
+    return texts
+
+
+def mined_parts(
+    work: StepWork,
+    questions: RowParts,
+    rankings: RowParts,
+    passages: StoredPassages,
+    settings: NegativeSettings,
+    scorer: TeacherScorer | None,
+) -> RowParts:
+    """Choose positives and negatives (`rows_with_negatives`), a part of the questions at a time."""
+    parts = work.parts("rows", Features(ROW_FEATURES).arrow_schema)
+    batches = zip(_shown(questions, parts, "choosing"), rankings.tables(len(parts.records)), strict=True)
+    for batch, table in batches if not parts.is_complete else ():
+        ranked = [dict(zip(map(passages.id_at, row["rows"]), row["scores"], strict=True)) for row in table.to_pylist()]
+        tokens = None
+        if scorer is not None:
+            tokens = dict(zip([row["english"] for row in batch], scorer.query_tokens(batch), strict=True))
+        rows, counts = rows_with_negatives(
+            batch, ranked, passages, settings, scorer.score if scorer is not None else None, tokens
+        )
+        parts.write(rows.with_format("arrow")[:] if len(rows) else parts.schema.empty_table(), len(batch), counts)
+    parts.complete()
+    return parts
+
+
+def used_passages(
+    work: StepWork, rows: RowParts, passages: StoredPassages, held_out: HeldOutPassages
+) -> tuple[RowParts, dict[str, int]]:
+    """Write the passages that the rows name, in the collection's order, and count those that tests are answered by."""
+    wanted = np.zeros(passages.num_rows, dtype=np.bool_)
+    _mark(rows, passages, wanted)
+    used = passages.only(wanted)
+    leaks = Counter(held_out.leak(text) for text in used.values()) if len(held_out) else Counter()
+    return passage_parts(work, used), {told: leaks[leak] for leak, told in LEAKS.items()}

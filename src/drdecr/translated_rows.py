@@ -1,0 +1,147 @@
+"""Rows and what an engine made of them, part by part: first translated, then judged by what is usual in their language."""
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+from datasets import Features, Value
+
+from drdecr.data.row_parts import RowParts
+from drdecr.data.translation import Translation, Translator, translate_questions
+from drdecr.data.translation_filters import TranslationFilters, keep_translations, length_ratios, usual_length
+
+from .step_card import shown
+from .step_work import StepWork
+
+_TEXT = Value("string")
+_MADE = {"_text": _TEXT, "_score": Value("float64"), "_is_cut": Value("bool")}
+CUT = "cut off before it was translated"
+
+
+class Translating:
+    """How rows of a step are translated.
+
+    Args:
+        work: of the step.
+        translator: into the target, and
+        back: from it, for `min_round_trip`.
+        filters: what a translation must have.
+        target: `en`: `query` is translated, and becomes `english`; else `english`, which becomes `query`.
+        rows_a_shard: rows of a part, and in memory.
+    """
+
+    def __init__(
+        self,
+        work: StepWork,
+        translator: Translator,
+        back: Translator | None,
+        filters: TranslationFilters,
+        target: str,
+        rows_a_shard: int,
+    ) -> None:
+        self.work, self.translator, self.back, self.filters = work, translator, back, filters
+        self.target, self.rows_a_shard = target, rows_a_shard
+        self.reads, self.makes = ("query", "english") if target == "en" else ("english", "query")
+
+    def make(
+        self, name: str, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any], counts: Counter[str]
+    ) -> RowParts:
+        """Translate rows, and drop what the filters refuse.
+
+        Args:
+            name: of the configuration.
+            rows: read once, as a stream.
+            columns: their features.
+            counts: what was counted is added to it, by language.
+
+        Returns:
+            The rows with their translation and who made it.
+        """
+        translated = self._translated(name, rows, columns)
+        usual = self._usual_lengths(translated)
+        parts = self.work.parts(name, Features(self._columns(columns)).arrow_schema)
+        for table in translated.tables(len(parts.records)):
+            kept, counted = self._judged(table.to_pylist(), columns, usual)
+            parts.write(pa.Table.from_pylist(kept, parts.schema), table.num_rows, counted)
+        parts.complete()
+        counts.update(parts.counts())
+        return parts
+
+    def _translated(self, name: str, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> RowParts:
+        parts = self.work.parts(f"{name}.translated", Features({**columns, **_MADE}).arrow_schema)
+        stream = iter(()) if parts.is_complete else islice(iter(rows), parts.taken, None)
+        while batch := [dict(row) for row in islice(stream, self.rows_a_shard)]:
+            texts = [self._source_text(row) for row in batch]
+            languages = [self._source_language(row) for row in batch]
+            found = translate_questions(self.translator, texts, languages, self.target)
+            for row, translation in zip(batch, found, strict=True):
+                row |= {"_text": translation.text, "_score": translation.score, "_is_cut": translation.is_cut}
+            parts.write(pa.Table.from_pylist(batch, parts.schema), len(batch))
+        parts.complete()
+        return parts
+
+    def _usual_lengths(self, translated: RowParts) -> dict[str, float]:
+        """Return what is usual in each language; eight bytes a row, and only where it is asked for."""
+        if self.filters.length_factor is None:
+            return {}
+        ratios: dict[str, array[float]] = {}
+        for table in translated.tables():
+            for language, rows in self._by_language(table.to_pylist()):
+                texts = [self._source_text(row) for row in rows]
+                own = ratios.setdefault(language, array("d"))
+                own.extend(length_ratios(texts, [row["_text"] for row in rows]))
+        return {language: usual_length(own) for language, own in ratios.items()}
+
+    def _judged(
+        self, rows: list[dict[str, Any]], columns: Mapping[str, Any], usual: Mapping[str, float]
+    ) -> tuple[list[dict[str, Any]], Counter[str]]:
+        counts: Counter[str] = Counter()
+        dropped: set[int] = set()
+        for language, own in self._by_language(rows):
+            texts = [self._source_text(row) for row in own]
+            made = [Translation(row["_text"], row["_score"], row["_is_cut"]) for row in own]
+            keep, counted = keep_translations(
+                texts, made, self.filters, language, self.target, self.back, usual.get(language, 1.0)
+            )
+            counts.update({f"{language}: {name}": number for name, number in counted.items()})
+            counts.update({f"{language}: {CUT}": sum(found.is_cut for found in made)})
+            dropped |= {id(row) for row, is_kept in zip(own, keep, strict=True) if not is_kept}
+        return [self._finished(row, columns) for row in rows if id(row) not in dropped], counts
+
+    def _finished(self, row: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+        engine = self.translator.engine
+        done = {name: row[name] for name in columns}
+        if self.target == "en" and "english" in columns:
+            done["human_english"] = row["english"]
+        if self.target != "en":
+            done |= {"language": self.target, "english": self._source_text(row)}
+        done[self.makes] = row["_text"]
+        if self._source_language(row) != self.target:
+            done["translation_engine"] = shown(engine.name)
+            done["translation_revision"] = engine.revision
+            parameters = shown(engine.parameters)
+            done["translation_parameters"] = json.dumps(parameters, ensure_ascii=False, sort_keys=True)
+            done["translation_score"] = row["_score"]
+        return done
+
+    def _columns(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        added = {"human_english": _TEXT} if self.target == "en" and "english" in columns else {}
+        engine = {f"translation_{name}": _TEXT for name in ("engine", "revision", "parameters")}
+        return {**columns, "english": _TEXT, **added, **engine, "translation_score": Value("float64")}
+
+    def _by_language(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield the rows of each language that is translated."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            found.setdefault(self._source_language(row), []).append(row)
+        return ((language, own) for language, own in found.items() if language != self.target)
+
+    def _source_text(self, row: Mapping[str, Any]) -> str:
+        return row[self.reads] if self.target == "en" or "english" in row else row["query"]  # an English set
+
+    def _source_language(self, row: Mapping[str, Any]) -> str:
+        return row["language"] if self.target == "en" else "en"
