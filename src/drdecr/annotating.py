@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from drdecr.data.scorers import CrossEncoderScorer, FileScorer, Scorer, TeacherS
 from drdecr.data.text_files import expanded
 from drdecr.data.token_store import stored_documents, stored_queries, write_tokens
 
-from .processes import check_processes
+from .processes import join_processes
 from .start import load_teacher
 from .step_card import is_step_done, write_step
 from .step_inputs import input_digests
@@ -26,8 +25,6 @@ from .step_inputs import input_digests
 logger = logging.getLogger(__name__)
 
 TOKENS = ("none", "queries", "all")
-PATIENCE = timedelta(days=7)
-"""How long one process waits for another: shards of a large collection take hours."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,7 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
     if is_step_done(output, asdict(settings), inputs):
         logger.warning("%s is annotated already.", output)
         return output
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
-    check_processes(state.num_processes)
+    state = join_processes()
     with state.main_process_first():  # the others read what the first one prepared
         rows, passages = read_hub_unscored(
             settings.rows, settings.config, split=settings.split, revision=settings.revision

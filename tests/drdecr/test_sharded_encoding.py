@@ -1,0 +1,173 @@
+"""Documents in shards, by a loop, by Ray's workers or by launched processes: what is found is what one index finds."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from drdecr import encode, sharded_encoding
+from drdecr.encode import Splitting
+from drdecr.evaluation.runs import read_run
+from drdecr.retrieval import ShardedIndex, StoredIndex
+from drdecr.retrieval.shard_manifest import shard_folder
+from drdecr.sharded_encoding import EncodingJob, ShardEncoder, encode_shards
+from drdecr.stage import run_stage
+
+LETTERS = "bcdefghijklm"
+
+
+@pytest.fixture
+def model(recipe_of):
+    return str(run_stage(recipe_of("start", stage="initialise")))
+
+
+@pytest.fixture
+def documents(tmp_path):
+    rows = [{"id": f"d#{a}", "text": f"the city {a} is in france. " * 5, "group": a in "bcd"} for a in LETTERS]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "q.tsv").write_text("".join(f"q-{a}\twhat is the city {a}\n" for a in LETTERS[:4]))
+    return tmp_path / "d.jsonl"
+
+
+@pytest.fixture
+def job(model, documents, tmp_path):
+    return EncodingJob(model, str(documents), tmp_path / "shards", 3, Splitting(overlap=3), batch_size=4)
+
+
+@pytest.fixture
+def searched(call, tmp_path):
+    """`searched(folder, *options)` returns the TREC run of the questions."""
+
+    def run(folder, *options):
+        code, _, errors = call(
+            "search", folder, "--queries", tmp_path / "q.tsv", "--run", tmp_path / "run", "--top-k", "5", *options
+        )
+        assert code == 0, errors
+        return read_run(tmp_path / "run")
+
+    return run
+
+
+def same_run(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for query, own in theirs.items():
+        assert ours[query] == pytest.approx(own, abs=2e-3)  # batches of other lengths, and half precision
+
+
+def test_commands_take_shards_like_any_index(call, model, documents, tmp_path, searched):
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert call("encode", model, documents, one)[0] == 0
+    code, output, errors = call("encode", model, documents, many, "--shards", "3")
+    assert code == 0, errors
+    assert "12 new" in output
+    assert "in 3 shards" in output
+    same_run(searched(many), searched(one))
+    assert "12 unchanged" in call("encode", model, documents, many)[1]
+    # From many to other numbers and codes, and from one to many: always the same passages.
+    for source, name, options in [
+        (many, "again", ["--shards", "1"]),
+        (many, "five", ["--shards", "5", "--codec", "int8"]),
+        (one, "two", ["--shards", "2", "--compact"]),
+    ]:
+        code, output, errors = call("index", source, tmp_path / name, *options)
+        assert code == 0, errors
+        found, truth = searched(tmp_path / name), searched(one)
+        assert {query: set(own) for query, own in found.items()} == {query: set(own) for query, own in truth.items()}
+    assert len(StoredIndex.open(tmp_path / "again")) == len(StoredIndex.open(one))
+    assert "2 segments and 2 shards" in call("index", tmp_path / "two")[1]
+    passages = len(ShardedIndex.open(many))
+    deleted = int(call("remove", many, "--where", "group=true")[1].split(": ")[1].split()[0])
+    assert (deleted, len(ShardedIndex.open(many))) == (3 * passages // 12, 9 * passages // 12)
+    for arguments, message in [
+        (["encode", model, documents, many, "--shards", "2"], "made with shards 3, asked for 2"),
+        (["encode", model, documents, one, "--workers", "2"], "which one worker writes"),
+        (["encode", model, documents, tmp_path, "--shards", "2"], "expected a new or empty folder"),
+        (["search", one, "a", "--workers", "2"], "which one worker searches"),
+        (["index", many, "--shards", "2"], "Name its folder"),
+    ]:
+        code, _, errors = call(*arguments)
+        assert (code, len(errors.strip().splitlines())) == (1, 1)
+        assert message in errors
+
+
+def test_candidates_come_from_every_shard(call, model, documents, tmp_path, searched):
+    pytest.importorskip("faiss")
+    assert call("encode", model, documents, tmp_path / "many", "--shards", "3")[0] == 0
+    made = call("index", tmp_path / "many", tmp_path / "small", "--codec", "residual4", "--muvera")
+    assert made[0] == 0, made[2]
+    exact = searched(tmp_path / "small")
+    for by in ("centroids", "muvera"):
+        same_run(searched(tmp_path / "small", "--by", by, "--num-candidates", "99"), exact)
+
+
+def test_a_kill_costs_the_shard_that_was_being_made(job, monkeypatch):
+    real, made = ShardEncoder.encode, []
+
+    def dying(self, number, show_progress_bar=None):
+        if number == 2 and not made[3:]:
+            raise KeyboardInterrupt
+        return real(self, number, show_progress_bar)
+
+    def counting(model, index, passages, batch_size, real=encode._commit):
+        made.append(len(passages))
+        return real(model, index, passages, batch_size)
+
+    monkeypatch.setattr(encode, "_commit", counting)
+    monkeypatch.setattr(sharded_encoding.ShardEncoder, "encode", dying)
+    with pytest.raises(KeyboardInterrupt):
+        encode_shards(job)
+    with pytest.raises(ValueError, match="shard-00002: this shard is not made yet"):
+        ShardedIndex.open(job.folder)
+    manifests = [(shard_folder(job.folder, number) / "manifest.json").read_bytes() for number in range(2)]
+    monkeypatch.setattr(sharded_encoding.ShardEncoder, "encode", real)
+    counts = encode_shards(job)
+    assert counts["unchanged"] + counts["new"] == 12
+    assert made[2:4] == [0, 0]  # the first two were complete
+    assert [(shard_folder(job.folder, number) / "manifest.json").read_bytes() for number in range(2)] == manifests
+    assert len({payload["document_id"] for payload in _payloads(job.folder)}) == 12
+
+
+def _payloads(folder):
+    index = ShardedIndex.open(folder)
+    return index.payloads(index.passage_ids())
+
+
+@pytest.mark.slow
+def test_launched_processes_share_the_shards(run_python, call, model, documents, tmp_path, searched):
+    words = ["-m", "drdecr.encode", model, documents, tmp_path / "many"]
+    done = run_python(*words, processes=2)
+    assert "in 2 shards" in done.stdout
+    assert call("encode", model, documents, tmp_path / "one")[0] == 0
+    same_run(searched(tmp_path / "many"), searched(tmp_path / "one"))
+
+
+@pytest.fixture
+def ray():
+    """Ray, ended behind the test."""
+    ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+    yield ray
+    ray.shutdown()
+
+
+def test_workers_of_ray_encode_and_search_as_one_process_does(ray, call, model, documents, tmp_path, searched):
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert call("encode", model, documents, one)[0] == 0
+    code, output, errors = call("encode", model, documents, many, "--workers", "2")
+    assert code == 0, errors
+    assert "12 new" in output
+    assert "in 2 shards" in output
+    assert "12 unchanged" in call("encode", model, documents, many, "--workers", "2")[1]
+    same_run(searched(many, "--workers", "2"), searched(one))
+    same_run(searched(many, "--workers", "2", "--where", "group=true"), searched(one, "--where", "group=true"))
+    code, _, errors = call("encode", "nowhere", documents, tmp_path / "other", "--workers", "2")
+    assert (code, len(errors.strip().splitlines())) == (1, 1)  # what a worker refuses is one line, as without it
+    assert "nowhere" in errors
+    index = ShardedIndex.open(many, workers=2)
+    with pytest.raises(ValueError, match="'nobody' is none of the"):
+        index.payloads(["nobody"])
+    pid = ray.get(index.shards._workers[0].__ray_call__.remote(lambda actor: os.getpid()))
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="its worker is gone"):
+        index._all("__len__")
+    index.close()
