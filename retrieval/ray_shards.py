@@ -19,6 +19,7 @@ def start_ray(workers: int) -> Any:
 
     Raises:
         ImportError: naming the extra that brings it.
+        RuntimeError: if it does not start, as on a machine so busy that it takes more than the half minute which Ray allows.
     """
     try:
         import ray
@@ -30,7 +31,12 @@ def start_ray(workers: int) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
         local: dict[str, Any] = {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
         options = {} if os.environ.get("RAY_ADDRESS") else {**local, "object_store_memory": OBJECT_STORE_BYTES}
-        ray.init(log_to_driver=False, logging_level="error", **options)
+        try:
+            ray.init(log_to_driver=False, logging_level="error", **options)
+        except Exception as error:  # Ray raises Exception itself
+            raise RuntimeError(
+                f"Ray did not start: {error} Try again, or start it by itself (`ray start --head`) and set RAY_ADDRESS=auto."
+            ) from error
     return ray
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .manifest import NAME as INDEX_NAME
-from .manifest import DamagedIndexError, Manifest, write_whole
+from .manifest import DamagedIndexError, Manifest, damages, write_whole
 
 FORMAT, VERSION = "drdecr-shards", 1
 NAME = "shards.json"
@@ -142,14 +142,26 @@ def plan_shards(folder: Path, num_shards: int, about: Mapping[str, Any]) -> Shar
     return found
 
 
-def collect_shards(folder: Path) -> ShardManifest:
+def collect_shards(folder: Path, verify: bool = True) -> ShardManifest:
     """Check that every shard is there and fits the others, and write down their commits: from then on all are searched.
 
+    Args:
+        folder: of the shards.
+        verify: compare the checksums of all files of what was committed since (default; about a second a GB).
+
     Raises:
+        DamagedIndexError: naming the files that are missing, cut off or changed.
         ValueError: naming the shard that is missing or does not fit.
     """
     plan = ShardManifest.read(folder)
     found = shard_manifests(folder, plan)
+    known = [record.commit for record in plan.shards] or [0] * len(found)
+    for number, manifest in enumerate(found):
+        if verify and manifest.commit != known[number]:
+            segments = shard_folder(folder, number) / "segments"
+            lines = [line for one in manifest.segments for line in damages(segments / one.name, one.files)]
+            if lines:
+                raise DamagedIndexError(f"Damaged shard: {'; '.join(lines)}. Remove this shard and make it again.")
     records = [
         ShardRecord(manifest.commit, sum(one.passages for one in manifest.segments), _file_digest(folder, number))
         for number, manifest in enumerate(found)

@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from .codecs import check_codec
 from .exact import Hits
+from .manifest import NAME as INDEX_NAME
 from .protocol import Where, check_batch
+from .shard_manifest import NAME as SHARDS_NAME
 from .shard_manifest import (
     ShardManifest,
     about_shard,
@@ -94,15 +97,18 @@ class ShardedIndex:
         """Make empty shards and open them for writing; arguments as of `StoredIndex.create`.
 
         Raises:
-            ValueError: for a folder that is in use, an unknown codec or no shard.
+            ValueError: for a folder that holds something else than what a killed `create` left, an unknown codec or no shard.
         """
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
+        check_codec(codec, dim)
+        begun = (folder / SHARDS_NAME).is_file() and not ShardManifest.read(folder).shards
+        if folder.exists() and any(folder.iterdir()) and not begun:
             raise ValueError(f"{folder}: expected a new or empty folder. Choose another, or open these shards.")
         plan = plan_shards(folder, num_shards, about or {})
         for number in range(num_shards):
-            own = about_shard(plan.about, number, num_shards)
-            StoredIndex.create(shard_folder(folder, number), dim, codec, pool_factor, own).close()
+            own, remembered = shard_folder(folder, number), about_shard(plan.about, number, num_shards)
+            if not (own / INDEX_NAME).is_file():
+                StoredIndex.create(own, dim, codec, pool_factor, remembered).close()
         collect_shards(folder)
         return cls.open(folder, writable=True)
 
@@ -139,9 +145,9 @@ class ShardedIndex:
                 "%s: shards %s are newer than %s says: an update is under way, or was killed and wants the same command again.",
                 folder,
                 ", ".join(map(str, ahead)),
-                "shards.json",
+                SHARDS_NAME,
             )
-        opener = open_shard or partial(StoredIndex.open, writable=writable, verify=verify)
+        opener: Callable[[Path], Any] = open_shard or partial(StoredIndex.open, writable=writable, verify=verify)
         shards: Shards
         if workers > 1:
             from .ray_shards import RayShards
@@ -233,13 +239,13 @@ class ShardedIndex:
         """Commit shard after shard, then write down that all have."""
         self._all("commit")
         if self.folder is not None:
-            collect_shards(self.folder)
+            collect_shards(self.folder, verify=False)
 
     def compact(self, codec: str | None = None) -> None:
         """Rewrite every shard as one segment, without deleted passages."""
         self._all("compact", codec)
         if self.folder is not None:
-            collect_shards(self.folder)
+            collect_shards(self.folder, verify=False)
 
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find the passages with the highest MaxSim of all shards; arguments as of `StoredIndex.search`.

@@ -44,7 +44,9 @@ def is_sharded(folder: Path) -> bool:
 
 def open_stored(folder: Path, writable: bool = False) -> Stored:
     """Open an index on disk or shards of such."""
-    return (ShardedIndex if is_sharded(folder) else StoredIndex).open(folder, writable=writable)
+    if is_sharded(folder):
+        return ShardedIndex.open(folder, writable=writable)
+    return StoredIndex.open(folder, writable=writable)
 
 
 def parts_of(folder: Path) -> list[Path]:

@@ -3,12 +3,14 @@
 Three routes share the job: a loop, actors of Ray, and processes that `accelerate launch -m drdecr.encode` or torchrun started.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from drdecr.data.documents import read_documents
@@ -68,11 +70,14 @@ class ShardEncoder:
     Args:
         job: what is to be done.
         device: of the model (default: the accelerator, or the processor).
+        folder: where relative paths start (default: where the process runs).
     """
 
-    def __init__(self, job: EncodingJob, device: Any = None) -> None:
+    def __init__(self, job: EncodingJob, device: Any = None, folder: str | None = None) -> None:
         self.job, self.device = job, device
         self._reader: Any = None
+        if folder is not None:
+            os.chdir(folder)
 
     def encode(self, number: int, show_progress_bar: bool | None = None) -> dict[str, int]:
         """Bring one shard to the state of its documents, and return counts as of `encode_collection`."""
@@ -151,7 +156,7 @@ def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _with_others(job: EncodingJob) -> dict[str, int]:
-    """Do this process's share; the counts are its own."""
+    """Do this process's share and return the counts of all."""
     state = join_processes()
     with state.main_process_first():
         plan_shards(job.folder, job.num_shards, job.about)
@@ -160,8 +165,8 @@ def _with_others(job: EncodingJob) -> dict[str, int]:
     state.wait_for_everyone()
     if state.is_main_process:
         collect_shards(job.folder)
-    state.wait_for_everyone()
-    return summed(counts)
+    found: list[dict[str, int]] = gather_object([summed(counts)])  # and nobody returns before all is collected
+    return summed(found)
 
 
 def _by_ray(job: EncodingJob, workers: int) -> list[dict[str, int]]:
@@ -169,8 +174,10 @@ def _by_ray(job: EncodingJob, workers: int) -> list[dict[str, int]]:
     from drdecr.retrieval.ray_shards import result_of, start_ray, start_workers
 
     ray = start_ray(workers)
-    encoders = start_workers(ray, ShardEncoder, workers, job)
-    left, counts, failures = list(range(job.num_shards)), [], []
+    encoders = start_workers(ray, ShardEncoder, workers, job, None, os.getcwd())
+    left = list(range(job.num_shards))
+    counts: list[dict[str, int]] = []
+    failures: list[Exception] = []
     running = {encoder.encode.remote(left.pop(0), False): encoder for encoder in encoders}
     with tqdm(desc=f"{workers} workers", unit=" passages", initial=num_committed(job), disable=None) as bar:
         while running:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from drdecr.retrieval import DamagedIndexError, Hits, ShardedIndex, StoredIndex
-from drdecr.retrieval.shard_manifest import document_of, shard_folder, shard_of
+from drdecr.retrieval.shard_manifest import collect_shards, document_of, plan_shards, shard_folder, shard_of
 from drdecr.retrieval.sharded import merge_hits
 
 
@@ -130,6 +130,26 @@ def test_shards_that_do_not_fit_are_named(filled, tmp_path, ragged):
         ShardedIndex.open(tmp_path)
     with pytest.raises(ValueError, match="new or empty"):
         ShardedIndex.create(filled, 8, 2)
+
+
+def test_shards_are_collected_when_all_are_there_and_whole(tmp_path, ragged):
+    with pytest.raises(ValueError, match="expected one of"):
+        ShardedIndex.create(tmp_path / "shards", 8, 2, codec="int7")
+    plan_shards(tmp_path / "shards", 2, {})
+    with pytest.raises(ValueError, match="not made yet"):
+        collect_shards(tmp_path / "shards")
+    with ShardedIndex.create(tmp_path / "shards", 8, 2):  # what a kill left of it is gone on with
+        pass
+    with StoredIndex.open(tmp_path / "shards" / "shard-00000", writable=True) as shard:
+        shard.add(["a"], ragged(1, seed=0, shortest=1))
+        shard.commit()
+    file = next((tmp_path / "shards").glob("shard-00000/segments/*/passages.arrow"))
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"?")
+    with pytest.raises(DamagedIndexError, match=r"passages\.arrow: its checksum is another"):
+        collect_shards(tmp_path / "shards")
+    file.write_bytes(content)
+    assert [record.passages for record in collect_shards(tmp_path / "shards").shards] == [1, 0]
 
 
 def test_what_is_refused_is_refused_by_all_shards_or_none(filled, ragged):
