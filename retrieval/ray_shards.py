@@ -59,6 +59,8 @@ def result_of(ray: Any, reference: Any, what: str) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ray.exceptions.RayError):  # an error that cannot travel; its text did
+            raise RuntimeError(f"{what}: {str(error).strip().splitlines()[-1]}") from None
         raise error.cause from None
     except ray.exceptions.RayActorError as error:
         raise RuntimeError(
