@@ -60,35 +60,41 @@ def make_index(folder: Path) -> list[str]:
 
 
 def start(way: str, index: Path, arguments: argparse.Namespace) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a server and wait until it answers."""
+    """Start a server and return it with its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = ["--way", way, "--index", index, "--port", port]
     words += ["--threads", arguments.threads, "--max-waiting", arguments.max_waiting]
     server = subprocess.Popen([sys.executable, __file__, *map(str, words)], stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
+    return server, f"http://127.0.0.1:{port}"
+
+
+def wait_for(server: subprocess.Popen[bytes], address: str) -> None:
+    """Wait until a server answers."""
     while server.poll() is None:
         try:
             httpx.get(f"{address}/health", timeout=60)
         except httpx.TransportError:
             time.sleep(0.5)
         else:
-            return server, address
+            return
     raise RuntimeError(f"The server ended with {server.returncode} before it answered.")
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Print the table of docs/retrieval.md."""
-    servers = {}
+    servers: dict[str, tuple[subprocess.Popen[bytes], str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         questions = make_index(index)
         try:
-            servers = {way: start(way, index, arguments) for way in WAYS}
+            for way in WAYS:
+                servers[way] = start(way, index, arguments)
             loads = {(level, way): Load() for level in arguments.concurrency for way in WAYS}
-            for _, address in servers.values():  # warm
-                asyncio.run(ask(address, questions, 4, 8))
+            for server, address in servers.values():
+                wait_for(server, address)
+                asyncio.run(ask(address, questions, 4, 8))  # warm
             for _ in range(arguments.rounds):
                 for (level, way), load in loads.items():
                     load.add(asyncio.run(ask(servers[way][1], questions, level, max(arguments.requests, level))))
