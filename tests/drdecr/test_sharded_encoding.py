@@ -2,7 +2,14 @@
 
 import json
 import os
+import pickle
 import signal
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -142,6 +149,103 @@ def test_launched_processes_share_the_shards(run_python, call, model, documents,
     assert "in 2 shards" in done.stdout
     assert call("encode", model, documents, tmp_path / "one")[0] == 0
     same_run(searched(tmp_path / "many"), searched(tmp_path / "one"))
+
+
+class RayError(Exception):
+    """Of any kind."""
+
+
+class RayTaskError(RayError):
+    """What a method of an actor raised."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("".join(traceback.format_exception(cause)))
+        self.cause = cause
+
+
+class RayActorError(RayError):
+    """The actor is gone."""
+
+
+class Reference:
+    """An answer that is to come: it is made when it is asked for."""
+
+    def __init__(self, actor: "Actor", method: str, arguments: bytes) -> None:
+        self.actor, self.method, self.arguments = actor, method, arguments
+
+    def result(self) -> Any:
+        if self.actor.instance is None:
+            raise RayActorError
+        try:
+            answer = getattr(self.actor.instance, self.method)(*pickle.loads(self.arguments))
+        except Exception as error:  # noqa: BLE001  # whatever it is, it travels
+            raise RayTaskError(error) from None
+        return pickle.loads(pickle.dumps(answer))
+
+
+class Actor:
+    """A handle: `actor.method.remote(...)`."""
+
+    def __init__(self, kind: type, arguments: bytes) -> None:
+        self.instance: Any = kind(*pickle.loads(arguments))
+
+    def __getattr__(self, method: str) -> Any:
+        return SimpleNamespace(remote=lambda *arguments: Reference(self, method, pickle.dumps(arguments)))
+
+
+def stand_in(cpus: int = 4) -> Any:
+    """Return what `import ray` would, in one process; `started` lists the resources of each actor."""
+    started: list[dict[str, Any]] = []
+
+    def options(kind: type, given: dict[str, Any]) -> Any:
+        started.append(given)
+        return SimpleNamespace(remote=lambda *arguments: Actor(kind, pickle.dumps(arguments)))
+
+    return SimpleNamespace(
+        started=started,
+        exceptions=SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError, RayActorError=RayActorError),
+        is_initialized=lambda: True,
+        cluster_resources=lambda: {"CPU": cpus},
+        remote=lambda kind: SimpleNamespace(options=lambda **given: options(kind, given)),
+        get=lambda reference: reference.result(),
+        wait=lambda references, timeout: (references[-1:], references[:-1]),  # not the first that was asked
+        kill=lambda actor: setattr(actor, "instance", None),
+    )
+
+
+def test_workers_share_the_shards_and_their_errors_are_told(job, call, documents, monkeypatch, tmp_path):
+    """The calls of Ray's workers without Ray."""
+    monkeypatch.chdir(tmp_path)
+    ray = stand_in()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    relative = replace(job, folder=Path("shards"))
+    assert encode_shards(relative, workers=2)["new"] == 12
+    assert ray.started == [{"num_cpus": 2, "num_gpus": 0}] * 2
+    assert encode_shards(relative, workers=9)["unchanged"] == 12
+    index, local = open_searchable("shards", workers=2), ShardedIndex.open("shards")
+    queries = list(torch.nn.functional.normalize(torch.randn(3, 4, 8), dim=-1))
+    assert len(index) == len(local)
+    for where in (None, {"group": True}):
+        assert index.search(queries, 9, where) == local.search(queries, 9, where)
+    assert index.payloads(local.passage_ids()) == local.payloads(local.passage_ids())
+    with pytest.raises(ValueError, match="'nobody' is none of the"):
+        index.payloads(["nobody"])
+    index.shards._workers[1].instance = None
+    with pytest.raises(RuntimeError, match="its worker is gone"):
+        len(index)
+    index.close()
+    assert index.shards._workers == []
+    with pytest.raises(ValueError, match="several search"):
+        ShardedIndex.open("shards", writable=True, workers=2)
+    code, _, errors = call("encode", "nowhere", documents, "other", "--workers", "2")
+    assert (code, len(errors.strip().splitlines())) == (1, 1)
+    assert "nowhere" in errors
+
+
+def test_without_ray_the_extra_is_named(job, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"drdecr\[ray\]"):
+        encode_shards(job, workers=2)
 
 
 @pytest.fixture
