@@ -221,8 +221,9 @@ class ShardedIndex:
         """
         check_batch(passage_ids, embeddings, payloads, self.dim)  # of all, before any shard takes some
         given = list(payloads) if payloads is not None else [{}] * len(passage_ids)
+        columns: tuple[Sequence[Any], ...] = (passage_ids, embeddings, given)
         calls = {
-            number: tuple([column[place] for place in own] for column in (passage_ids, embeddings, given))
+            number: tuple([column[place] for place in own] for column in columns)
             for number, own in self._by_shard(passage_ids).items()
         }
         self.shards.ask("add", calls)
