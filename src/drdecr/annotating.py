@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from drdecr.data.stored_passages import StoredPassages
 from drdecr.data.text_files import expanded
 from drdecr.data.token_store import stored_documents, stored_queries, write_tokens
 
-from .processes import check_processes, is_main_process
+from .processes import is_main_process, join_processes
 from .start import load_teacher
 from .step_card import is_step_done, write_step
 from .step_inputs import input_digests
@@ -36,8 +35,6 @@ ROWS_A_FILE = 50_000
 """Rows of a parquet file; the shards of scores, which a kill may lose, are smaller."""
 
 TOKENS = ("none", "queries", "all")
-PATIENCE = timedelta(days=7)
-"""How long one process waits for another: shards of a large collection take hours."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +118,7 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
         if is_main_process():
             shutil.rmtree(work_folder(output), ignore_errors=True)
         return output
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
-    check_processes(state.num_processes)
+    state = join_processes()
     with state.main_process_first():  # the others read what the first one prepared
         rows, passages = read_hub_unscored(
             settings.rows, settings.config, split=settings.split, revision=settings.revision

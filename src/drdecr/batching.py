@@ -1,6 +1,7 @@
 """Requests that arrive at the same time, answered together: a batch of queries costs an encoder little more than one."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,8 @@ class Batcher:
         max_batch: items of one call.
         max_waiting: items that may wait; more are refused with `BusyError`.
         wait: seconds that the first item waits for company.
+
+    `sizes` counts the batches by their sizes, `refused` the items that were refused.
     """
 
     def __init__(
@@ -29,6 +32,8 @@ class Batcher:
         wait: float = 0.005,
     ) -> None:
         self.function, self.max_batch, self.max_waiting, self.wait = function, max_batch, max_waiting, wait
+        self.sizes: Counter[int] = Counter()
+        self.refused = 0
         self._queue: asyncio.Queue[tuple[Any, asyncio.Future[Any]]] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="drdecr-batch")
         self._task: asyncio.Task[None] | None = None
@@ -44,6 +49,11 @@ class Batcher:
             self._task.cancel()
         self._thread.shutdown()
 
+    @property
+    def num_waiting(self) -> int:
+        """How many items wait for their batch."""
+        return self._queue.qsize()
+
     async def submit(self, item: Any) -> Any:
         """Return the answer to an item.
 
@@ -51,6 +61,7 @@ class Batcher:
             BusyError: if too many wait already.
         """
         if self._queue.qsize() >= self.max_waiting:
+            self.refused += 1
             raise BusyError(f"{self._queue.qsize()} requests wait already. Try again in a moment.")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((item, future))
@@ -63,6 +74,7 @@ class Batcher:
                 await asyncio.sleep(self.wait)
             while len(batch) < self.max_batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
+            self.sizes[len(batch)] += 1
             await self._answer(batch)
             for _ in batch:
                 self._queue.task_done()

@@ -166,6 +166,10 @@ def page(
     teacher: Annotated[
         str | None, typer.Option(help="Checkpoint that reads the English; default: the demo's, or MODEL itself.")
     ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Index that MODEL encoded, in place of --passages; shards too.")
+    ] = None,
+    teacher_index: Annotated[Path | None, typer.Option(help="Index that the teacher encoded.")] = None,
     results: Annotated[
         Path | None, typer.Option(help="Folder of a pipeline's run, such as runs/demo, the default.")
     ] = None,
@@ -176,11 +180,12 @@ def page(
 ) -> None:
     """Open a page in the browser: ask in any language, see the matched tokens, the token alignment and the results.
 
-    Without MODEL it shows what `drdecr demo` made. Needs the extra `page`; nothing is asked of any other host.
+    Without MODEL it shows what `drdecr demo` made. Passages are encoded once and kept for the next time. Needs the extra
+    `page`; nothing is asked of any other host.
     """
-    from .page import run_page
+    from .page import PageSources, run_page
 
-    run_page(model, teacher, passages, results, host, port)
+    run_page(PageSources(model, teacher, passages, index, teacher_index, results), host, port)
 
 
 @app.command("export-data", context_settings=EXTRA)

@@ -1,4 +1,7 @@
-"""Documents to an index: split, encode, commit; what is there already is not encoded again."""
+"""Documents to an index: split, encode, commit; what is there already is not encoded again.
+
+`accelerate launch -m drdecr.encode MODEL DOCUMENTS FOLDER`: `drdecr encode`, each process with shards of its own.
+"""
 
 import hashlib
 import json
@@ -192,3 +195,9 @@ def _documents_of(index: StoredIndex) -> dict[str, tuple[str, list[str]]]:
             if kept:
                 found.setdefault(payload["document_id"], (payload["digest"], []))[1].append(name)
     return found
+
+
+if __name__ == "__main__":
+    from .launched import run_launched
+
+    run_launched("encode")

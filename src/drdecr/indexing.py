@@ -1,12 +1,25 @@
 """From one index to another: other codes, pooled tokens, another engine; and opening what is to be searched."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tqdm.auto import tqdm
 
-from drdecr.retrieval import PassageIndex, StoredIndex
+from drdecr.retrieval import PassageIndex, ShardedIndex, StoredIndex
 from drdecr.retrieval.manifest import NAME
+from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
+from drdecr.retrieval.shard_manifest import (
+    ShardManifest,
+    about_shard,
+    collect_shards,
+    document_of,
+    plan_shards,
+    shard_folder,
+    shard_manifests,
+    shard_of,
+)
 
 from .systems import Searchable
 
@@ -15,19 +28,40 @@ MUVERA = "muvera"
 """Folder, in an index, of the vectors for candidates."""
 SEARCHES = ("exact", "centroids", "muvera")
 
+Stored: TypeAlias = StoredIndex | ShardedIndex
+"""What an index can be made of."""
+
 
 def is_index(source: str | Path) -> bool:
-    """Return whether a folder holds an index of any engine."""
-    return any((Path(source) / name).is_file() for name in (NAME, "qdrant.json"))
+    """Return whether a folder holds an index of any engine, or shards."""
+    return any((Path(source) / name).is_file() for name in (NAME, SHARDS_NAME, "qdrant.json"))
 
 
-def copy_index(source: StoredIndex, target: PassageIndex, known: set[str] | None = None) -> int:
-    """Copy all passages, decoded, into another index, in commits; ids in `known` are left out.
+def is_sharded(folder: Path) -> bool:
+    """Return whether a folder holds shards."""
+    return (folder / SHARDS_NAME).is_file()
+
+
+def open_stored(folder: Path, writable: bool = False) -> Stored:
+    """Open an index on disk or shards of such."""
+    if is_sharded(folder):
+        return ShardedIndex.open(folder, writable=writable)
+    return StoredIndex.open(folder, writable=writable)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Return the folders of the shards; of one index, its own."""
+    if not is_sharded(folder):
+        return [folder]
+    return [shard_folder(folder, number) for number in range(ShardManifest.read(folder).num_shards)]
+
+
+def copy_index(source: Stored, target: PassageIndex, ids: list[str]) -> int:
+    """Copy passages, decoded, into another index, in commits.
 
     Returns:
         How many were copied.
     """
-    ids = [name for name in source.passage_ids() if name not in (known or ())]
     for start in tqdm(range(0, len(ids), PASSAGES_A_COMMIT), desc="indexing", unit="block", disable=None):
         block = ids[start : start + PASSAGES_A_COMMIT]
         target.add(block, source.embeddings(block), source.payloads(block))
@@ -35,27 +69,28 @@ def copy_index(source: StoredIndex, target: PassageIndex, known: set[str] | None
     return len(ids)
 
 
-def forget_stale(source: StoredIndex, target: StoredIndex) -> set[str]:
-    """Delete from the target what the source no longer has, and return the ids that both have with the same payload.
+def forget_stale(source: Stored, target: StoredIndex, ids: list[str]) -> set[str]:
+    """Delete from the target what is not among `ids`, and return those that both have with the same payload.
 
     The payloads that `drdecr encode` writes change with every change of a document. Deletions wait for a commit.
     """
-    ids, there = source.passage_ids(), target.places()
+    there = target.places()
     shared = [name for name in ids if name in there]
     pairs = zip(shared, source.payloads(shared), target.payloads(shared), strict=True)
     target.delete(sorted(there.keys() - set(ids)))
     return {name for name, ours, theirs in pairs if ours == theirs}
 
 
-def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine: str) -> int:
+def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine: str, shards: int = 0) -> int:
     """Make an index of another; after a kill, or when the source has changed, the same call brings it up to date.
 
     Args:
-        source: an index with codec float16, as `drdecr encode` makes it.
+        source: an index with codec float16, as `drdecr encode` makes it, or shards of such.
         folder: a new folder, or that of an unfinished call.
         codec: of the new one, for the engine `exact`.
         pool_factor: tokens that become one.
         engine: `exact` or `qdrant-edge`.
+        shards: of the new one, for the engine `exact` (default 0: as many as the source has); 1: one index.
 
     Returns:
         How many passages were added.
@@ -63,49 +98,96 @@ def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine
     Raises:
         ValueError: for an unknown engine, a source that lost precision already, or a folder made of something else.
     """
-    found = StoredIndex.open(source)
-    if found.manifest.codec != "float16" or found.manifest.pool_factor != 1:
+    found = open_stored(source)
+    form = _form(found, source)
+    if form.codec != "float16" or form.pool_factor != 1:
         raise ValueError(
-            f"{source}: expected all tokens in float16, got {found.manifest.codec} pooled by {found.manifest.pool_factor}. "
+            f"{source}: expected all tokens in float16, got {form.codec} pooled by {form.pool_factor}. "
             "Give the folder that `drdecr encode` wrote."
         )
     if engine == "qdrant-edge":
-        return _build_qdrant_edge(found, folder, codec, pool_factor)
+        return _build_qdrant_edge(found, form.dim, folder, codec, pool_factor)
     if engine != "exact":
         raise ValueError(f"engine: expected exact or qdrant-edge, got {engine!r}.")
+    shards = shards or (found.num_shards if isinstance(found, ShardedIndex) else 1)
+    if shards == 1:
+        return _build_stored(found, form.dim, folder, found.about, codec, pool_factor, lambda name: True)
+    plan_shards(folder, shards, found.about)
+    added = 0
+    for number in range(shards):
+        own, about = shard_folder(folder, number), about_shard(found.about, number, shards)
+        is_own = partial(_belongs, number=number, num_shards=shards)
+        added += _build_stored(found, form.dim, own, about, codec, pool_factor, is_own)
+    collect_shards(folder)
+    return added
+
+
+def _form(found: Stored, folder: Path) -> Any:
+    """Return a manifest that says how vectors are kept: of shards, the first one's, which is like the others."""
+    if isinstance(found, ShardedIndex):
+        return shard_manifests(folder, ShardManifest.read(folder))[0]
+    return found.manifest
+
+
+def _belongs(passage_id: str, number: int, num_shards: int) -> bool:
+    return shard_of(document_of(passage_id), num_shards) == number
+
+
+def _build_stored(
+    found: Stored,
+    dim: int,
+    folder: Path,
+    about: dict[str, Any],
+    codec: str,
+    pool_factor: int,
+    is_own: Callable[[str], bool],
+) -> int:
     from .encode import open_or_create
 
-    with open_or_create(folder, found.manifest.dim, found.about, codec, pool_factor) as target:
-        added = copy_index(found, target, forget_stale(found, target))
+    ids = [name for name in found.passage_ids() if is_own(name)]
+    with open_or_create(folder, dim, about, codec, pool_factor) as target:
+        known = forget_stale(found, target, ids)
+        added = copy_index(found, target, [name for name in ids if name not in known])
         target.commit()  # of deletions alone
         return added
 
 
-def _build_qdrant_edge(found: StoredIndex, folder: Path, codec: str, pool_factor: int) -> int:
+def _build_qdrant_edge(found: Stored, dim: int, folder: Path, codec: str, pool_factor: int) -> int:
     from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 
     if codec != "float16" or pool_factor != 1:
         raise ValueError("engine qdrant-edge keeps all tokens in float16. Leave --codec and --pool out.")
-    target = QdrantEdgeIndex.create(folder, found.manifest.dim, found.about)
+    target = QdrantEdgeIndex.create(folder, dim, found.about)
     try:
-        return copy_index(found, target)
+        return copy_index(found, target, found.passage_ids())
     finally:
         target.close()
 
 
 def open_searchable(
-    folder: str | Path, search: str = "exact", num_candidates: int = 200, verify: bool = True
+    folder: str | Path, search: str = "exact", num_candidates: int = 200, verify: bool = True, workers: int = 1
 ) -> Searchable:
     """Open an index to search.
 
     Args:
-        folder: of the index.
+        folder: of the index, or of shards.
         search: `exact`, or where candidates come from: `centroids` (residual codes) or `muvera` (`drdecr index --muvera`).
-        num_candidates: passages a query that are scored exactly.
+        num_candidates: passages a query that are scored exactly, of each shard.
         verify: compare checksums.
+        workers: processes that search shards at the same time (default 1: this one; more need Ray).
+
+    Raises:
+        ValueError: for an unknown search, or several workers for what has no shards.
     """
     if search not in SEARCHES:
         raise ValueError(f"search: expected one of {', '.join(SEARCHES)}, got {search!r}.")
+    if is_sharded(Path(folder)):
+        opener = partial(open_searchable, search=search, num_candidates=num_candidates, verify=verify)
+        return ShardedIndex.open(folder, open_shard=opener, workers=workers)
+    if workers > 1:
+        raise ValueError(
+            f"{folder}: one index, which one worker searches. Spread it: drdecr index {folder} NEW --shards N."
+        )
     if (Path(folder) / "qdrant.json").is_file():
         from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 

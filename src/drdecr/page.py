@@ -4,6 +4,7 @@ Layout and events alone: what is computed stands in page_answers.py, how it is d
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from drdecr.evaluation.results import EvaluationResult
 
 from .measuring import load_reader
 from .page_answers import KnownQuestion, Searcher, ask, sample_examples, sample_known
+from .page_index import kept_index, open_index
 from .page_view import LANGUAGE_NAMES, show_alignment, show_answer, show_notice, show_results, style_sheet
 from .report import DETAILS, read_folder
 
@@ -35,22 +37,59 @@ INTRODUCTION = (
 NO_RESULTS = "There are no results to show. Name a run's folder with --results: `make demo` leaves them in runs/demo."
 
 
-def run_page(
-    model: str | None, teacher: str | None, passages: Path | None, results: Path | None, host: str, port: int | None
-) -> None:
-    """Serve the page until the process is stopped; without `model`, over what `drdecr demo` made.
+@dataclass(frozen=True)
+class PageSources:
+    """What the page is over.
+
+    Args:
+        model: the student, a checkpoint folder or Hub name; None: what `drdecr demo` made.
+        teacher: the same for the teacher; default: the demo's, or the student reads the English too.
+        passages: JSON Lines, encoded the first time that the page opens; default: the sample data.
+        index: or: an index that the student encoded.
+        teacher_index: and one that the teacher did.
+        results: folder of a pipeline's run.
+
+    Raises:
+        ValueError: for an index beside passages, or one for one of two models alone.
+    """
+
+    model: str | None = None
+    teacher: str | None = None
+    passages: Path | None = None
+    index: Path | None = None
+    teacher_index: Path | None = None
+    results: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without models."""
+        if self.index and self.passages:
+            raise ValueError("--index holds passages already. Leave --passages out.")
+        if self.index and self.model is None:
+            raise ValueError("--index: expected the model that encoded it. Name it: drdecr page MODEL --index FOLDER.")
+        if self.teacher_index and not (self.index and self.teacher):
+            raise ValueError("--teacher-index belongs to --teacher and stands beside --index. Give all three.")
+        if self.index and self.teacher and self.teacher != self.model and not self.teacher_index:
+            raise ValueError(
+                "--index: expected an index of the teacher's as well. Make it (drdecr encode TEACHER DOCUMENTS FOLDER) and "
+                "name it: --teacher-index FOLDER."
+            )
+
+
+def run_page(sources: PageSources, host: str, port: int | None) -> None:
+    """Serve the page until the process is stopped; without a model, over what `drdecr demo` made.
 
     Raises:
         FileNotFoundError: if the demo has not run.
         ValueError: if `results` holds none.
         ImportError: without the extra `page`.
     """
-    if model is None:
-        model, teacher, results = from_demo(DEMO, teacher, results)
-    measured = read_folder(results).results if results else {}
+    if sources.model is None:
+        model, teacher, results = from_demo(DEMO, sources.teacher, sources.results)
+        sources = replace(sources, model=model, teacher=teacher, results=results)
+    measured = read_folder(sources.results).results if sources.results else {}
     import_gradio()  # said before models are loaded
-    student, other, known = load_searchers(model, teacher, passages)
-    page = build_page(answering(student, other, known), known, [] if passages else sample_examples(), measured)
+    student, other, known = load_searchers(sources)
+    page = build_page(answering(student, other, known), known, sample_examples() if known else [], measured)
     serve_page(page, host, port)
 
 
@@ -70,23 +109,25 @@ def from_demo(run: Path, teacher: str | None, results: Path | None) -> tuple[str
     return str(student), teacher or str(run / "teacher" / "model"), results or measured
 
 
-def load_searchers(
-    model: str, teacher: str | None, passages: Path | None
-) -> tuple[Searcher, Searcher, Mapping[str, KnownQuestion]]:
-    """Load both models and encode the passages with each.
-
-    Args:
-        model: the student, a checkpoint folder or Hub name.
-        teacher: the same for the teacher; default: the student reads the English too.
-        passages: JSON Lines; default: the sample data.
+def load_searchers(sources: PageSources) -> tuple[Searcher, Searcher, Mapping[str, KnownQuestion]]:
+    """Load both models and open their indexes, which are made where there is none.
 
     Returns:
         Student, teacher, and the sample's questions by their text; no questions for passages of one's own.
     """
-    collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
-    student = Searcher.over(load_reader(model), collection)
-    other = Searcher.over(load_reader(teacher), collection) if teacher and teacher != model else student
-    return student, other, {} if passages else sample_known()
+    model, teacher = str(sources.model), sources.teacher
+    student = _searcher(model, sources, sources.index)
+    other = _searcher(teacher, sources, sources.teacher_index) if teacher and teacher != model else student
+    return student, other, {} if sources.passages or sources.index else sample_known()
+
+
+def _searcher(name: str, sources: PageSources, folder: Path | None) -> Searcher:
+    model = load_reader(name)
+    if folder is not None:
+        return Searcher(model, open_index(folder, model))
+    own = sources.passages
+    collection = read_passages(str(own)) if own else read_sample_questions("test").passages
+    return Searcher(model, kept_index(model, collection, str(own.resolve()) if own else "sample"))
 
 
 def answering(student: Searcher, teacher: Searcher, known: Mapping[str, KnownQuestion]) -> Answering:

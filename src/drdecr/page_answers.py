@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from drdecr.data.passages import passage_text
 from drdecr.data.sample_data import LANGUAGES, SPLITS, read_sample_questions
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import ExactIndex
 from drdecr.retrieval.matched_tokens import TextTokens, TokenMatches, match_tokens, read_passages, read_query
 from drdecr.trainers.alignment import pair_tokens
+
+from .systems import InMemoryIndex, Searchable, search_documents
 
 SHOWN = 3
 """Passages of each model: what stands side by side without scrolling far."""
@@ -77,38 +80,41 @@ class Answer:
 
 @dataclass(frozen=True)
 class Searcher:
-    """A model and its index over the passages."""
+    """A model and the index that it searches.
+
+    Args:
+        model: with its processor.
+        index: of passages that it encoded; their payloads hold the text.
+    """
 
     model: DrDecrModel
-    index: ExactIndex
-    passages: Mapping[str, str]
+    index: Searchable
 
     @classmethod
     def over(cls, model: DrDecrModel, passages: Mapping[str, str]) -> "Searcher":
-        """Encode the passages with the model."""
+        """Encode a few passages with the model and keep them in memory."""
         index = ExactIndex(list(passages), model.encode_documents(list(passages.values())))
-        return cls(model, index, passages)
+        return cls(model, InMemoryIndex(index, passages))
 
     def read(self, text: str, answers: Sequence[str] | None = None) -> Reading:
         """Search, and encode again what was found, so that its tokens can be shown whatever the index keeps.
 
         Args:
             text: the question.
-            answers: ids of the passages that answer it, if known.
+            answers: ids of the documents that answer it, if known.
         """
         query = read_query(self.model, text)
-        hits = self.index.search([query.embeddings], top_k=SHOWN)
-        rows = zip(hits.document_ids[0], hits.scores[0], strict=True)
-        passages = read_passages(self.model, [self.passages[name] for name in hits.document_ids[0]])
+        hits = search_documents(self.index, [query.embeddings], SHOWN)[0]
+        passages = read_passages(self.model, [passage_text(hit.title, hit.text) for hit in hits])
         found = [
             FoundPassage(
-                name,
-                score,
+                hit.document_id,
+                hit.score,
                 tokens,
                 match_tokens(query.embeddings, tokens.embeddings),
-                None if answers is None else name in answers,
+                None if answers is None else hit.document_id in answers,
             )
-            for (name, score), tokens in zip(rows, passages, strict=True)
+            for hit, tokens in zip(hits, passages, strict=True)
         ]
         return Reading(query, found)
 

@@ -2,13 +2,40 @@
 
 import os
 import time
+from datetime import timedelta
 
 import torch
+from accelerate import PartialState
+
+PATIENCE = timedelta(days=7)
+"""How long one process waits for another: a share of a large collection takes hours."""
 
 
 def is_main_process() -> bool:
     """Tell whether this process writes the run's folder; known from the launcher, without a process group."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def num_launched() -> int:
+    """Return how many processes the launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join_processes() -> PartialState:
+    """Return this process's place among those that `accelerate launch` or torchrun started to share a work.
+
+    Raises:
+        ValueError: if they do not work together.
+    """
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    check_processes(state.num_processes)
+    return state
+
+
+def share_of(number: int) -> range:
+    """Return which of so many pieces of work are this process's: every n-th of n processes, from its own number on."""
+    state = PartialState()
+    return range(state.process_index, number, state.num_processes)
 
 
 def check_processes(world_size: int | None) -> None:
@@ -20,7 +47,7 @@ def check_processes(world_size: int | None) -> None:
     Raises:
         ValueError: if they do not: each would train by itself and write into the same folder.
     """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
+    started = num_launched()
     if world_size is not None and started != world_size:
         raise ValueError(
             f"Expected {started} processes that work together, as many as the launcher started, got a group of "

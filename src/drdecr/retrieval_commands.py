@@ -12,6 +12,9 @@ app = typer.Typer()
 WhereOption = Annotated[
     list[str] | None, typer.Option("--where", help="key=value that a document's metadata must have; may be repeated.")
 ]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", help="Processes that search shards at the same time (ray).", min=1)
+]
 DOCUMENTS = "JSONL, TSV or parquet file, folder of text files, or hub:NAME."
 
 
@@ -24,19 +27,34 @@ def encode(
     overlap: Annotated[int, typer.Option(help="Tokens that neighbouring passages share.", min=0)] = 20,
     batch_size: Annotated[int, typer.Option(help="Passages a forward pass.", min=1)] = 32,
     prune: Annotated[bool, typer.Option(help="Delete documents that are no longer in the source.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes at the same time, each with shards (ray).", min=1)] = 1,
+    shards: Annotated[int, typer.Option(help="Indexes side by side; 0: as there are, or one a worker.", min=0)] = 0,
 ) -> None:
     """Split documents into passages, encode them, and keep them in a folder that `drdecr search` reads.
 
-    Run it again after a kill, or when documents changed: what is there and the same is not encoded again.
+    Run it again after a kill, or when documents changed: what is there and the same is not encoded again. Several workers
+    write shards, which are searched together like one index; so do `accelerate launch -m drdecr.encode` and torchrun.
     """
     from drdecr.data.documents import read_documents
+    from drdecr.retrieval import ShardedIndex
 
     from .encode import Splitting, encode_collection, open_or_create
     from .measuring import load_reader
+    from .processes import is_main_process, num_launched
+    from .sharded_encoding import EncodingJob, choose_shards, encode_shards
 
     found = read_documents(documents)
-    reader = load_reader(model)
     splitting = Splitting(passage_tokens, overlap)
+    number = choose_shards(folder, shards, max(workers, num_launched()))
+    if number:
+        job = EncodingJob(model, documents, folder, number, splitting, batch_size, prune)
+        counts = encode_shards(job, workers)
+        if is_main_process():
+            sharded = ShardedIndex.open(folder, verify=False)
+            size = f"{len(sharded)} passages in {number} shards, {sharded.num_bytes() / 1e6:.1f} MB"
+            typer.echo(f"{folder}: {', '.join(f'{count} {name}' for name, count in counts.items())}; {size}")
+        return
+    reader = load_reader(model)
     about = {"model": model, "passage_tokens": passage_tokens, "overlap": overlap}
     with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
         counts = encode_collection(reader, found, index, splitting, batch_size, prune)
@@ -56,30 +74,35 @@ def index(
     muvera: Annotated[bool, typer.Option(help="Also one vector a passage, for `search --by muvera` (faiss).")] = False,
     factory: Annotated[str, typer.Option(help="faiss's description of these vectors' index.")] = "SQ8",
     compact: Annotated[bool, typer.Option(help="Write all passages as one segment, without deleted ones.")] = False,
+    shards: Annotated[int, typer.Option(help="Of the new index; 0: as the source has, 1: one index.", min=0)] = 0,
 ) -> None:
     """Make a smaller index, or one for candidates, of encoded passages. docs/retrieval.md has what each setting costs."""
     from drdecr.retrieval import StoredIndex
 
-    from .indexing import MUVERA, build_index
+    from .indexing import MUVERA, build_index, open_stored, parts_of
 
     if folder is not None:
-        added = build_index(source, folder, codec, pool, engine)
+        added = build_index(source, folder, codec, pool, engine, shards)
         typer.echo(f"{folder}: {added} passages added")
-    elif codec != "float16" or pool != 1 or engine != "exact":
-        raise ValueError("--codec, --pool and --engine make another index. Name its folder behind the source.")
+    elif codec != "float16" or pool != 1 or engine != "exact" or shards:
+        raise ValueError(
+            "--codec, --pool, --engine and --shards make another index. Name its folder behind the source."
+        )
     made = folder or source
     if compact:
-        with StoredIndex.open(made, writable=True) as opened:
-            opened.compact()
+        with open_stored(made, writable=True) as writing:
+            writing.compact()
     if muvera:
         from drdecr.retrieval.muvera_candidates import MuveraCandidates
 
-        MuveraCandidates.build(StoredIndex.open(made), made / MUVERA, factory)
+        for part in parts_of(made):
+            MuveraCandidates.build(StoredIndex.open(part), part / MUVERA, factory)
     if engine == "exact":
-        opened = StoredIndex.open(made)
-        typer.echo(
-            f"{made}: {len(opened)} passages in {len(opened.segments)} segments, {opened.num_bytes() / 1e6:.1f} MB"
-        )
+        parts = [StoredIndex.open(part) for part in parts_of(made)]
+        within = f" and {len(parts)} shards" if len(parts) > 1 else ""
+        passages, segments = sum(map(len, parts)), sum(len(part.segments) for part in parts)
+        size = sum(part.num_bytes() for part in parts)
+        typer.echo(f"{made}: {passages} passages in {segments} segments{within}, {size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -96,6 +119,7 @@ def search(
     where: WhereOption = None,
     by: Annotated[str, typer.Option(help="exact, or candidates by centroids or muvera.")] = "exact",
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
+    workers: WorkersOption = 1,
 ) -> None:
     """Answer questions in any language with the documents of an index."""
     from drdecr.data.documents import read_queries
@@ -111,7 +135,7 @@ def search(
         )
     if run is not None and not run.parent.is_dir():
         raise FileNotFoundError(f"{run}: expected its folder to exist. Make {run.parent} first.")
-    system = open_system(source, model, passages, by, num_candidates)
+    system = open_system(source, model, passages, by, num_candidates, workers)
     answers = system.search(list(asked.values()), top_k, parse_where(where))
     if run is not None:
         write_run(run, as_run(list(asked), answers), tag="drdecr")
@@ -150,14 +174,14 @@ def remove(
     where: WhereOption = None,
 ) -> None:
     """Delete documents of an index, by id or by metadata; with both, those that meet both."""
-    from drdecr.retrieval import StoredIndex
+    from .indexing import open_stored
 
     wanted: dict[str, Any] = parse_where(where) or {}
     if document_ids:
         wanted["document_id"] = document_ids
     if not wanted:
         raise ValueError("remove: expected ids or --where key=value, got neither.")
-    with StoredIndex.open(folder, writable=True) as opened:
+    with open_stored(folder, writable=True) as opened:
         count = opened.delete(where=wanted)
         opened.commit()
     typer.echo(f"{folder}: {count} passages deleted")
@@ -174,16 +198,22 @@ def serve(
     ] = None,
     by: Annotated[str, typer.Option(help="exact, or candidates by centroids or muvera.")] = "exact",
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
+    workers: WorkersOption = 1,
 ) -> None:
     """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
     from .server import ServerSettings, make_server
 
-    system = open_system(source, model, None, by, num_candidates)
+    system = open_system(source, model, None, by, num_candidates, workers)
     make_server(system, ServerSettings(api_key=api_key), host, port).run()
 
 
 def open_system(
-    source: str, model: str | None, passages: Path | None = None, by: str = "exact", num_candidates: int = 200
+    source: str,
+    model: str | None,
+    passages: Path | None = None,
+    by: str = "exact",
+    num_candidates: int = 200,
+    workers: int = 1,
 ) -> Any:
     """Open an index with the model that made it; or a model over passages in memory."""
     from .indexing import is_index, open_searchable
@@ -194,7 +224,7 @@ def open_system(
         return system_in_memory(source, passages)
     if passages is not None:
         raise ValueError(f"--passages belongs to a model, and {source} is an index. Leave one of them out.")
-    found = open_searchable(source, by, num_candidates)
+    found = open_searchable(source, by, num_candidates, workers=workers)
     about = getattr(getattr(found, "index", found), "about", {})
     name = model or about.get("model")
     if name is None:

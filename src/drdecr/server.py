@@ -100,11 +100,14 @@ class RerankResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """State of the server."""
+    """State of the server, and what it has done since it started."""
 
     status: str
     passages: int
     version: str
+    waiting: int = Field(description="Requests that wait for their batch.")
+    refused: int = Field(description="Requests answered with status 503.")
+    batches: dict[int, int] = Field(description="Requests answered together, and how often so many were.")
 
 
 def create_app(system: OneStepSystem, settings: ServerSettings | None = None) -> FastAPI:
@@ -148,6 +151,8 @@ def _add_routes(app: FastAPI, system: OneStepSystem, checked: list[Any]) -> None
         503: {"description": "Too many wait already."},
     }
 
+    num_passages = len(system.index)  # once: shards may be asked for it over a network
+
     @app.post("/search", dependencies=checked, responses=failures)
     async def search(body: SearchRequest, request: Request) -> SearchResponse:
         """Find documents for questions in any language."""
@@ -166,9 +171,17 @@ def _add_routes(app: FastAPI, system: OneStepSystem, checked: list[Any]) -> None
         return RerankResponse(scores=scores, order=sorted(range(len(scores)), key=lambda row: -scores[row]))
 
     @app.get("/health")
-    async def health() -> Health:
+    async def health(request: Request) -> Health:
         """Tell that the server answers."""
-        return Health(status="ok", passages=len(system.index), version=__version__)
+        batcher = request.app.state.batcher
+        return Health(
+            status="ok",
+            passages=num_passages,
+            version=__version__,
+            waiting=batcher.num_waiting,
+            refused=batcher.refused,
+            batches=dict(batcher.sizes),
+        )
 
 
 def key_check(api_key: str | None) -> Callable[[str | None], None]:

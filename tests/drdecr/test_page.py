@@ -1,6 +1,5 @@
 """The page in a browser: it answers, shows why, asks no other host, and survives what people type."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -25,19 +24,6 @@ def address(tiny_model):
     page = build_page(answering(searcher, searcher, known), known, EXAMPLES, results)
     yield serve_page(page, "127.0.0.1", None, wait=False)
     page.close()
-
-
-@pytest.fixture
-def browser():
-    """Headless Chromium, the system's own."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address, browser):

@@ -59,7 +59,7 @@ def test_a_question_that_is_cut_says_so(searcher):
 
 
 def test_models_of_another_width_are_shown_without_an_alignment(searcher, tiny_model):
-    narrow = Searcher(tiny_model, searcher.index, PASSAGES)
+    narrow = Searcher(tiny_model, searcher.index)
     answer = ask(searcher, narrow, "z c z", "the city c", None)
     assert answer.alignment is not None
     student = read_query(tiny_model, "z c z")

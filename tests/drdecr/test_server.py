@@ -56,7 +56,9 @@ def test_answers_are_those_of_the_system(client, system, tiny_model):
     scores = tiny_model.score(tiny_model.encode_queries(["the sea"]), tiny_model.encode_documents(TEXTS))[0].tolist()
     assert reranked["scores"] == pytest.approx(scores, abs=1e-5)
     assert reranked["order"] == sorted(range(4), key=lambda row: -scores[row])
-    assert client.get("/health").json()["passages"] == 4
+    health = client.get("/health").json()
+    assert (health["passages"], health["waiting"], health["refused"]) == (4, 0, 0)
+    assert health["batches"] == {"1": 4}
 
 
 @pytest.mark.parametrize(
@@ -194,6 +196,7 @@ def test_an_overfull_server_says_when_to_come_back(system):
     with TestClient(create_app(system, ServerSettings(max_waiting=0)), raise_server_exceptions=False) as client:
         answer = client.post("/search", json={"questions": ["a"]})
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert client.get("/health").json()["refused"] == 1
 
 
 class SlowSystem(OneStepSystem):

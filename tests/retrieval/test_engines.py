@@ -2,9 +2,9 @@
 
 import pytest
 
-from drdecr.retrieval import PassageIndex, StoredIndex
+from drdecr.retrieval import PassageIndex, ShardedIndex, StoredIndex
 
-ENGINES = ("stored", "edge", "cluster", "cluster with candidates")
+ENGINES = ("stored", "sharded", "edge", "cluster", "cluster with candidates")
 
 
 @pytest.fixture(params=ENGINES)
@@ -13,6 +13,9 @@ def engine(request, tmp_path):
     if request.param == "stored":
         folder = tmp_path / "index"
         yield (lambda: StoredIndex.create(folder, dim=8)), (lambda: StoredIndex.open(folder))
+    elif request.param == "sharded":
+        folder = tmp_path / "shards"
+        yield (lambda: ShardedIndex.create(folder, dim=8, num_shards=3)), (lambda: ShardedIndex.open(folder))
     elif request.param == "edge":
         pytest.importorskip("qdrant_edge")
         from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex

@@ -1,0 +1,55 @@
+"""What the page searches: an index that is there, or one that is made the first time and kept."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from drdecr.data.digests import model_digest, value_digest
+from drdecr.data.documents import Document
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.retrieval import StoredIndex
+
+from .encode import Splitting, encode_collection, open_or_create
+from .indexing import is_index, open_searchable
+from .systems import Searchable
+
+
+def open_index(folder: Path, model: DrDecrModel) -> Searchable:
+    """Open an index that `drdecr encode` or `drdecr index` made, shards too.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if its vectors have another width than the model's.
+    """
+    if not is_index(folder):
+        raise FileNotFoundError(
+            f"{folder}: expected an index, found none. Make it: drdecr encode MODEL DOCUMENTS {folder}"
+        )
+    found = open_searchable(folder)
+    dim = getattr(found, "dim", None) or getattr(getattr(found, "manifest", None), "dim", None)
+    if dim is not None and dim != model.config.embedding_dim:
+        raise ValueError(
+            f"{folder}: expected vectors of {model.config.embedding_dim} dimensions, as the model makes them, got {dim}. "
+            "Name the index that this model encoded."
+        )
+    return found
+
+
+def kept_index(
+    model: DrDecrModel, passages: Mapping[str, str], collection: str, cache_dir: Path | None = None
+) -> StoredIndex:
+    """Return an index of passages by a model: made once, and brought up to date when some of them have changed.
+
+    Args:
+        model: with its processor; trained on, it is another one and has another index.
+        passages: `{document_id: text}`.
+        collection: name of where they come from.
+        cache_dir: default `$DRDECR_CACHE`, or `~/.cache/drdecr`; the index is `page/<digest>` in it.
+    """
+    root = cache_dir or Path(os.environ.get("DRDECR_CACHE") or Path.home() / ".cache" / "drdecr")
+    digest = model_digest(model)
+    folder = root.expanduser() / "page" / value_digest([digest, collection])[:16]
+    documents = (Document(name, text) for name, text in passages.items())
+    with open_or_create(folder, model.config.embedding_dim, {"model": digest}, "float16", 1) as index:
+        encode_collection(model, documents, index, Splitting(), prune=True)
+    return StoredIndex.open(folder, verify=False)  # read through a moment ago

@@ -1,0 +1,205 @@
+"""Documents to shards: each document belongs to one by its id; workers make shards at the same time, or one makes all.
+
+Three routes share the job: a loop, actors of Ray, and processes that `accelerate launch -m drdecr.encode` or torchrun started.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from drdecr.data.documents import read_documents
+from drdecr.retrieval.manifest import NAME, Manifest
+from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
+from drdecr.retrieval.shard_manifest import (
+    ShardManifest,
+    about_shard,
+    collect_shards,
+    plan_shards,
+    shard_folder,
+    shard_of,
+)
+
+from .encode import Splitting, encode_collection, open_or_create
+from .processes import join_processes, num_launched, share_of
+
+POLL_SECONDS = 0.5
+"""How often the bar looks at what workers have committed."""
+
+
+@dataclass(frozen=True)
+class EncodingJob:
+    """What is encoded, by which model, into how many shards; every worker gets the whole of it.
+
+    Args:
+        model: a checkpoint folder or Hub name.
+        documents: as of `read_documents`; every worker reads all, and encodes those of its shards.
+        folder: of the shards.
+        num_shards: how many.
+        splitting: how documents are cut.
+        batch_size: passages a forward pass (default 32).
+        prune: delete documents that are no longer in the source (default: they stay).
+    """
+
+    model: str
+    documents: str
+    folder: Path
+    num_shards: int
+    splitting: Splitting
+    batch_size: int = 32
+    prune: bool = False
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the shards remember."""
+        return {
+            "model": self.model,
+            "passage_tokens": self.splitting.passage_tokens,
+            "overlap": self.splitting.overlap,
+        }
+
+
+class ShardEncoder:
+    """A worker: it loads the model once and makes shards.
+
+    Args:
+        job: what is to be done.
+        device: of the model (default: the accelerator, or the processor).
+        folder: where relative paths start (default: where the process runs).
+    """
+
+    def __init__(self, job: EncodingJob, device: Any = None, folder: str | None = None) -> None:
+        self.job, self.device = job, device
+        self._reader: Any = None
+        if folder is not None:
+            os.chdir(folder)
+
+    def encode(self, number: int, show_progress_bar: bool | None = None) -> dict[str, int]:
+        """Bring one shard to the state of its documents, and return counts as of `encode_collection`."""
+        from .measuring import load_reader
+
+        if self._reader is None:
+            self._reader = load_reader(self.job.model)
+            if self.device is not None:
+                self._reader.to(self.device)
+        job = self.job
+        own = (one for one in read_documents(job.documents) if shard_of(one.document_id, job.num_shards) == number)
+        about = about_shard(job.about, number, job.num_shards)
+        folder, dim = shard_folder(job.folder, number), self._reader.config.embedding_dim
+        with open_or_create(folder, dim, about, "float16", 1) as index:
+            return encode_collection(
+                self._reader, own, index, job.splitting, job.batch_size, job.prune, show_progress_bar
+            )
+
+
+def choose_shards(folder: Path, shards: int, workers: int) -> int:
+    """Return how many shards a folder has or is to have; 0 for one index without shards.
+
+    Args:
+        folder: of the shards, perhaps not there yet.
+        shards: what was asked for; 0: as many as there are, or else as workers.
+        workers: that will share the work.
+
+    Raises:
+        ValueError: for several workers or shards where one index is already.
+    """
+    if (folder / SHARDS_NAME).is_file():
+        return shards or ShardManifest.read(folder).num_shards
+    wanted = shards or (workers if workers > 1 else 0)
+    if wanted and (folder / NAME).is_file():
+        raise ValueError(
+            f"{folder}: one index, which one worker writes. Leave --workers and --shards out, choose another folder, or "
+            f"spread it: drdecr index {folder} NEW --shards {wanted}."
+        )
+    return wanted
+
+
+def encode_shards(job: EncodingJob, workers: int = 1) -> dict[str, int]:
+    """Bring all shards to the state of the collection, then collect them: they are searched together from then on.
+
+    A call that was killed goes on in every shard behind its last commit; what is there and the same is left alone.
+
+    Args:
+        job: what is to be done.
+        workers: processes that Ray starts (default 1: none). Where a launcher started this process among others, these
+            share the work instead.
+
+    Returns:
+        Counts over all shards.
+
+    Raises:
+        ValueError: for a folder of something else, or what documents and model are refused for.
+    """
+    if num_launched() > 1:
+        return _with_others(job)
+    plan_shards(job.folder, job.num_shards, job.about)
+    if workers > 1:
+        counts = _by_ray(job, min(workers, job.num_shards))
+    else:
+        encoder = ShardEncoder(job)
+        counts = [encoder.encode(number) for number in range(job.num_shards)]
+    collect_shards(job.folder)
+    return summed(counts)
+
+
+def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Add up the counts of shards."""
+    total: Counter[str] = Counter()
+    for own in counts:
+        total.update(own)
+    return dict(total)
+
+
+def _with_others(job: EncodingJob) -> dict[str, int]:
+    """Do this process's share and return the counts of all."""
+    state = join_processes()
+    with state.main_process_first():
+        plan_shards(job.folder, job.num_shards, job.about)
+    encoder = ShardEncoder(job, state.device)
+    counts = [encoder.encode(number) for number in share_of(job.num_shards)]
+    state.wait_for_everyone()
+    if state.is_main_process:
+        collect_shards(job.folder)
+    found: list[dict[str, int]] = gather_object([summed(counts)])  # and nobody returns before all is collected
+    return summed(found)
+
+
+def _by_ray(job: EncodingJob, workers: int) -> list[dict[str, int]]:
+    """Let actors make the shards, the next one by whoever is free; the bar counts the passages that they committed."""
+    from drdecr.retrieval.ray_shards import result_of, start_ray, start_workers
+
+    ray = start_ray(workers)
+    encoders = start_workers(ray, ShardEncoder, workers, job, None, os.getcwd())
+    left = list(range(job.num_shards))
+    counts: list[dict[str, int]] = []
+    failures: list[Exception] = []
+    running = {encoder.encode.remote(left.pop(0), False): encoder for encoder in encoders}
+    with tqdm(desc=f"{workers} workers", unit=" passages", initial=num_committed(job), disable=None) as bar:
+        while running:
+            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            bar.update(num_committed(job) - bar.n)
+            for reference in done:
+                encoder = running.pop(reference)
+                try:
+                    counts.append(result_of(ray, reference, "Encoding"))
+                except Exception as error:  # noqa: BLE001  # raised when the others have done their shards
+                    failures.append(error)
+                    left = []
+                if left:
+                    running[encoder.encode.remote(left.pop(0), False)] = encoder
+    for encoder in encoders:
+        ray.kill(encoder)
+    if failures:
+        raise failures[0]
+    return counts
+
+
+def num_committed(job: EncodingJob) -> int:
+    """Return how many passages the shards hold by now, deleted ones too."""
+    folders = [shard_folder(job.folder, number) for number in range(job.num_shards)]
+    return sum(segment.passages for own in folders if (own / NAME).is_file() for segment in Manifest.read(own).segments)

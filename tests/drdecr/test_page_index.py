@@ -1,0 +1,85 @@
+"""The page encodes a collection once, and again only what has changed; or it searches the index that is named."""
+
+import pytest
+import torch
+
+from drdecr.data.documents import Document
+from drdecr.encode import Splitting, encode_collection, open_or_create
+from drdecr.page import PageSources
+from drdecr.page_answers import Searcher
+from drdecr.page_index import kept_index, open_index
+from drdecr.retrieval import ShardedIndex
+
+PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
+
+
+@pytest.fixture
+def encoded(tiny_model, monkeypatch):
+    """The texts that the model was given to encode as documents."""
+    texts, real = [], tiny_model.encode_documents
+    monkeypatch.setattr(
+        tiny_model, "encode_documents", lambda given, *a, **k: texts.extend(given) or real(given, *a, **k)
+    )
+    return texts
+
+
+def test_passages_are_encoded_once_and_what_is_found_is_the_same(tiny_model, tmp_path, encoded):
+    truth = Searcher.over(tiny_model, PASSAGES).read("the city c", ["p-c"])
+    encoded.clear()
+    for times in range(2):
+        index = kept_index(tiny_model, PASSAGES, "sample", tmp_path)
+        assert len(encoded) == 5, times  # nothing the second time
+    found = Searcher(tiny_model, index).read("the city c", ["p-c"])
+    assert [one.document_id for one in found.found] == [one.document_id for one in truth.found]
+    assert [one.is_answer for one in found.found] == [one.is_answer for one in truth.found]
+    assert [one.tokens.text for one in found.found] == [one.tokens.text for one in truth.found]
+    assert [one.score for one in found.found] == pytest.approx([one.score for one in truth.found], abs=0.02)
+    encoded.clear()
+    changed = {**PASSAGES, "p-b": "the sea"}
+    del changed["p-f"]
+    kept = kept_index(tiny_model, changed, "sample", tmp_path)
+    assert encoded == ["the sea"]
+    assert {payload["document_id"] for payload in kept.payloads(kept.passage_ids())} == changed.keys()
+
+
+def test_another_model_or_collection_has_another_index(tiny_model, tmp_path, encoded):
+    kept_index(tiny_model, PASSAGES, "sample", tmp_path)
+    kept_index(tiny_model, PASSAGES, "other", tmp_path)
+    with torch.no_grad():
+        next(tiny_model.parameters()).add_(1)
+    kept_index(tiny_model, PASSAGES, "sample", tmp_path)
+    assert len(encoded) == 15
+    assert len(list((tmp_path / "page").iterdir())) == 3
+
+
+def test_an_index_of_ones_own_is_searched_in_shards_too(tiny_model, tmp_path):
+    with ShardedIndex.create(tmp_path / "shards", 16, 2) as sharded:
+        payloads = [{"document_id": name, "text": text, "title": "A"} for name, text in PASSAGES.items()]
+        sharded.add(list(PASSAGES), tiny_model.encode_documents(list(PASSAGES.values())), payloads)
+        sharded.commit()
+    documents = [Document(name, text) for name, text in PASSAGES.items()]
+    with open_or_create(tmp_path / "one", 16, {}, "float16", 1) as index:
+        encode_collection(tiny_model, documents, index, Splitting(), show_progress_bar=False)
+    truth = Searcher.over(tiny_model, PASSAGES).read("the city c")
+    for folder in ("shards", "one"):
+        found = Searcher(tiny_model, open_index(tmp_path / folder, tiny_model)).read("the city c")
+        assert [one.document_id for one in found.found] == [one.document_id for one in truth.found]
+    with pytest.raises(FileNotFoundError, match="expected an index"):
+        open_index(tmp_path, tiny_model)
+    tiny_model.config.embedding_dim = 8
+    with pytest.raises(ValueError, match="of 8 dimensions, as the model makes them, got 16"):
+        open_index(tmp_path / "one", tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"index": "i", "passages": "p"}, "Leave --passages out"),
+        ({"index": "i", "model": None}, "expected the model that encoded it"),
+        ({"index": "i", "teacher": "t"}, "an index of the teacher's as well"),
+        ({"teacher_index": "i", "teacher": "t"}, "Give all three"),
+    ],
+)
+def test_an_index_without_its_model_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        PageSources(**{"model": "m", **given})
