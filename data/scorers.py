@@ -27,7 +27,7 @@ class Scorer(Protocol):
     def score(self, rows: list[Row]) -> list[list[float]]:
         """Return one score for each of `document_ids` of each row, higher is better."""
 
-    def query_tokens(self, rows: list[Row]) -> list[int]:
+    def query_tokens(self, rows: Sequence[Row]) -> list[int]:
         """Return how many query tokens each row's scores sum over; 0 for scores that are no such sums."""
 
 
@@ -63,7 +63,7 @@ class TeacherScorer:
             scores += [own[: len(row["document_ids"])] for own, row in zip(found.tolist(), batch, strict=True)]
         return scores
 
-    def query_tokens(self, rows: list[Row]) -> list[int]:
+    def query_tokens(self, rows: Sequence[Row]) -> list[int]:
         """Return how many tokens of the English question score."""
         return [len(self.queries.tokens(row["english"])) for row in rows]
 
@@ -164,7 +164,7 @@ class CrossEncoderScorer:
             )
         return [(row[self.reads], self.passages[name]) for name in row["document_ids"]]
 
-    def query_tokens(self, rows: list[Row]) -> list[int]:
+    def query_tokens(self, rows: Sequence[Row]) -> list[int]:
         """Return zeros: a cross-encoder's score sums over nothing."""
         return [0] * len(rows)
 
@@ -200,7 +200,7 @@ class FileScorer:
                 )
         return [[self.by_query[str(row["query_id"])][name] for name in row["document_ids"]] for row in rows]
 
-    def query_tokens(self, rows: list[Row]) -> list[int]:
+    def query_tokens(self, rows: Sequence[Row]) -> list[int]:
         """Return zeros: nothing is known of what the scores sum over."""
         return [0] * len(rows)
 

@@ -53,13 +53,15 @@ def align_tokens(
     return torch.cat([_align_block(*block, method) for block in blocks_of_pairs(*tensors)])
 
 
-def blocks_of_pairs(student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> list[list[Tensor]]:
+def blocks_of_pairs(
+    student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Split a batch into blocks whose similarities fit the cache; arguments and errors as for `align_tokens`."""
     _check(student, teacher, student_mask, teacher_mask)
     pairs = max(1, student_mask.shape[1] * teacher_mask.shape[1])
     size = max(1, BLOCK_BYTES.get(student_mask.device.type, OTHER_BLOCK_BYTES) // (4 * pairs))
-    parts = (part.split(size) for part in (student, teacher, student_mask, teacher_mask))
-    return [list(block) for block in zip(*parts, strict=True)]
+    tokens = student.split(size), teacher.split(size)
+    return list(zip(*tokens, student_mask.split(size), teacher_mask.split(size), strict=True))
 
 
 def _align_block(student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask: Tensor, method: str) -> Tensor:

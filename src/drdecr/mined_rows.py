@@ -85,8 +85,8 @@ def _asked(found: QuestionSet) -> Iterator[dict[str, Any]]:
 def questions_by_part(questions: RowParts, start: int = 0) -> Iterator[list[dict[str, Any]]]:
     """Yield `QUESTIONS_A_PART` questions at once, from a part on."""
     rows = (row for table in questions.tables() for row in table.to_pylist())
-    rows = islice(rows, start * QUESTIONS_A_PART, None)
-    while batch := list(islice(rows, QUESTIONS_A_PART)):
+    left = islice(rows, start * QUESTIONS_A_PART, None)
+    while batch := list(islice(left, QUESTIONS_A_PART)):
         yield batch
 
 

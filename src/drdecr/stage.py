@@ -119,6 +119,12 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
     taught = sorted({"relevance_kl", "aligned_tokens", "english_anchor"} & set(args.term_weights))
     if taught and not (recipe.teacher or recipe.data.annotated or recipe.data.query_tokens):
         raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
+    labelled = sorted({"contrastive", "in_batch_contrastive"} & set(args.term_weights))
+    if labelled and recipe.data.unlabelled:
+        raise ValueError(
+            f"data.unlabelled: expected none for {', '.join(labelled)}, which would take the teacher's first guess for the "
+            "answer. Set their weights to 0, or name passages in `questions`."
+        )
     student: Any = load_start(recipe)
     student.to(args.device)  # here already: caches and candidates are encoded before training
     if recipe.lora is not None:

@@ -325,6 +325,14 @@ def test_too_few_texts_for_dev_leave_none(recipe_of, start, data):
     assert build_training_data(recipe, load_start(recipe), None, 1, 4, seed=0).dev is None
 
 
+def test_a_first_guess_is_never_taken_for_the_answer(recipe_of, start, data):
+    keys = settings_of("mixed", data)
+    keys["training"]["in_batch_weight"] = 1.0
+    recipe = recipe_of("a", stage="mixed", start=start, **keys)
+    with pytest.raises(ValueError, match=r"unlabelled: expected none for in_batch_contrastive, .*first guess"):
+        build_trainer(recipe, build_arguments(recipe))
+
+
 @pytest.mark.parametrize(("keys", "cut"), [({}, 0), ({"training": {"eval_strategy": "steps"}}, 4)])
 def test_nothing_is_cut_off_where_nothing_is_evaluated(keys, cut, recipe_of, start, data):
     recipe = recipe_of("a", stage="contrastive", start=start, data=candidates(data, dev_texts=2), **keys)
