@@ -66,12 +66,23 @@ def train(
 ) -> None:
     """Run one stage. `--key value` overrides the recipe: `--learning_rate 1e-5 --data.dev_texts 8 --output runs/mine`.
 
+    `drdecr keys` says which keys there are.
     On several devices: `accelerate launch -m drdecr.train RECIPE.yaml [--key value ...]`.
     """
     from .recipe import load_recipe
     from .stage import run_stage
 
     typer.echo(f"model: {run_stage(load_recipe(recipe, context.args))}")
+
+
+@app.command()
+def keys(
+    stage: Annotated[str, typer.Argument(help="Kind of stage, whose defaults are shown.")] = "mixed",
+) -> None:
+    """List every key that a recipe may have, with its default and its meaning."""
+    from .recipe_keys import describe_keys
+
+    typer.echo(describe_keys(stage))
 
 
 @app.command()
