@@ -49,7 +49,8 @@ PROTOCOLS = {
         # Thakur et al. 2021; its evaluation drops identical ids (ArguAna and Quora ask with documents).
         Protocol("beir", ("nDCG@10", "R@100"), "test; dev for MS MARCO", leaves_out_own_id=True),
         Protocol("xquad", ("RR@10", "R@1", "R@5", "R@10"), "all; passages of SQuAD v1.1 dev"),
-        Protocol("afriqa", ("R@10", "RR@10", "R@100"), "test"),  # Ogundepo et al. 2023 look at the first 10
+        # Ogundepo et al. 2023: the first 10 passages that hold an answer, as DPR counts; their scripts also look at 20 and 100.
+        Protocol("afriqa", ("AnswerRecall@10", "AnswerRecall@20", "AnswerRecall@100", "R@10", "RR@10"), "test"),
         Protocol("default", DEFAULT_MEASURES, "as given"),
         Protocol("answers", ("R@2kt", "R@5kt"), "as given"),
     )
@@ -83,10 +84,9 @@ def protocol_of(entry: Mapping[str, Any], found: QuestionSet, name: str | None =
     if entry.get("format") == "ir_datasets" and str(entry.get("dataset", "")).startswith("neuclir/"):
         by_format = "neuclir"
     chosen = PROTOCOLS[name or by_format or ("default" if found.qrels else "answers")]
-    needs_answers = _is_of_answers(chosen.measures[0])
-    if needs_answers and not found.answers:
+    if any(map(_is_of_answers, chosen.measures)) and not found.answers:
         raise ValueError(f"{found.name}: the protocol {chosen.name!r} looks for answers, and the set has none.")
-    if not needs_answers and not found.qrels:
+    if not all(map(_is_of_answers, chosen.measures)) and not found.qrels:
         raise ValueError(f"{found.name}: the protocol {chosen.name!r} needs labelled passages, and the set has none.")
     return chosen
 
@@ -107,13 +107,17 @@ def score_by_protocol(found: QuestionSet, run: Run, protocol: Protocol) -> tuple
     if protocol.measures[0] in TOKEN_BUDGETS:
         recall = score_rankings(_texts(found, run), found.answers, [TOKEN_BUDGETS[name] for name in protocol.measures])
         return recall.scores, {**facts, **recall.notes()}
-    if protocol.measures[0].startswith(ANSWER_RECALL):
-        cutoffs = [int(name.removeprefix(ANSWER_RECALL)) for name in protocol.measures]
+    scores: PerQuery = {}
+    cutoffs = [int(name.removeprefix(ANSWER_RECALL)) for name in protocol.measures if name.startswith(ANSWER_RECALL)]
+    if cutoffs:
         by_cutoff = answer_recall_at(_texts(found, run), found.answers, cutoffs)
-        return {f"{ANSWER_RECALL}{cutoff}": scores for cutoff, scores in by_cutoff.items()}, facts
-    judged = found.qrels
-    own = {query_id: run[query_id] for query_id in judged if query_id in run}
-    return per_query_scores(own, judged, protocol.measures), facts
+        scores |= {f"{ANSWER_RECALL}{cutoff}": own for cutoff, own in by_cutoff.items()}
+    of_labels = [name for name in protocol.measures if not name.startswith(ANSWER_RECALL)]
+    if of_labels:
+        judged = found.qrels
+        own = {query_id: run[query_id] for query_id in judged if query_id in run}
+        scores |= per_query_scores(own, judged, of_labels)
+    return scores, facts
 
 
 def trimmed(run: Run, protocol: Protocol) -> dict[str, dict[str, float]]:

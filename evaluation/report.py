@@ -77,7 +77,7 @@ def markdown_table(results: Results, measure: str) -> str:
         [name, *(_cell(result.scores[measure].get(language), n, " ") for language, n in columns.items())]
         for name, result in results.items()
     ]
-    return _markdown(header, rows)
+    return markdown_rows(header, rows)
 
 
 def markdown_differences(comparison: Comparison, measure: str) -> str:
@@ -105,7 +105,7 @@ def markdown_differences(comparison: Comparison, measure: str) -> str:
         ]
         for language, row in comparison.differences[measure].items()
     ]
-    return _markdown(["language", "n", f"gain in {display_name(measure)}", "p", "p (Holm)"], rows)
+    return markdown_rows(["language", "n", f"gain in {display_name(measure)}", "p", "p (Holm)"], rows)
 
 
 def bar_chart(results: Results, measure: str, path: str | Path, title: str | None = None) -> Path:
@@ -197,6 +197,7 @@ def _p_value(p_value: float) -> str:
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
+def markdown_rows(header: list[str], rows: list[list[str]]) -> str:
+    """Make a Markdown table, the first column to the left and the others to the right; it ends in a line break."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

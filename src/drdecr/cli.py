@@ -1,6 +1,7 @@
 """The command line: `drdecr demo | distil | train | evaluate | ...`; `drdecr --help` lists the commands.
 
-What concerns documents (`encode | index | search | rerank | remove | serve`) is in `retrieval_commands.py`.
+What concerns documents (`encode | index | search | rerank | remove | serve`) is in `retrieval_commands.py`, what concerns their
+languages (`bias | calibrate`) in `multilingual_commands.py`.
 """
 
 import logging
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from . import __version__
 from .errors import SHOWN, in_one_line
+from .multilingual_commands import app as multilingual_app
 from .retrieval_commands import app as retrieval_app
 from .teaching_commands import add_commands
 
@@ -22,6 +24,7 @@ app = typer.Typer(
     help="Cross-lingual late-interaction retrieval: distil a multilingual ColBERT student from an English teacher.",
 )
 app.add_typer(retrieval_app)
+app.add_typer(multilingual_app)
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -146,6 +149,27 @@ def compare(
         typer.echo(markdown_differences(found, name))
     if output:
         found.to_json(output)
+
+
+@app.command("compare-systems")
+def compare_whole_systems(
+    data: Annotated[Path, typer.Argument(help="YAML with `systems:`, `test:` and `collection:` (docs/retrieval.md).")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for systems.md, systems.json and each system's run.")
+    ] = None,
+    token_folder: Annotated[
+        Path | None,
+        typer.Option(help="Where tokens of passages are kept, so that another call does not encode them again."),
+    ] = None,
+) -> None:
+    """Compare whole systems, one step or translation first: quality, latency by part, cost, size. In one table."""
+    from .comparing_systems import compare_systems, load_systems
+    from .systems_table import markdown_systems, write_systems
+
+    found = compare_systems(load_systems(data), token_folder)
+    typer.echo(markdown_systems(found))
+    if output:
+        typer.echo(write_systems(found, output))
 
 
 @app.command()

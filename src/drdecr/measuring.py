@@ -109,7 +109,7 @@ def check_sets(sets: Sequence[QuestionSet], reads: Iterable[str]) -> None:
                     "other ids."
                 )
             seen[query_id] = found.name
-        missing = next((column for column in reads if _asked(found, column) is None), None)
+        missing = next((column for column in reads if asked_column(found, column) is None), None)
         if missing is not None:
             raise ValueError(
                 f"{found.name}: expected a text to ask in every row of a column {missing!r}, got the columns "
@@ -117,8 +117,8 @@ def check_sets(sets: Sequence[QuestionSet], reads: Iterable[str]) -> None:
             )
 
 
-def _asked(found: QuestionSet, reads: str) -> str | None:
-    """Return the column that is asked: English questions are their own translation."""
+def asked_column(found: QuestionSet, reads: str) -> str | None:
+    """Return the column that is asked, None if it is not filled: English questions are their own translation."""
     if reads in found.questions.column_names and all(found.questions[reads]):
         return reads
     return "query" if reads == "english" and set(found.questions.unique("language")) == {"en"} else None
@@ -197,7 +197,7 @@ def measure_checkpoint(
     for found, protocol in zip(sets, protocols, strict=True):
         depth = protocol.depth + protocol.leaves_out_own_id
         passages = build_index(reader, found, token_folder)
-        hits = search_questions(model, found, passages, _asked(found, reads) or reads, depth)
+        hits = search_questions(model, found, passages, asked_column(found, reads) or reads, depth)
         own_scores, notes["sets"][found.name] = score_by_protocol(found, hits, protocol)
         run.update(trimmed(hits, protocol))
         _add(scores, own_scores)
@@ -312,7 +312,7 @@ def _score_system(
         if place not in indexes:
             reader = model if index_stage == system.stage else load_reader(str(recipes[index_stage].model_folder))
             indexes[place] = build_index(reader, questions)
-        own = search_questions(model, questions, indexes[place], _asked(questions, system.reads) or system.reads)
+        own = search_questions(model, questions, indexes[place], asked_column(questions, system.reads) or system.reads)
         run.update(own)
         judged = questions.qrels
         _add(scores, per_query_scores({query_id: own[query_id] for query_id in judged}, judged))

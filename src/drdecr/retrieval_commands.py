@@ -15,6 +15,9 @@ WhereOption = Annotated[
 WorkersOption = Annotated[
     int, typer.Option("--workers", help="Processes that search shards at the same time (ray).", min=1)
 ]
+CalibratedOption = Annotated[
+    bool, typer.Option("--calibrated", help="Scores that compare across languages, after `drdecr calibrate`.")
+]
 DOCUMENTS = "JSONL, TSV or parquet file, folder of text files, or hub:NAME."
 
 
@@ -120,6 +123,7 @@ def search(
     by: Annotated[str, typer.Option(help="exact, or candidates by centroids or muvera.")] = "exact",
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
     workers: WorkersOption = 1,
+    calibrated: CalibratedOption = False,
 ) -> None:
     """Answer questions in any language with the documents of an index."""
     from drdecr.data.documents import read_queries
@@ -135,7 +139,7 @@ def search(
         )
     if run is not None and not run.parent.is_dir():
         raise FileNotFoundError(f"{run}: expected its folder to exist. Make {run.parent} first.")
-    system = open_system(source, model, passages, by, num_candidates, workers)
+    system = open_system(source, model, passages, by, num_candidates, workers, calibrated)
     answers = system.search(list(asked.values()), top_k, parse_where(where))
     if run is not None:
         write_run(run, as_run(list(asked), answers), tag="drdecr")
@@ -199,11 +203,12 @@ def serve(
     by: Annotated[str, typer.Option(help="exact, or candidates by centroids or muvera.")] = "exact",
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
     workers: WorkersOption = 1,
+    calibrated: CalibratedOption = False,
 ) -> None:
     """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
     from .server import ServerSettings, make_server
 
-    system = open_system(source, model, None, by, num_candidates, workers)
+    system = open_system(source, model, None, by, num_candidates, workers, calibrated)
     make_server(system, ServerSettings(api_key=api_key), host, port).run()
 
 
@@ -214,6 +219,7 @@ def open_system(
     by: str = "exact",
     num_candidates: int = 200,
     workers: int = 1,
+    calibrated: bool = False,
 ) -> Any:
     """Open an index with the model that made it; or a model over passages in memory."""
     from .indexing import is_index, open_searchable
@@ -221,6 +227,10 @@ def open_system(
     from .systems import OneStepSystem
 
     if not is_index(source):
+        if calibrated:
+            raise ValueError(
+                "--calibrated belongs to an index that `drdecr calibrate` prepared. Make one: drdecr encode."
+            )
         return system_in_memory(source, passages)
     if passages is not None:
         raise ValueError(f"--passages belongs to a model, and {source} is an index. Leave one of them out.")
@@ -229,6 +239,10 @@ def open_system(
     name = model or about.get("model")
     if name is None:
         raise ValueError(f"{source}: does not say which model encoded it. Name it: --model.")
+    if calibrated:
+        from .multilingual import open_calibrated
+
+        found = open_calibrated(source, found)
     return OneStepSystem(load_reader(name), found)
 
 

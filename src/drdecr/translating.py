@@ -100,15 +100,32 @@ def load_translation(path: Path, overrides: list[str]) -> TranslationSettings:
 
 def load_translator(settings: TranslationSettings, store: Path, model: str | None = None) -> Translator:
     """Return the engine that the settings name, in front of it the store; `model` takes the place of theirs."""
-    name = model or settings.model
-    options = dict(settings.options)
-    if name:
-        options = {"name": name, "device": torch.accelerator.current_accelerator() or "cpu", **options}
+    entry = {"engine": settings.engine, "model": model or settings.model, "options": settings.options}
+    return StoredTranslator(make_translator(entry), store)
+
+
+def make_translator(entry: Mapping[str, Any]) -> Translator:
+    """Return an engine.
+
+    Args:
+        entry: `engine` (default seq2seq), perhaps `model`, its checkpoint, and `options`, more of its arguments.
+
+    Raises:
+        ValueError: for another key, an engine that is not there, or an option that it does not know.
+    """
+    known_keys(entry, ["engine", "model", "options"], "translator")
+    kind = entry.get("engine", "seq2seq")
+    if kind not in ENGINES:
+        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {kind!r}.")
+    options = dict(entry.get("options") or {})
+    if entry.get("model"):
+        device = torch.accelerator.current_accelerator() or "cpu"
+        options = {"name": entry["model"], "device": device, **options}
     try:
-        engine = ENGINES[settings.engine](**options)
+        engine: Translator = ENGINES[kind](**options)
     except TypeError as error:
-        raise ValueError(f"options: {error}. See `{ENGINES[settings.engine].__name__}` for what there is.") from error
-    return StoredTranslator(engine, store)
+        raise ValueError(f"options: {error}. See `{ENGINES[kind].__name__}` for what there is.") from error
+    return engine
 
 
 def translate(settings: TranslationSettings, output: Path, license: str | None = None) -> Path:

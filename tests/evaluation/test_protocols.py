@@ -45,7 +45,7 @@ NDCG = (3 / math.log2(3) + 1 / math.log2(5)) / (3 / math.log2(2) + 1 / math.log2
         ("neuclir", {"nDCG@20": NDCG, "AP": (1 / 2 + 2 / 4) / 2, "R@100": 1.0, "R@1000": 1.0}),
         ("beir", {"nDCG@10": NDCG, "R@100": 1.0}),
         ("xquad", {"RR@10": 0.5, "R@1": 0.0, "R@5": 1.0, "R@10": 1.0}),
-        ("afriqa", {"R@10": 1.0, "RR@10": 0.5, "R@100": 1.0}),
+        ("afriqa", {**{f"AnswerRecall@{k}": 1.0 for k in (10, 20, 100)}, "R@10": 1.0, "RR@10": 0.5}),
         ("default", {"RR@10": 0.5, "R@10": 1.0, "R@100": 1.0, "nDCG@10": NDCG}),
         ("mkqa", {"AnswerRecall@20": 1.0, "AnswerRecall@100": 1.0}),
         ("xor_retrieve", {"R@2kt": 1.0, "R@5kt": 1.0}),
@@ -65,6 +65,16 @@ def test_depth_is_the_protocols(graded):
     assert figures(graded, "neuclir", run)["AP"] == pytest.approx(1 / 150 / 2)  # not the second: it lies beyond
     assert figures(graded, "miracl", run)["R@100"] == 0.0
     assert len(trimmed(run, PROTOCOLS["neuclir"])["q1"]) == 1000
+
+
+def test_afriqa_counts_an_answer_in_any_passage_and_the_labelled_passage_apart(graded):
+    passages = {**PASSAGES, **{f"d{number:04}": "no such place" for number in range(12)}, "d0001": "on Paris, labelled"}
+    found = QuestionSet("graded", graded.questions, passages)
+    others = [f"d{number:04}" for number in (0, 2, 3, 5, 6, 7, 8, 9, 10, 11)]
+    scores = figures(found, "afriqa", run_of(*others, "d0012", "d0001"))
+    assert [scores[f"AnswerRecall@{k}"] for k in (10, 20, 100)] == [0.0, 1.0, 1.0]
+    assert (scores["R@10"], scores["RR@10"]) == (0.0, 0.0)
+    assert figures(found, "afriqa", run_of("d0012"))["AnswerRecall@10"] == 1.0  # another passage that says it
 
 
 def test_beir_leaves_the_query_itself_out_of_its_ranking(graded):

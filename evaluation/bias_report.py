@@ -1,0 +1,157 @@
+"""Language bias as people look at it: Markdown tables, and heat maps of question language by document language."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .language_bias import BiasReport
+from .report import NO_CELL, markdown_rows
+from .results import AVERAGE, Score
+from .significance import Floats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Reports = Mapping[str, BiasReport]
+"""`system or setting -> what was measured`, over the same questions and documents."""
+
+CELL_NAMES = {
+    "first": "Share of questions in which this version stands above all others",
+    "rank": "Mean rank of this version",
+    "found": "Share of questions with this version among the first {top_k}",
+    "share": "Share of the first {top_k} places that documents of this language hold",
+    "score": "Mean score of this version",
+}
+PANELS = ("first", "rank")
+
+
+def markdown_bias(reports: Reports) -> str:
+    """Write the tables of several settings, one below the other.
+
+    Args:
+        reports: at least one.
+
+    Returns:
+        Markdown: what each setting comes to, then a table for each pair of setting and cell.
+    """
+    first = next(iter(reports.values()))
+    about = first.metadata
+    documents = ", ".join(f"{count} {code}" for code, count in about["documents"].items())
+    chance = 1 / len(about["documents"])
+    parts = [
+        "# Language bias",
+        f"{first.bias[AVERAGE].kendall_w.n} questions; documents: {documents}. {about['left_out']} questions left out that "
+        "have no version in some language. 95 % intervals, percentile bootstrap over questions, "
+        f"{about['resamples']:,} resamples, seed {about['seed']}.",
+        "Kendall's W: 0 where no document language is preferred, 1 where all questions order the languages alike; p: Friedman's "
+        f"test. Own language above: 0.5 is no preference. First of all versions: {chance:.2f} is none. PEER@"
+        f"{about['peer_cutoff']}: 1 is fair.",
+        markdown_summary(reports),
+    ]
+    for label, report in reports.items():
+        missing = report.metadata["not_found"]
+        parts.append(f"## {label}")
+        if missing:
+            parts.append(
+                f"{missing} versions were not among the first {report.metadata['depth']} and count as standing behind them."
+            )
+        for name, title in CELL_NAMES.items():
+            parts += [
+                f"**{title.format(**report.metadata)}** (rows: questions, columns: documents)",
+                _cells(report, name),
+            ]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def markdown_summary(reports: Reports) -> str:
+    """Make one table of all settings: a row for each setting and question language."""
+    top_k = next(iter(reports.values())).metadata["top_k"]
+    header = [
+        "questions",
+        "n",
+        "Kendall's W",
+        "p",
+        "own language above",
+        f"MRR@{top_k}, any version",
+        "PEER, right",
+        "PEER, others",
+    ]
+    rows = []
+    for label, report in reports.items():
+        for code, found in report.bias.items():
+            p_value = "<0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
+            measured = (found.own, found.reciprocal_rank, found.peer, found.peer_others)
+            cells = [_text(found.kendall_w), p_value, *map(_text, measured)]
+            rows.append([f"{label}: {code}", str(found.kendall_w.n), *cells])
+    return markdown_rows(header, rows)
+
+
+def heat_map(reports: Reports, path: str | Path) -> Path:
+    """Draw for each setting which version stands first and at which rank each stands, question by document language.
+
+    Args:
+        reports: at least one.
+        path: file to write, ending in `.png`; its folder must exist.
+
+    Returns:
+        The path written.
+    """
+    from matplotlib.figure import Figure  # half a second, and tables need none of it; without pyplot no display either
+
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"The heat map is a PNG, got the name {path.name!r}. Let it end in .png.")
+    languages = len(next(iter(reports.values())).metadata["documents"])
+    size = 1.4 + 0.75 * languages  # inches a panel
+    figure = Figure(figsize=(len(PANELS) * size + 0.6, len(reports) * size + 0.5), layout="constrained")
+    panels = figure.subplots(len(reports), len(PANELS), squeeze=False)
+    highest = {name: max(_matrix(report, name).max() for report in reports.values()) for name in PANELS}
+    for row, (label, report) in enumerate(reports.items()):
+        for column, name in enumerate(PANELS):
+            _draw(panels[row][column], report, name, highest[name])
+            title = {"first": "stands first of all versions", "rank": "mean rank"}[name]
+            panels[row][column].set_title(f"{label}\n{title}", fontsize=11, loc="left")
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _draw(axes: "Axes", report: BiasReport, name: str, highest: float) -> None:
+    values = _matrix(report, name)
+    # A share stops at 1, and ranks of two settings are read on one scale.
+    top = 1.0 if name == "first" else highest
+    axes.imshow(values, cmap="Blues", vmin=0.0, vmax=max(top, 1e-9))
+    asked, found = list(report.cells[name]), list(report.metadata["documents"])
+    axes.set_xticks(range(len(found)), found)
+    axes.set_yticks(range(len(asked)), ["all" if code == AVERAGE else code for code in asked])
+    axes.set_xlabel("documents in")
+    axes.set_ylabel("questions in")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(values):
+        dark = value > 0.6 * top
+        text = f"{value:.2f}" if name == "first" else f"{value:.1f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=10, color="white" if dark else "black")
+
+
+def _matrix(report: BiasReport, name: str) -> Floats:
+    """Return the means, `(question languages, document languages)`."""
+    documents = report.metadata["documents"]
+    return np.array([[row[code].mean for code in documents] for row in report.cells[name].values()])
+
+
+def _cells(report: BiasReport, name: str) -> str:
+    documents = list(report.metadata["documents"])
+    digits = 1 if name == "rank" else 3
+    rows = [
+        [f"{code} (n={report.bias[code].kendall_w.n})", *(_text(row[found], digits) for found in documents)]
+        for code, row in report.cells[name].items()
+    ]
+    return markdown_rows(["", *documents], rows)
+
+
+def _text(score: Score | None, digits: int = 3) -> str:
+    if score is None or score.n == 0:
+        return NO_CELL
+    return f"{score.mean:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"

@@ -1,0 +1,189 @@
+"""Scores that compare across the languages of documents: how much better than unrelated text of the same language.
+
+MaxSim of one question is higher, or lower, for all text of some languages: for its own, for those that the encoder knows well.
+A cohort is text of each language that answers no question in particular, best the same text in all of them. Each question is
+scored against it as it is asked, and a passage's score is told in standard deviations above the mean of its language. The
+question's language is not needed; a passage's is metadata. Speaker verification normalises scores in this way (T-norm,
+Auckenthaler, Carey and Lloyd-Thomas 2000).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from drdecr.modeling_drdecr import maxsim, pad_embeddings
+
+from .exact import Hits
+from .manifest import write_whole
+from .protocol import Where, holds
+
+LANGUAGE = "language"
+"""Key of a passage's payload that names its language."""
+QUERIES_AT_ONCE = 64
+MIN_DEVIATION = 1e-6
+
+
+class LanguageCohort:
+    """Token embeddings of reference passages by language, which questions are scored against.
+
+    Args:
+        embeddings: `{language: tensors (tokens, dim)}`, two passages a language or more; a hundred tell a mean well. Best the
+            same texts in every language, or a difference in content is taken for one of language.
+        about: what is to be remembered, such as the model and the text.
+
+    Raises:
+        ValueError: for no language, fewer than two passages of one, a passage without tokens, or other widths.
+    """
+
+    def __init__(self, embeddings: Mapping[str, Sequence[Tensor]], about: Mapping[str, Any] | None = None) -> None:
+        if not embeddings:
+            raise ValueError("calibration: expected passages of the collection's languages, got none.")
+        for language, passages in embeddings.items():
+            if len(passages) < 2:
+                raise ValueError(
+                    f"calibration: expected two passages or more in {language!r}, got {len(passages)}. A hundred tell a mean "
+                    "well."
+                )
+            if any(len(tokens) == 0 for tokens in passages):
+                raise ValueError(f"calibration: a passage in {language!r} has no token that scores. Leave it out.")
+        widths = {tokens.shape[1] for passages in embeddings.values() for tokens in passages}
+        if len(widths) > 1:
+            raise ValueError(
+                f"calibration: expected one width of embeddings, got {sorted(widths)}. Encode with one model."
+            )
+        self.embeddings = {language: list(passages) for language, passages in embeddings.items()}
+        self.about, self.dim = dict(about or {}), widths.pop()
+        self._padded = {language: pad_embeddings([t.float() for t in own]) for language, own in self.embeddings.items()}
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages, sorted."""
+        return sorted(self.embeddings)
+
+    @torch.no_grad()
+    def scales(self, query_embeddings: Sequence[Tensor]) -> tuple[dict[str, list[float]], list[float]]:
+        """Score queries against the cohort.
+
+        Args:
+            query_embeddings: one `(tokens, dim)` tensor a query.
+
+        Returns:
+            `{language: mean of each query's scores}`, and each query's standard deviation within a language, pooled over the
+            languages.
+        """
+        means: dict[str, list[float]] = {language: [] for language in self.languages}
+        deviations: list[float] = []
+        for start in range(0, len(query_embeddings), QUERIES_AT_ONCE):
+            batch = [tokens.float() for tokens in query_embeddings[start : start + QUERIES_AT_ONCE]]
+            queries, mask = pad_embeddings(batch)
+            variances = torch.zeros(len(batch))
+            for language, (passages, passage_mask) in self._padded.items():
+                scores = maxsim(queries, passages, mask, passage_mask)  # (queries, passages)
+                means[language] += scores.mean(dim=1).tolist()
+                variances += scores.var(dim=1) / len(self._padded)
+            deviations += variances.sqrt().clamp(min=MIN_DEVIATION).tolist()
+        return means, deviations
+
+    def save(self, path: Path) -> None:
+        """Write the cohort to a safetensors file, in half precision, whole or not at all."""
+        tensors, lengths = {}, {}
+        for language, passages in self.embeddings.items():
+            tensors[language] = torch.cat([tokens.half() for tokens in passages])
+            lengths[language] = [len(tokens) for tokens in passages]
+        metadata = {"lengths": json.dumps(lengths), "about": json.dumps(self.about)}
+        write_whole(path, lambda file: file.write(save(tensors, metadata)))
+
+    @classmethod
+    def load(cls, path: Path) -> "LanguageCohort":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: for another file.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no calibration. Make it: drdecr calibrate INDEX TEXTS.")
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "lengths" not in metadata:
+                raise ValueError(f"{path}: holds no calibration. Make it again: drdecr calibrate INDEX TEXTS.")
+            lengths = json.loads(metadata["lengths"])
+            embeddings = {language: list(file.get_tensor(language).split(sizes)) for language, sizes in lengths.items()}
+        return cls(embeddings, json.loads(metadata["about"]))
+
+
+class Searched(Protocol):
+    """An index that is searched with filters."""
+
+    def __len__(self) -> int:
+        """Return how many passages it holds."""
+        ...
+
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
+        """Find passages, best first."""
+        ...
+
+    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what was added with passages."""
+        ...
+
+
+class CalibratedIndex:
+    """An index whose scores compare across languages. Each language is searched by itself, and the findings are merged.
+
+    Args:
+        index: whose passages name their language. Those in a language without cohort, or without a language, are not found:
+            `check_languages` tells.
+        cohort: in all of its languages.
+        key: of the payload's language.
+    """
+
+    def __init__(self, index: Searched, cohort: LanguageCohort, key: str = LANGUAGE) -> None:
+        self.index, self.cohort, self.key = index, cohort, key
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
+        """Find the passages furthest above their language's cohort; arguments as of an index.
+
+        Returns:
+            `Hits` with scores in standard deviations.
+        """
+        means, deviations = self.cohort.scales(query_embeddings)
+        merged: list[list[tuple[float, str]]] = [[] for _ in query_embeddings]
+        for language, filters in self._filters(where):
+            hits = self.index.search(query_embeddings, top_k=top_k, where=filters)
+            for query, (ids, scores) in enumerate(zip(hits.document_ids, hits.scores, strict=True)):
+                mean, deviation = means[language][query], deviations[query]
+                merged[query] += [((score - mean) / deviation, name) for name, score in zip(ids, scores, strict=True)]
+        best = [sorted(found, key=lambda pair: -pair[0])[:top_k] for found in merged]
+        return Hits([[name for _, name in found] for found in best], [[score for score, _ in found] for found in best])
+
+    def _filters(self, where: Where | None) -> Iterator[tuple[str, Where]]:
+        wanted = dict(where or {})
+        asked = wanted.pop(self.key, None)
+        for language in self.cohort.languages:
+            if asked is None or holds(language, asked):
+                yield language, {**wanted, self.key: language}
+
+    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what was added with passages."""
+        return self.index.payloads(passage_ids)
+
+
+def check_languages(payloads: Sequence[Mapping[str, Any]], cohort: LanguageCohort, key: str = LANGUAGE) -> None:
+    """Raise `ValueError` if a passage would not be found, for want of a language or of a cohort in it."""
+    found = [payload.get(key) for payload in payloads]
+    odd = next((value for value in found if value not in cohort.embeddings), "")
+    if odd != "":
+        raise ValueError(
+            f"calibration: expected all passages in {', '.join(cohort.languages)}, got {found.count(odd)} with {key} {odd!r}. "
+            "Calibrate again with text in that language, or add the documents with their language."
+        )

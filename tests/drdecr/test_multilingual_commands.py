@@ -1,0 +1,127 @@
+"""`drdecr bias | calibrate` and `search --calibrated` on documents in three languages."""
+
+import json
+import shutil
+
+import pytest
+
+from drdecr.data.documents import Document
+from drdecr.encode import Splitting, encode_collection, open_or_create
+from drdecr.evaluation.language_bias import BiasReport
+from drdecr.multilingual import CALIBRATED, PLAIN, measure_index_bias, read_versions
+from drdecr.retrieval import StoredIndex
+
+WORDS = {"en": "the city {} is in france .", "xx": "z {} z x {} z .", "yy": "k {} k y {} k y {} ."}
+LETTERS = "bcdefgh"
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def document(name, language, letter):
+    return {
+        "document_id": f"{name}-{letter}.{language}",
+        "text": WORDS[language].replace("{}", letter),
+        "language": language,
+    }
+
+
+@pytest.fixture
+def model(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def files(tmp_path):
+    write(tmp_path / "d.jsonl", [document("d", code, letter) for code in WORDS for letter in LETTERS])
+    write(tmp_path / "texts.jsonl", [document("t", code, letter) for code in WORDS for letter in "ijlmnop"])
+    rows = [
+        {
+            "query_id": f"{letter}-{code}",
+            "query": f"what is {letter}" if code == "en" else f"z {letter}",
+            "language": code,
+            "document_ids": [f"d-{letter}.{other}" for other in WORDS],
+        }
+        for code in ("en", "xx")
+        for letter in LETTERS
+    ]
+    write(tmp_path / "q.jsonl", rows)
+    return tmp_path
+
+
+@pytest.fixture
+def encoded(call, model, files):
+    assert call("encode", model, files / "d.jsonl", files / "index")[0] == 0
+    return files / "index"
+
+
+def test_bias_is_measured_before_and_after_calibration(call, encoded, files):
+    code, output, errors = call("bias", encoded, files / "q.jsonl", "--output", files / "plain", "--top-k", 3)
+    assert code == 0, errors
+    assert "Kendall's W" in output
+    code, output, errors = call("calibrate", encoded, files / "texts.jsonl", "--passages", 5)
+    assert code == 0, errors
+    assert "5 en, 5 xx, 5 yy passages" in output
+    assert call("bias", encoded, files / "q.jsonl", "--output", files / "both", "--top-k", 3)[0] == 0
+    plain = BiasReport.from_json(files / "both" / "bias.json")
+    calibrated = BiasReport.from_json(files / "both" / "bias-calibrated.json")
+    assert plain.cells == BiasReport.from_json(files / "plain" / "bias.json").cells
+    assert plain.metadata["documents"] == {"en": 7, "xx": 7, "yy": 7}
+    assert plain.metadata["index"] == str(encoded)
+    assert (files / "both" / "bias.png").stat().st_size > 5000
+    assert f"## {CALIBRATED}" in (files / "both" / "bias.md").read_text()
+    # The shares of the first three places sum to 1, and no calibration moves a passage within its language.
+    for report in (plain, calibrated):
+        assert sum(cell.mean for cell in report.cells["share"]["avg"].values()) == pytest.approx(1)
+    found = call("search", encoded, "what is b", "--top-k", "21", "--calibrated", "--run", files / "c.run")
+    assert found[0] == 0, found[2]
+    call("search", encoded, "what is b", "--top-k", "21", "--run", files / "p.run")
+    orders = [[line.split()[2] for line in (files / name).read_text().splitlines()] for name in ("p.run", "c.run")]
+    assert len(orders[0]) == 21
+    for language in WORDS:
+        assert len({tuple(name for name in order if name.endswith(language)) for order in orders}) == 1
+
+
+def test_only_some_languages_may_be_measured(tiny_model, encoded, files):
+    reports = measure_index_bias(tiny_model, encoded, read_versions(files / "q.jsonl"), languages=["en", "xx"])
+    assert list(reports) == [PLAIN]
+    assert list(reports[PLAIN].metadata["documents"]) == ["en", "xx"]
+
+
+def test_a_long_document_is_ranked_by_its_best_passage(tiny_model, tmp_path, files):
+    long = " ".join([WORDS["en"].replace("{}", "b")] * 30)
+    documents = [Document("d-b.en", long, "", {"language": "en"}), Document("d-b.xx", "z b z", "", {"language": "xx"})]
+    with open_or_create(tmp_path / "long", 16, {}, "float16", 1) as opened:
+        encode_collection(tiny_model, documents, opened, Splitting(overlap=3))
+    assert len(StoredIndex.open(tmp_path / "long")) > 3
+    question = {"query_id": "q", "query": "z b", "language": "xx", "document_ids": ["d-b.en", "d-b.xx"]}
+    report = measure_index_bias(tiny_model, tmp_path / "long", [question])[PLAIN]
+    assert sorted(cell.mean for cell in report.cells["rank"]["xx"].values()) == [1, 2]
+
+
+def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
+    monkeypatch.chdir(files)
+    write(files / "few.jsonl", [document("t", code, letter) for code in ("en", "xx") for letter in "ij"])
+    write(files / "none.jsonl", [{"document_id": "a", "text": "the sea"}])
+    write(files / "twice.jsonl", [{"query_id": "a", "query": "b", "language": "en", "document_ids": ["x"]}] * 2)
+    for arguments, message in [
+        (["search", "index", "a", "--calibrated"], "Make it: drdecr calibrate"),
+        (["search", "model", "a", "--calibrated"], "belongs to an index"),
+        (["calibrate", "index", "few.jsonl"], "got 7 with language 'yy'"),
+        (["calibrate", "index", "none.jsonl"], "'a' has no language"),
+        (["bias", "index", "twice.jsonl"], "line 2: query 'a' stands twice"),
+        (["bias", "index", "q.jsonl", "--language-key", "code"], "has no code"),
+        (["bias", "index", "d.jsonl"], "missing query_id, query, document_ids"),
+    ]:
+        code, _, errors = call(*arguments)
+        assert code == 1
+        assert message in errors.strip().splitlines()[-1]
+    assert call("calibrate", "index", "texts.jsonl")[0] == 0
+    shutil.copytree(files / "model", files / "other")
+    assert call("encode", "other", "d.jsonl", "again")[0] == 0
+    shutil.copy(files / "index" / "calibration.safetensors", files / "again")
+    code, _, errors = call("search", "again", "a", "--calibrated")
+    assert "calibrated with 'model'" in errors or "calibrated with" in errors
