@@ -17,14 +17,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from drdecr.modeling_drdecr import maxsim
+from drdecr.modeling_drdecr.encoding_drdecr import PackedEmbeddings
 
-from .codecs import decode_tokens, encode_tokens
+from .codecs import decode_tokens, encode_tokens, similarities
 from .manifest import DamagedIndexError, SegmentRecord, damages, file_record, sync_folder, write_whole
 from .protocol import Where, holds
+from .ragged import best_of_passages, sums_of_queries
 
 TOKENS_A_BLOCK = 4096
 """Tokens decoded at once: enough to be worth a call, few enough to stay in a cache."""
+LEAST_SHARE_OF_A_SLICE = 2
+"""Rows are read in one piece where at least one in so many of it is wanted."""
 PASSAGES_A_BATCH = 4096
 """Passages of a batch of the Arrow file."""
 ABSENT = object()
@@ -167,15 +170,7 @@ class Segment:
 
     def tokens(self, row: int) -> Tensor:
         """Return one row's tokens, decoded: float32 `(tokens, dim)`."""
-        return decode_tokens(self.arrays, self.codec, torch.arange(int(self.offsets[row]), int(self.offsets[row + 1])))
-
-    def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode rows into `(rows, longest, dim)` float32 and a mask.
-
-        A row is filled with copies of its last token, which change no maximum, so the mask leaves out rows without any.
-        """
-        places, lengths = self.token_places(rows)
-        return decode_tokens(self.arrays, self.codec, places), (lengths > 0)[:, None].expand(*places.shape)
+        return decode_tokens(self.arrays, self.codec, slice(int(self.offsets[row]), int(self.offsets[row + 1])))
 
     def token_places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return where the tokens of rows stand, int64 `(rows, longest)` with the last one repeated, and their lengths."""
@@ -185,29 +180,48 @@ class Segment:
         return (self.offsets[rows][:, None] + within).clamp(max=max(self.record.tokens - 1, 0)), lengths
 
     @torch.no_grad()
-    def scores(self, queries: Tensor, query_mask: Tensor, rows: Tensor) -> Tensor:
+    def scores(self, queries: PackedEmbeddings, rows: Tensor) -> Tensor:
         """Score queries against rows with MaxSim.
 
         Args:
-            queries: `(num_queries, query_tokens, dim)` float32.
-            query_mask: boolean of that shape.
-            rows: int64 `(rows,)`, ascending, so that neighbours are of like length.
+            queries: float32 tokens of some queries.
+            rows: int64 `(rows,)`, ascending.
 
         Returns:
             float32 `(num_queries, rows)`.
         """
+        if not len(rows):
+            return torch.zeros(len(queries), 0)
+        # All that lies between is read where it is not much more: a slice costs less than what is picked out.
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        everything = len(rows) * LEAST_SHARE_OF_A_SLICE >= last - first
+        scored = torch.arange(first, last) if everything else rows
+        lengths = self.lengths(scored).numpy()
         blocks = []
-        for part in _blocks(rows, self.lengths(rows)):
-            documents, mask = self.padded(part)
-            blocks.append(maxsim(queries, documents, query_mask, mask))
-        return torch.cat(blocks, dim=1) if blocks else queries.new_zeros(len(queries), 0)
+        for start, stop in _blocks(lengths, TOKENS_A_BLOCK):
+            part = scored[start:stop]
+            tokens = self._span(part) if everything else self._places(part, lengths[start:stop])
+            found = similarities(queries.embeddings, self.arrays, self.codec, tokens)
+            blocks.append(sums_of_queries(best_of_passages(found, lengths[start:stop]), queries))
+        scores = torch.cat(blocks, dim=1)
+        return scores if len(scored) == len(rows) else scores[:, rows - first]
+
+    def _span(self, rows: Tensor) -> slice:
+        """Return where the tokens of neighbouring rows stand."""
+        return slice(int(self.offsets[rows[0]]), int(self.offsets[rows[-1] + 1]))
+
+    def _places(self, rows: Tensor, lengths: np.ndarray) -> Tensor:
+        """Return where the tokens of any rows stand, one behind the other: int64 `(tokens,)`."""
+        before = torch.from_numpy(lengths.cumsum() - lengths)
+        shifts = torch.repeat_interleave(self.offsets[rows] - before, torch.from_numpy(lengths))
+        return torch.arange(len(shifts)) + shifts
 
 
-def _blocks(rows: Tensor, lengths: Tensor) -> Iterator[Tensor]:
-    """Cut ascending rows into blocks of at most `TOKENS_A_BLOCK` tokens, one row at least."""
-    ends = lengths.cumsum(0)
+def _blocks(lengths: np.ndarray, tokens: int) -> Iterator[tuple[int, int]]:
+    """Cut passages into blocks `(start, stop)` of at most so many tokens, one passage at least."""
+    ends = lengths.cumsum()
     start, taken = 0, 0
-    while start < len(rows):
-        stop = max(int(torch.searchsorted(ends, taken + TOKENS_A_BLOCK, right=True)), start + 1)
-        yield rows[start:stop]
+    while start < len(lengths):
+        stop = max(int(np.searchsorted(ends, taken + tokens, side="right")), start + 1)
+        yield start, stop
         start, taken = stop, int(ends[stop - 1])

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from drdecr.modeling_drdecr import pad_embeddings
+from drdecr.modeling_drdecr import pack_embeddings
 
 from .codecs import check_codec
 from .exact import Hits
@@ -366,18 +366,15 @@ class StoredIndex:
         return hits.document_ids[0], hits.scores[0]
 
     def _ranked(self, queries: list[Tensor], places: Sequence[Tensor], top_k: int, batch_size: int) -> Hits:
-        # Queries of like length together: padding a query costs as much as a token of it.
-        order = sorted(range(len(queries)), key=lambda query: len(queries[query]))
-        hits = Hits([[]] * len(order), [[]] * len(order))
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            padded, mask = pad_embeddings([queries[query].float() for query in batch])
-            ranking = Ranking(len(batch), top_k)
+        hits = Hits([], [])
+        for start in range(0, len(queries), batch_size):
+            packed = pack_embeddings([query.float() for query in queries[start : start + batch_size]])
+            ranking = Ranking(len(packed), top_k)
             for number, (segment, rows) in enumerate(zip(self.segments, places, strict=True)):
-                ranking.add(number, rows, segment.scores(padded, mask, rows))
-            for query, (found, scores) in zip(batch, ranking.best(), strict=True):
-                hits.document_ids[query] = [self.segments[number].ids_of([row])[0] for number, row in found]
-                hits.scores[query] = scores
+                ranking.add(number, rows, segment.scores(packed, rows))
+            for found, scores in ranking.best():
+                hits.document_ids.append([self.segments[number].ids_of([row])[0] for number, row in found])
+                hits.scores.append(scores)
         return hits
 
 
