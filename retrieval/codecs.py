@@ -15,24 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kmeans import assign, kmeans
+from .residual_codes import encode_residuals, learn_codes, look_up
 
 CODECS = ("float16", "int8", "residual4", "residual3", "residual2")
-CENTROIDS_PER_ROOT = 16
-"""Centroids for n tokens: 16 sqrt(n), as in ColBERTv2."""
-TOKENS_A_CENTROID = 16
-"""At least: fewer tokens than this a centroid, and the centroids would weigh more than the codes."""
 TRAINING_TOKENS = 32_768
 """Tokens that centroids and buckets are made from."""
-BUCKET_NUMBERS, BUCKET_ROUNDS = 500_000, 100
-"""Numbers of residuals that the buckets are made from, and Lloyd's rounds over them."""
-MAX_CENTROIDS = 2048
-"""More would make an index slow to write: every token is compared with each."""
-
-CODES_A_GROUP = {4: 2, 3: 8, 2: 4}
-"""Codes, by their bits, that fill whole bytes together."""
-BITS_A_WORD = {4: 8, 3: 12, 2: 8}
-"""Bits that are looked up at once when codes are decoded: whole codes, in a table that stays in a cache."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -64,14 +51,35 @@ def encode_tokens(tokens: Tensor, codec: str, seed: int = 0) -> dict[str, np.nda
         Arrays by name: `vectors` `(tokens, dim)` float16 or int8, `scales` `(tokens,)`; or `codes`
         `(tokens, dim * bits / 8)` uint8, `centroid_ids` `(tokens,)` uint16, `centroids` and `buckets`.
     """
+    learned = learn(tokens[training_rows(len(tokens), seed)], len(tokens), codec, seed)
+    return {**encode_block(tokens, codec, learned), **learned}
+
+
+def training_rows(num_tokens: int, seed: int) -> Tensor:
+    """Return which tokens a codec learns from: int64, at most `TRAINING_TOKENS`."""
+    return torch.randperm(num_tokens, generator=torch.Generator().manual_seed(seed))[:TRAINING_TOKENS]
+
+
+def learn(sample: Tensor, num_tokens: int, codec: str, seed: int) -> dict[str, np.ndarray]:
+    """Return the arrays that all tokens share, made from those in `training_rows`; none for float16 and int8."""
+    if not codec.startswith("residual"):
+        return {}
+    centroids, buckets = learn_codes(sample.float(), num_tokens, bits_of(codec), seed)
+    return {"centroids": centroids.half().numpy(), "buckets": buckets.numpy()}
+
+
+def encode_block(tokens: Tensor, codec: str, learned: Arrays) -> dict[str, np.ndarray]:
+    """Return the arrays with a row a token, of some of the tokens; what is `learned` comes from `learn`."""
     if codec == "float16":
         return {"vectors": tokens.half().numpy()}
+    values = tokens.float()
     if codec == "int8":
-        values = tokens.float()
         scales = (values.abs().amax(dim=-1) / 127).clamp(min=1e-5).half() if len(values) else values.new_zeros(0).half()
         vectors = (values / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
         return {"vectors": vectors.numpy(), "scales": scales.numpy()}
-    return _encode_residual(tokens, bits_of(codec), seed)
+    centroids, buckets = torch.from_numpy(learned["centroids"]).float(), torch.from_numpy(learned["buckets"])
+    codes, ids = encode_residuals(values, centroids, buckets, bits_of(codec))
+    return {"codes": codes.numpy(), "centroid_ids": ids.numpy().astype(np.uint16)}
 
 
 def decode_tokens(arrays: Arrays, codec: str, rows: Tensor | slice) -> Tensor:
@@ -90,7 +98,7 @@ def similarities(queries: Tensor, arrays: Arrays, codec: str, rows: Tensor | sli
         queries: `(query_tokens, dim)` float32.
         arrays: of `encode_tokens`.
         codec: that they were made with.
-        rows: of tokens: int64 `(tokens,)`, or a slice, which reads faster.
+        rows: of tokens: int64 `(tokens,)`, or a slice, which is read faster.
 
     Returns:
         float32 `(query_tokens, tokens)`.
@@ -106,80 +114,13 @@ def _numbers(arrays: Arrays, codec: str, rows: Tensor | slice) -> tuple[Tensor, 
         return _rows(arrays["vectors"], rows).float(), None
     if codec == "int8":
         return _rows(arrays["vectors"], rows).float(), _rows(arrays["scales"], rows).float()
-    numbers = _residuals(arrays, bits_of(codec), rows)
-    numbers += torch.from_numpy(arrays["centroids"]).float()[_rows(arrays["centroid_ids"].view(np.int16), rows).long()]
+    centroids = torch.from_numpy(arrays["centroids"]).float()
+    codes = _rows(arrays["codes"], rows).numpy()
+    numbers = look_up(codes, arrays["buckets"], bits_of(codec), centroids.shape[1])
+    nearest = _rows(arrays["centroid_ids"].view(np.int16), rows)  # torch picks no rows of uint16
+    numbers += centroids.index_select(0, nearest.int())
     return numbers, torch.linalg.vector_norm(numbers, dim=-1).clamp_(min=1e-12).reciprocal_()
 
 
 def _rows(array: np.ndarray, rows: Tensor | slice) -> Tensor:
     return torch.from_numpy(array[rows]) if isinstance(rows, slice) else torch.from_numpy(array).index_select(0, rows)
-
-
-def _encode_residual(tokens: Tensor, bits: int, seed: int) -> dict[str, np.ndarray]:
-    tokens = tokens.float()
-    drawn = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))[:TRAINING_TOKENS]
-    wanted = min(int(CENTROIDS_PER_ROOT * len(tokens) ** 0.5), len(tokens) // TOKENS_A_CENTROID, MAX_CENTROIDS)
-    if len(tokens):
-        centroids = kmeans(tokens[drawn], max(1, wanted), seed=seed).half().float()
-    else:
-        centroids = tokens.new_zeros(1, tokens.shape[1])
-    ids = assign(tokens, centroids)
-    residuals = tokens[drawn] - centroids[ids[drawn]]
-    cutoffs, buckets = _buckets(residuals.flatten(), 2**bits)
-    codes = [
-        _packed(torch.bucketize(part - centroids[nearest], cutoffs), bits)
-        for part, nearest in zip(tokens.split(65_536), ids.split(65_536), strict=True)
-    ]
-    return {
-        "codes": torch.cat(codes).numpy(),
-        "centroid_ids": ids.numpy().astype(np.uint16),
-        "centroids": centroids.half().numpy(),
-        "buckets": buckets.numpy(),
-    }
-
-
-def _buckets(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return `count - 1` cut-offs and `count` values that stand for what lies between them, with the least squared error.
-
-    Lloyd's rounds from the equally filled buckets of ColBERTv2: a cut-off lies half way between two values, a value is the
-    mean of its bucket.
-    """
-    if not len(values):
-        return torch.zeros(count - 1), torch.zeros(count)
-    ordered = values[:BUCKET_NUMBERS].double().sort().values
-    sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])  # a bucket is a stretch of them, its sum a difference
-    middles = ((torch.arange(count) + 0.5) / count * len(ordered)).long()
-    buckets = ordered[middles]
-    for _ in range(BUCKET_ROUNDS):
-        ends = torch.searchsorted(ordered, (buckets[1:] + buckets[:-1]) / 2)
-        ends = torch.cat([ends.new_zeros(1), ends, ends.new_full((1,), len(ordered))])
-        sizes = ends.diff()
-        buckets = torch.where(sizes > 0, sums[ends].diff() / sizes.clamp(min=1), buckets)
-    buckets = buckets.float()
-    return (buckets[1:] + buckets[:-1]) / 2, buckets
-
-
-def _packed(codes: Tensor, bits: int) -> Tensor:
-    """Pack codes `(tokens, dim)` of `bits` each into bytes `(tokens, dim * bits / 8)`, the first code in the highest bits."""
-    group = CODES_A_GROUP[bits]
-    grouped = codes.unflatten(-1, (codes.shape[-1] // group, group))
-    words = (grouped << torch.arange(group * bits - bits, -1, -bits)).sum(dim=-1)
-    return (words[..., None] >> torch.arange(group * bits - 8, -1, -8) & 255).flatten(1).to(torch.uint8)
-
-
-def _residuals(arrays: Arrays, bits: int, rows: Tensor | slice) -> Tensor:
-    """Look up what codes stand for, some at once: float32 `(tokens, dim)`."""
-    width = BITS_A_WORD[bits]
-    every_word = np.arange(2**width)[:, None] >> np.arange(width - bits, -1, -bits) & (2**bits - 1)
-    table = arrays["buckets"][every_word]  # (words, codes a word)
-    # numpy's take: three times as fast as torch's index_select for rows of a few bytes.
-    codes = _rows(arrays["codes"], rows).numpy()
-    words = codes if width == 8 else _words_of_12_bits(codes)
-    found = np.take(table, words.astype(np.intp).ravel(), axis=0, mode="clip")
-    return torch.from_numpy(found).view(len(codes), arrays["centroids"].shape[1])
-
-
-def _words_of_12_bits(codes: np.ndarray) -> np.ndarray:
-    """Return the two words of each three bytes: `(tokens, bytes)` uint8 to `(tokens, bytes / 3, 2)` uint16."""
-    first, second, third = (codes[:, place::3].astype(np.uint16) for place in range(3))
-    return np.stack([first << 4 | second >> 4, (second & 15) << 8 | third], axis=-1)

@@ -1,5 +1,7 @@
 """MaxSim of passages whose tokens lie one behind the other: nothing is padded, and no loop runs over passages."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,3 +45,25 @@ def sums_of_queries(best: np.ndarray, queries: PackedEmbeddings) -> Tensor:
     if filled.any():
         scores[filled] = np.add.reduceat(best, offsets[:-1][filled], axis=0)
     return torch.from_numpy(scores)
+
+
+def cut_into_blocks(lengths: np.ndarray, tokens: int) -> Iterator[tuple[int, int]]:
+    """Cut passages into blocks `(start, stop)` of at most so many tokens, one passage at least."""
+    ends = lengths.cumsum()
+    start, taken = 0, 0
+    while start < len(lengths):
+        stop = max(int(np.searchsorted(ends, taken + tokens, side="right")), start + 1)
+        yield start, stop
+        start, taken = stop, int(ends[stop - 1])
+
+
+def places_of_tokens(starts: Tensor, lengths: np.ndarray) -> Tensor:
+    """Return where the tokens of passages stand, one behind the other: int64 `(tokens,)`.
+
+    Args:
+        starts: int64 `(passages,)`: where each passage's first token stands.
+        lengths: int64 `(passages,)`.
+    """
+    counts = torch.from_numpy(lengths)
+    shifts = torch.repeat_interleave(starts - (counts.cumsum(0) - counts), counts)
+    return torch.arange(len(shifts)) + shifts

@@ -1,14 +1,11 @@
 """One segment of an index: passages that were committed together, in files that never change and are memory-mapped.
 
-Rows are sorted by length, so that passages scored together need little padding. A segment is a folder of `*.npy` (the
-codec's arrays and `offsets`), and `passages.arrow` with ids and payloads.
+A segment is a folder of `*.npy` (the codec's arrays and `offsets`), and `passages.arrow` with ids and payloads; `writing.py`
+makes it. Rows are sorted by length.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +16,10 @@ from torch import Tensor
 
 from drdecr.modeling_drdecr.encoding_drdecr import PackedEmbeddings
 
-from .codecs import decode_tokens, encode_tokens, similarities
-from .manifest import DamagedIndexError, SegmentRecord, damages, file_record, sync_folder, write_whole
+from .codecs import decode_tokens, similarities
+from .manifest import DamagedIndexError, SegmentRecord, damages
 from .protocol import Where, holds
-from .ragged import best_of_passages, sums_of_queries
+from .ragged import best_of_passages, cut_into_blocks, places_of_tokens, sums_of_queries
 
 TOKENS_A_BLOCK = 4096
 """Tokens decoded at once: enough to be worth a call, few enough to stay in a cache."""
@@ -34,64 +31,13 @@ ABSENT = object()
 """What a payload without a key has there: equal to nothing that could be asked for."""
 
 
-def write_segment(
-    folder: Path,
-    passage_ids: Sequence[str],
-    embeddings: Sequence[Tensor],
-    payloads: Sequence[Mapping[str, Any]],
-    codec: str,
-) -> SegmentRecord:
-    """Write a segment whole or not at all.
-
-    Args:
-        folder: of the segment; its parent must exist. What stands there from a writer that was killed is replaced.
-        passage_ids: at least one.
-        embeddings: one `(tokens, dim)` tensor each.
-        payloads: one mapping each, of what JSON can hold.
-        codec: one of `codecs.CODECS`.
-
-    Returns:
-        The record for the manifest.
-    """
-    order = sorted(range(len(passage_ids)), key=lambda row: len(embeddings[row]))
-    lengths = np.array([0, *(len(embeddings[row]) for row in order)], dtype=np.int64)
-    arrays = {
-        "offsets": lengths.cumsum(),
-        **encode_tokens(torch.cat([embeddings[row] for row in order]), codec, seed=len(order)),
-    }
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        for name, array in arrays.items():
-            write_whole(temporary / f"{name}.npy", partial(np.save, arr=array))
-        rows = [(passage_ids[row], json.dumps(payloads[row], ensure_ascii=False)) for row in order]
-        write_whole(temporary / "passages.arrow", lambda file: _write_passages(file, rows))
-        files = {path.name: file_record(path) for path in sorted(temporary.iterdir())}
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
-    return SegmentRecord(folder.name, len(order), int(arrays["offsets"][-1]), files)
-
-
-def _write_passages(file: Any, rows: Sequence[tuple[str, str]]) -> None:
-    # Bytes, not texts: half a surrogate pair is text to Python and no UTF-8, and comes back as it was.
-    schema = pa.schema([("passage_id", pa.large_binary()), ("payload", pa.large_binary())])
-    with pa.ipc.new_file(file, schema) as writer:
-        for start in range(0, len(rows), PASSAGES_A_BATCH):
-            columns = zip(*rows[start : start + PASSAGES_A_BATCH], strict=True)
-            arrays = [
-                pa.array([text.encode("utf-8", "surrogatepass") for text in column], pa.large_binary())
-                for column in columns
-            ]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
-
-
 def _texts(array: pa.Array) -> list[str]:
-    return [value.decode("utf-8", "surrogatepass") for value in array.to_pylist()]
+    return [_text(value) for value in array.to_pylist()]
+
+
+def _text(value: bytes) -> str:
+    # Half a surrogate pair is text to Python and no UTF-8, and comes back as it was.
+    return value.decode("utf-8", "surrogatepass")
 
 
 class Segment:
@@ -137,15 +83,16 @@ class Segment:
 
     def ids_of(self, rows: Sequence[int]) -> list[str]:
         """Return the ids of some rows."""
-        return [self._cell(row, 0) for row in rows]
+        return [_text(self.cell(row, 0)) for row in rows]
 
     def payload(self, row: int) -> dict[str, Any]:
         """Return what was added with a row."""
-        return json.loads(self._cell(row, 1))
+        return json.loads(_text(self.cell(row, 1)))
 
-    def _cell(self, row: int, column: int) -> str:
+    def cell(self, row: int, column: int) -> bytes:
+        """Return a row's id (column 0) or payload (1), as it is kept."""
         batch, place = divmod(row, PASSAGES_A_BATCH)
-        return _texts(self._reader.get_batch(batch).column(column).slice(place, 1))[0]
+        return self._reader.get_batch(batch).column(column)[place].as_py()
 
     def payloads(self) -> Iterator[dict[str, Any]]:
         """Yield the payloads of all rows, deleted ones too."""
@@ -167,6 +114,10 @@ class Segment:
     def lengths(self, rows: Tensor) -> Tensor:
         """Return the tokens of each row."""
         return self.offsets[rows + 1] - self.offsets[rows]
+
+    def decoded(self, places: Tensor) -> Tensor:
+        """Return the tokens that stand at some places, int64 `(tokens,)`, decoded: float32 `(tokens, dim)`."""
+        return decode_tokens(self.arrays, self.codec, places)
 
     def tokens(self, row: int) -> Tensor:
         """Return one row's tokens, decoded: float32 `(tokens, dim)`."""
@@ -198,9 +149,9 @@ class Segment:
         scored = torch.arange(first, last) if everything else rows
         lengths = self.lengths(scored).numpy()
         blocks = []
-        for start, stop in _blocks(lengths, TOKENS_A_BLOCK):
+        for start, stop in cut_into_blocks(lengths, TOKENS_A_BLOCK):
             part = scored[start:stop]
-            tokens = self._span(part) if everything else self._places(part, lengths[start:stop])
+            tokens = self._span(part) if everything else places_of_tokens(self.offsets[part], lengths[start:stop])
             found = similarities(queries.embeddings, self.arrays, self.codec, tokens)
             blocks.append(sums_of_queries(best_of_passages(found, lengths[start:stop]), queries))
         scores = torch.cat(blocks, dim=1)
@@ -209,19 +160,3 @@ class Segment:
     def _span(self, rows: Tensor) -> slice:
         """Return where the tokens of neighbouring rows stand."""
         return slice(int(self.offsets[rows[0]]), int(self.offsets[rows[-1] + 1]))
-
-    def _places(self, rows: Tensor, lengths: np.ndarray) -> Tensor:
-        """Return where the tokens of any rows stand, one behind the other: int64 `(tokens,)`."""
-        before = torch.from_numpy(lengths.cumsum() - lengths)
-        shifts = torch.repeat_interleave(self.offsets[rows] - before, torch.from_numpy(lengths))
-        return torch.arange(len(shifts)) + shifts
-
-
-def _blocks(lengths: np.ndarray, tokens: int) -> Iterator[tuple[int, int]]:
-    """Cut passages into blocks `(start, stop)` of at most so many tokens, one passage at least."""
-    ends = lengths.cumsum()
-    start, taken = 0, 0
-    while start < len(lengths):
-        stop = max(int(np.searchsorted(ends, taken + tokens, side="right")), start + 1)
-        yield start, stop
-        start, taken = stop, int(ends[stop - 1])

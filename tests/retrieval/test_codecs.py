@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from drdecr.retrieval.codecs import CODECS, _buckets, check_codec, decode_tokens, encode_tokens, similarities
+from drdecr.retrieval.codecs import CODECS, check_codec, decode_tokens, encode_tokens, similarities
 from drdecr.retrieval.kmeans import assign, kmeans
+from drdecr.retrieval.residual_codes import best_buckets, cutoffs_of
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,10 @@ def test_residual_codes_are_buckets_around_the_nearest_centroid(tokens, codec):
 def test_buckets_are_the_best_there_are_for_normal_numbers(codec, error):
     """Max (1960) tabulates the least squared error of 4, 8 and 16 levels for numbers of variance 1."""
     values = torch.randn(400_000, generator=torch.Generator().manual_seed(0))
-    cutoffs, buckets = _buckets(values, 2 ** int(codec[-1]))
-    assert float(((buckets[torch.bucketize(values, cutoffs)] - values) ** 2).mean()) == pytest.approx(error, rel=0.05)
+    buckets = best_buckets(values, 2 ** int(codec[-1]))
+    assert float(((buckets[torch.bucketize(values, cutoffs_of(buckets))] - values) ** 2).mean()) == pytest.approx(
+        error, rel=0.05
+    )
 
 
 def test_int8_rounds_to_127_steps_of_the_largest_number(tokens):
@@ -80,7 +83,9 @@ def test_no_tokens_and_rows_of_any_shape(tokens, codec):
     torch.testing.assert_close(decode_tokens(arrays, codec, rows)[1, 0], decode_tokens(arrays, codec, torch.tensor(2)))
 
 
-@pytest.mark.parametrize(("codec", "dim"), [("float8", 16), ("residual5", 16), ("residual3", 12), ("residual2", 6), ("float16", 0)])
+@pytest.mark.parametrize(
+    ("codec", "dim"), [("float8", 16), ("residual5", 16), ("residual3", 12), ("residual2", 6), ("float16", 0)]
+)
 def test_codecs_that_cannot_be_are_refused(codec, dim):
     with pytest.raises(ValueError, match=r"codec"):
         check_codec(codec, dim)
