@@ -123,13 +123,6 @@ class Segment:
         """Return one row's tokens, decoded: float32 `(tokens, dim)`."""
         return decode_tokens(self.arrays, self.codec, slice(int(self.offsets[row]), int(self.offsets[row + 1])))
 
-    def token_places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where the tokens of rows stand, int64 `(rows, longest)` with the last one repeated, and their lengths."""
-        lengths = self.lengths(rows)
-        longest = int(lengths.max()) if len(rows) else 0
-        within = torch.minimum(torch.arange(longest)[None, :], (lengths - 1).clamp(min=0)[:, None])
-        return (self.offsets[rows][:, None] + within).clamp(max=max(self.record.tokens - 1, 0)), lengths
-
     @torch.no_grad()
     def scores(self, queries: PackedEmbeddings, rows: Tensor) -> Tensor:
         """Score queries against rows with MaxSim.

@@ -13,7 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "retrieval")]
+
+
+PARTS = ("languages", "codecs", "edge", "candidates")
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
@@ -30,6 +33,12 @@ def _encode(arguments: argparse.Namespace) -> None:
     print(f"{arguments.folder}: {count} documents encoded")
 
 
+def _measure(arguments: argparse.Namespace) -> None:
+    from settings import measure
+
+    measure(arguments.folder, arguments.parts, arguments.questions, arguments.most)
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 commands = parser.add_subparsers(required=True)
 fetching = commands.add_parser("fetch")
@@ -42,5 +51,11 @@ encoding.add_argument("folder", type=Path)
 encoding.add_argument("--tokens", type=int, default=48, help="of a document that are read")
 encoding.add_argument("--most", type=int, default=10**9, help="documents")
 encoding.set_defaults(function=_encode)
+measuring = commands.add_parser("measure")
+measuring.add_argument("folder", type=Path)
+measuring.add_argument("parts", nargs="*", default=PARTS, choices=PARTS)
+measuring.add_argument("--questions", type=int, default=50, help="a language, for all but `languages`")
+measuring.add_argument("--most", type=int, default=10**9, help="documents")
+measuring.set_defaults(function=_measure)
 chosen = parser.parse_args()
 chosen.function(chosen)
