@@ -24,8 +24,8 @@ from drdecr.retrieval.two_stage import TwoStageIndex
 SEED, TOP, TIMED = 12345, 10, 20
 SETTINGS = [*((codec, 1) for codec in CODECS), ("float16", 2), ("float16", 3), ("residual4", 2)]
 PROBES = (1, 2, 4)
-MUVERA = ((20, 3), (20, 4))
-"""Repetitions and hyperplanes; 16 numbers a bucket."""
+MUVERA = ((20, 0), (20, 3), (20, 4))
+"""Repetitions and hyperplanes; 16 numbers a bucket. Without a hyperplane a passage's vector is its mean token, projected."""
 HEAD = "recall@10 of the exact best | same first | MRR@10 | bytes a passage | built, s | 1 thread, ms | 2 threads, ms |"
 
 Vectors = dict[str, Any]
