@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 from .protocol import Where
+from .ragged import best_of_passages, cut_into_blocks, places_of_tokens
 from .ranking import Ranking
-from .segments import Segment
+from .segments import TOKENS_A_BLOCK, Segment
 from .stored import StoredIndex
-
-ROWS_A_BLOCK = 512
 
 
 class CentroidCandidates:
     """Inverted lists from centroids to passages, in memory, made of an index of residual codes.
 
     Args:
-        index: with the codec `residual4` or `residual2`.
+        index: with a residual codec.
         probes: centroids a query token whose passages are looked at (default 4; ColBERTv2 takes 1 to 4).
 
     Raises:
@@ -78,9 +77,10 @@ class _Lists:
 
     def scores(self, similarities: Tensor, rows: Tensor) -> Tensor:
         """Return MaxSim of rows with centroids in the place of tokens: `(rows,)`. Every row has a token."""
+        lengths = self.segment.lengths(rows).numpy()
         scores = []
-        for part in rows.split(ROWS_A_BLOCK):
-            places, _ = self.segment.token_places(part)
-            of_tokens = similarities.T[self.ids[places]]  # (rows, tokens, query_tokens)
-            scores.append(of_tokens.amax(dim=1).sum(dim=-1) if len(part) else similarities.new_zeros(0))
-        return torch.cat(scores)
+        for start, stop in cut_into_blocks(lengths, TOKENS_A_BLOCK):
+            places = places_of_tokens(self.segment.offsets[rows[start:stop]], lengths[start:stop])
+            of_tokens = similarities.index_select(1, self.ids[places])  # (query_tokens, tokens)
+            scores.append(torch.from_numpy(best_of_passages(of_tokens, lengths[start:stop]).sum(axis=0)))
+        return torch.cat(scores) if scores else similarities.new_zeros(0)

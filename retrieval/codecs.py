@@ -1,4 +1,4 @@
-"""How token embeddings are kept: half precision, 8 bit, or a centroid and 2 or 4 bit for each number of what is left.
+"""How token embeddings are kept: half precision, 8 bit, or a centroid and 2 to 4 bit for each number of what is left.
 
 A codec is a pure pair of functions between `(tokens, dim)` and arrays of which some have a row a token.
 
@@ -6,7 +6,7 @@ A codec is a pure pair of functions between `(tokens, dim)` and arrays of which 
 | --- | --- | --- |
 | float16 | 2 dim | the numbers |
 | int8 | dim + 2 | numbers between -127 and 127, and the token's scale |
-| residual4, residual2 | dim / 2 + 2, dim / 4 + 2 | nearest centroid, and a bucket a number of the residual, as ColBERTv2 |
+| residual4, 3, 2 | dim (4, 3, 2) / 8 + 2 | nearest centroid, and a bucket a number of the residual, as ColBERTv2 |
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kmeans import assign, kmeans
+from .residual_codes import encode_residuals, learn_codes, look_up
 
-CODECS = ("float16", "int8", "residual4", "residual2")
-CENTROIDS_PER_ROOT = 16
-"""Centroids for n tokens: 16 sqrt(n), as in ColBERTv2."""
-TOKENS_A_CENTROID = 16
-"""At least: fewer tokens than this a centroid, and the centroids would weigh more than the codes."""
+CODECS = ("float16", "int8", "residual4", "residual3", "residual2")
 TRAINING_TOKENS = 32_768
 """Tokens that centroids and buckets are made from."""
-BUCKET_NUMBERS, BUCKET_ROUNDS = 500_000, 100
-"""Numbers of residuals that the buckets are made from, and Lloyd's rounds over them."""
-MAX_CENTROIDS = 2048
-"""More would make an index slow to write: every token is compared with each."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -59,88 +51,76 @@ def encode_tokens(tokens: Tensor, codec: str, seed: int = 0) -> dict[str, np.nda
         Arrays by name: `vectors` `(tokens, dim)` float16 or int8, `scales` `(tokens,)`; or `codes`
         `(tokens, dim * bits / 8)` uint8, `centroid_ids` `(tokens,)` uint16, `centroids` and `buckets`.
     """
+    learned = learn(tokens[training_rows(len(tokens), seed)], len(tokens), codec, seed)
+    return {**encode_block(tokens, codec, learned), **learned}
+
+
+def training_rows(num_tokens: int, seed: int) -> Tensor:
+    """Return which tokens a codec learns from: int64, at most `TRAINING_TOKENS`."""
+    return torch.randperm(num_tokens, generator=torch.Generator().manual_seed(seed))[:TRAINING_TOKENS]
+
+
+def learn(sample: Tensor, num_tokens: int, codec: str, seed: int) -> dict[str, np.ndarray]:
+    """Return the arrays that all tokens share, made from those in `training_rows`; none for float16 and int8."""
+    if not codec.startswith("residual"):
+        return {}
+    centroids, buckets = learn_codes(sample.float(), num_tokens, bits_of(codec), seed)
+    return {"centroids": centroids.half().numpy(), "buckets": buckets.numpy()}
+
+
+def encode_block(tokens: Tensor, codec: str, learned: Arrays) -> dict[str, np.ndarray]:
+    """Return the arrays with a row a token, of some of the tokens; what is `learned` comes from `learn`."""
     if codec == "float16":
         return {"vectors": tokens.half().numpy()}
+    values = tokens.float()
     if codec == "int8":
-        values = tokens.float()
         scales = (values.abs().amax(dim=-1) / 127).clamp(min=1e-5).half() if len(values) else values.new_zeros(0).half()
         vectors = (values / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
         return {"vectors": vectors.numpy(), "scales": scales.numpy()}
-    return _encode_residual(tokens, bits_of(codec), seed)
+    centroids, buckets = torch.from_numpy(learned["centroids"]).float(), torch.from_numpy(learned["buckets"])
+    codes, ids = encode_residuals(values, centroids, buckets, bits_of(codec))
+    return {"codes": codes.numpy(), "centroid_ids": ids.numpy().astype(np.uint16)}
 
 
-def decode_tokens(arrays: Arrays, codec: str, rows: Tensor) -> Tensor:
-    """Decode the tokens in `rows` (int64, any shape) into float32 `(*rows.shape, dim)`."""
-    flat = rows.flatten()
-    if codec == "float16":
-        tokens = _rows(arrays["vectors"], flat).float()
-    elif codec == "int8":
-        tokens = _rows(arrays["vectors"], flat).float() * _rows(arrays["scales"], flat).float()[:, None]
-    else:
-        tokens = _decode_residual(arrays, bits_of(codec), flat)
-    return tokens.view(*rows.shape, -1) if rows.numel() else tokens.new_zeros(*rows.shape, tokens.shape[-1])
+def decode_tokens(arrays: Arrays, codec: str, rows: Tensor | slice) -> Tensor:
+    """Decode the tokens in `rows` (int64 of any shape, or a slice) into float32 `(*rows.shape, dim)`."""
+    numbers, scales = _numbers(arrays, codec, rows if isinstance(rows, slice) else rows.flatten())
+    tokens = numbers if scales is None else numbers.mul_(scales[:, None])
+    return tokens if isinstance(rows, slice) else tokens.view(*rows.shape, tokens.shape[-1])
 
 
-def _rows(array: np.ndarray, rows: Tensor) -> Tensor:
-    return torch.from_numpy(array).index_select(0, rows)
+def similarities(queries: Tensor, arrays: Arrays, codec: str, rows: Tensor | slice) -> Tensor:
+    """Return the products of query tokens with kept tokens.
 
+    The same as with `decode_tokens`, but scales meet the products, which are fewer than the numbers.
 
-def _encode_residual(tokens: Tensor, bits: int, seed: int) -> dict[str, np.ndarray]:
-    tokens = tokens.float()
-    drawn = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))[:TRAINING_TOKENS]
-    wanted = min(int(CENTROIDS_PER_ROOT * len(tokens) ** 0.5), len(tokens) // TOKENS_A_CENTROID, MAX_CENTROIDS)
-    if len(tokens):
-        centroids = kmeans(tokens[drawn], max(1, wanted), seed=seed).half().float()
-    else:
-        centroids = tokens.new_zeros(1, tokens.shape[1])
-    ids = assign(tokens, centroids)
-    residuals = tokens[drawn] - centroids[ids[drawn]]
-    cutoffs, buckets = _buckets(residuals.flatten(), 2**bits)
-    codes = [
-        _packed(torch.bucketize(part - centroids[nearest], cutoffs), bits)
-        for part, nearest in zip(tokens.split(65_536), ids.split(65_536), strict=True)
-    ]
-    return {
-        "codes": torch.cat(codes).numpy(),
-        "centroid_ids": ids.numpy().astype(np.uint16),
-        "centroids": centroids.half().numpy(),
-        "buckets": buckets.numpy(),
-    }
+    Args:
+        queries: `(query_tokens, dim)` float32.
+        arrays: of `encode_tokens`.
+        codec: that they were made with.
+        rows: of tokens: int64 `(tokens,)`, or a slice, which is read faster.
 
-
-def _buckets(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return `count - 1` cut-offs and `count` values that stand for what lies between them, with the least squared error.
-
-    Lloyd's rounds from the equally filled buckets of ColBERTv2: a cut-off lies half way between two values, a value is the
-    mean of its bucket.
+    Returns:
+        float32 `(query_tokens, tokens)`.
     """
-    if not len(values):
-        return torch.zeros(count - 1), torch.zeros(count)
-    ordered = values[:BUCKET_NUMBERS].double().sort().values
-    sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])  # a bucket is a stretch of them, its sum a difference
-    middles = ((torch.arange(count) + 0.5) / count * len(ordered)).long()
-    buckets = ordered[middles]
-    for _ in range(BUCKET_ROUNDS):
-        ends = torch.searchsorted(ordered, (buckets[1:] + buckets[:-1]) / 2)
-        ends = torch.cat([ends.new_zeros(1), ends, ends.new_full((1,), len(ordered))])
-        sizes = ends.diff()
-        buckets = torch.where(sizes > 0, sums[ends].diff() / sizes.clamp(min=1), buckets)
-    buckets = buckets.float()
-    return (buckets[1:] + buckets[:-1]) / 2, buckets
+    numbers, scales = _numbers(arrays, codec, rows)
+    products = queries @ numbers.T  # in this order twice as fast as the transposed one
+    return products if scales is None else products.mul_(scales)
 
 
-def _packed(codes: Tensor, bits: int) -> Tensor:
-    """Pack codes `(tokens, dim)` of `bits` each into bytes, the first code in the highest bits."""
-    grouped = codes.unflatten(-1, (codes.shape[-1] * bits // 8, 8 // bits))
-    shifts = torch.arange(8 - bits, -1, -bits)
-    return (grouped << shifts).sum(dim=-1).to(torch.uint8)
-
-
-def _decode_residual(arrays: Arrays, bits: int, rows: Tensor) -> Tensor:
-    every_byte = torch.arange(256)[:, None] >> torch.arange(8 - bits, -1, -bits)
-    table = torch.from_numpy(arrays["buckets"])[every_byte & (2**bits - 1)]  # (256, codes a byte)
-    codes = _rows(arrays["codes"], rows)
+def _numbers(arrays: Arrays, codec: str, rows: Tensor | slice) -> tuple[Tensor, Tensor | None]:
+    """Return float32 `(tokens, dim)`, and a scale of each token that is still to be applied; None: none is."""
+    if codec == "float16":
+        return _rows(arrays["vectors"], rows).float(), None
+    if codec == "int8":
+        return _rows(arrays["vectors"], rows).float(), _rows(arrays["scales"], rows).float()
     centroids = torch.from_numpy(arrays["centroids"]).float()
-    nearest = torch.from_numpy(arrays["centroid_ids"][rows.numpy()].astype(np.int64))
-    residuals = table.index_select(0, codes.flatten().int()).view(len(rows), centroids.shape[1])
-    return torch.nn.functional.normalize(residuals + centroids[nearest], dim=-1)
+    codes = _rows(arrays["codes"], rows).numpy()
+    numbers = look_up(codes, arrays["buckets"], bits_of(codec), centroids.shape[1])
+    nearest = _rows(arrays["centroid_ids"].view(np.int16), rows)  # torch picks no rows of uint16
+    numbers += centroids.index_select(0, nearest.int())
+    return numbers, torch.linalg.vector_norm(numbers, dim=-1).clamp_(min=1e-12).reciprocal_()
+
+
+def _rows(array: np.ndarray, rows: Tensor | slice) -> Tensor:
+    return torch.from_numpy(array[rows]) if isinstance(rows, slice) else torch.from_numpy(array).index_select(0, rows)

@@ -19,6 +19,7 @@ from torch import Tensor
 from .manifest import DamagedIndexError, file_record, write_whole
 from .muvera import FixedDimensionalEncoding
 from .protocol import Where
+from .ragged import places_of_tokens
 from .stored import StoredIndex
 
 PASSAGES_A_BLOCK = 512
@@ -126,7 +127,9 @@ class MuveraCandidates:
 def _vectors(index: StoredIndex, encoding: FixedDimensionalEncoding) -> Any:
     for segment in index.segments:
         for rows in segment.rows().split(PASSAGES_A_BLOCK):
-            yield encoding.documents([segment.tokens(row) for row in rows.tolist()]).numpy()
+            lengths = segment.lengths(rows)
+            tokens = segment.decoded(places_of_tokens(segment.offsets[rows], lengths.numpy()))
+            yield encoding.documents(list(tokens.split(lengths.tolist()))).numpy()
 
 
 def _write(folder: Path, index: StoredIndex, encoding: FixedDimensionalEncoding, vectors: Any) -> None:

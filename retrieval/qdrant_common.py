@@ -1,10 +1,13 @@
-"""What Qdrant's two engines, in this process and in a cluster, have in common: points, filters, settings."""
+"""What Qdrant's two engines, in this process and in a cluster, have in common: points, filters, the calls of an index."""
 
 import uuid
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .protocol import Where
+from torch import Tensor
+
+from .protocol import Where, check_batch
 
 VECTOR = "tokens"
 """Name of the multi-vector. A passage without a token that scores has none, and is never found."""
@@ -59,3 +62,77 @@ def _has(key: str, value: str | int | bool, models: Any) -> Any:
 def missing_extra(name: str) -> str:
     """Return what is said when a package is not installed."""
     return f"The Qdrant engines need {name}: `pip install drdecr[qdrant]`."
+
+
+class PointIndex(ABC):
+    """Passages as points of Qdrant; an engine says how points are made, written, deleted and read.
+
+    Args:
+        dim: width of the tokens.
+        models: `qdrant_edge` or `qdrant_client.models`.
+        place: of the passages, for messages.
+        points_a_call: written at once.
+    """
+
+    def __init__(self, dim: int, models: Any, place: str, points_a_call: int) -> None:
+        self.dim, self._models, self._place, self._points_a_call = dim, models, place, points_a_call
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def _points(
+        self, ids: Sequence[str], embeddings: Sequence[Tensor], payloads: Sequence[dict[str, Any]]
+    ) -> list[Any]:
+        """Return points; `ids` and `payloads` are Qdrant's."""
+
+    @abstractmethod
+    def _upsert(self, points: list[Any]) -> None: ...
+
+    @abstractmethod
+    def _has_id(self, ids: list[str]) -> Any:
+        """Return the condition that a point is one of these."""
+
+    @abstractmethod
+    def _delete(self, wanted: Any) -> None:
+        """Delete what passes a filter of Qdrant's."""
+
+    @abstractmethod
+    def _records(self, ids: list[str]) -> list[Any]:
+        """Return points with their payloads, without vectors, of those that are there."""
+
+    def add(
+        self,
+        passage_ids: Sequence[str],
+        embeddings: Sequence[Tensor],
+        payloads: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Add passages; one whose id is there already takes its place."""
+        check_batch(passage_ids, embeddings, payloads, self.dim)
+        if not passage_ids:
+            return
+        pairs = zip(passage_ids, payloads or [{}] * len(passage_ids), strict=True)
+        kept = [point_payload(name, payload) for name, payload in pairs]
+        points = self._points([point_id(name) for name in passage_ids], embeddings, kept)
+        for start in range(0, len(points), self._points_a_call):
+            self._upsert(points[start : start + self._points_a_call])
+
+    def delete(self, passage_ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        """Delete passages by id or by payload (or by both) and return how many."""
+        if passage_ids is None and where is None:
+            raise ValueError(f"delete: expected ids or a filter, got neither. To delete all, remove {self._place}.")
+        before = len(self)
+        conditions = [] if where is None else [filter_of(where, self._models)]
+        if passage_ids is not None:
+            conditions.append(self._has_id([point_id(name) for name in passage_ids]))
+        self._delete(self._models.Filter(must=conditions))
+        return before - len(self)
+
+    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what was added with passages; `ValueError` for one that is not there."""
+        records = self._records([point_id(name) for name in passage_ids])
+        found = {record.payload[ID_KEY]: record.payload[PAYLOAD_KEY] for record in records}
+        unknown = next((name for name in passage_ids if name not in found), None)
+        if unknown is not None:
+            raise ValueError(f"{unknown!r} is none of the {len(self)} passages of {self._place}. Look at the id.")
+        return [found[name] for name in passage_ids]

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from .exact import Hits
 from .manifest import write_whole
-from .protocol import Where, check_batch
-from .qdrant_common import ID_KEY, PAYLOAD_KEY, VECTOR, filter_of, missing_extra, point_id, point_payload
+from .protocol import Where
+from .qdrant_common import ID_KEY, VECTOR, PointIndex, filter_of, missing_extra
 from .stored import check_search
 
 PASSAGES_A_CALL = 256
 
 
-class QdrantEdgeIndex:
+class QdrantEdgeIndex(PointIndex):
     """A Qdrant shard as a `PassageIndex`. Every passage is scored, in half precision.
 
     What is added is searched at once and written by `commit`; of a process that is killed in between, any part of it may
@@ -24,7 +24,8 @@ class QdrantEdgeIndex:
     """
 
     def __init__(self, shard: Any, dim: int, about: Mapping[str, Any] | None = None) -> None:
-        self._shard, self.dim, self.about = shard, dim, dict(about or {})
+        super().__init__(dim, _edge(), "the folder", PASSAGES_A_CALL)
+        self._shard, self.about = shard, dict(about or {})
 
     @classmethod
     def create(cls, folder: str | Path, dim: int, about: Mapping[str, Any] | None = None) -> "QdrantEdgeIndex":
@@ -58,38 +59,28 @@ class QdrantEdgeIndex:
         return cls(_edge().EdgeShard.load(str(Path(folder) / "shard")), **json.loads(settings.read_text()))
 
     def __len__(self) -> int:
-        return self._shard.count(_edge().CountRequest())
+        return self._shard.count(self._models.CountRequest())
 
-    def add(
-        self,
-        passage_ids: Sequence[str],
-        embeddings: Sequence[Tensor],
-        payloads: Sequence[Mapping[str, Any]] | None = None,
-    ) -> None:
-        """Add passages; one whose id is there already takes its place."""
-        edge = _edge()
-        check_batch(passage_ids, embeddings, payloads, self.dim)
-        points = [
-            edge.Point(point_id(name), {VECTOR: tokens.tolist()} if len(tokens) else {}, point_payload(name, payload))
-            for name, tokens, payload in zip(passage_ids, embeddings, payloads or [{}] * len(passage_ids), strict=True)
+    def _points(
+        self, ids: Sequence[str], embeddings: Sequence[Tensor], payloads: Sequence[dict[str, Any]]
+    ) -> list[Any]:
+        rows = zip(ids, embeddings, payloads, strict=True)
+        return [
+            self._models.Point(one, {VECTOR: tokens.tolist()} if len(tokens) else {}, payload)
+            for one, tokens, payload in rows
         ]
-        for start in range(0, len(points), PASSAGES_A_CALL):
-            self._shard.update(edge.UpdateOperation.upsert_points(points[start : start + PASSAGES_A_CALL]))
 
-    def delete(self, passage_ids: Sequence[str] | None = None, where: Where | None = None) -> int:
-        """Delete passages by id or by payload (or by both) and return how many."""
-        if passage_ids is None and where is None:
-            raise ValueError("delete: expected ids or a filter, got neither. To delete all, remove the folder.")
-        edge, before = _edge(), len(self)
-        ids = [point_id(name) for name in passage_ids or ()]
-        if where is None:
-            self._shard.update(edge.UpdateOperation.delete_points(ids))
-        else:
-            wanted = filter_of(where, edge)
-            if passage_ids is not None:
-                wanted = edge.Filter(must=[wanted, edge.HasIdCondition(ids)])
-            self._shard.update(edge.UpdateOperation.delete_points_by_filter(wanted))
-        return before - len(self)
+    def _upsert(self, points: list[Any]) -> None:
+        self._shard.update(self._models.UpdateOperation.upsert_points(points))
+
+    def _has_id(self, ids: list[str]) -> Any:
+        return self._models.HasIdCondition(set(ids))
+
+    def _delete(self, wanted: Any) -> None:
+        self._shard.update(self._models.UpdateOperation.delete_points_by_filter(wanted))
+
+    def _records(self, ids: list[str]) -> list[Any]:
+        return self._shard.retrieve(ids, with_payload=True, with_vector=False)
 
     def commit(self) -> None:
         """Force everything to the disk."""
@@ -101,17 +92,16 @@ class QdrantEdgeIndex:
 
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find the passages with the highest MaxSim; a query without a token finds nothing."""
-        edge = _edge()
         check_search(query_embeddings, top_k, 1, self.dim)
         hits = Hits([], [])
         for tokens in query_embeddings:
-            found = self._nearest(tokens, top_k, filter_of(where, edge)) if len(tokens) else []
+            found = self._nearest(tokens, top_k, filter_of(where, self._models)) if len(tokens) else []
             hits.document_ids.append([point.payload[ID_KEY] for point in found])
             hits.scores.append([point.score for point in found])
         return hits
 
     def _nearest(self, tokens: Tensor, top_k: int, wanted: Any) -> list[Any]:
-        edge = _edge()
+        edge = self._models
         return self._shard.query(
             edge.QueryRequest(
                 limit=top_k,
@@ -121,15 +111,6 @@ class QdrantEdgeIndex:
                 params=edge.SearchParams(exact=True),
             )
         )
-
-    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Return what was added with passages; `ValueError` for one that is not there."""
-        records = self._shard.retrieve([point_id(name) for name in passage_ids], with_payload=True, with_vector=False)
-        found = {record.payload[ID_KEY]: record.payload[PAYLOAD_KEY] for record in records}
-        unknown = next((name for name in passage_ids if name not in found), None)
-        if unknown is not None:
-            raise ValueError(f"{unknown!r} is none of the {len(self)} passages. Look at the id.")
-        return [found[name] for name in passage_ids]
 
 
 def _edge() -> Any:

@@ -4,22 +4,22 @@ Each passage has two vectors: its tokens, compared by MaxSim and in no graph, an
 candidates by the one and ranks them by the other, in one request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from .exact import Hits
 from .muvera import FixedDimensionalEncoding
-from .protocol import Where, check_batch
-from .qdrant_common import ID_KEY, PAYLOAD_KEY, VECTOR, filter_of, missing_extra, point_id, point_payload
+from .protocol import Where
+from .qdrant_common import ID_KEY, VECTOR, PointIndex, filter_of, missing_extra
 from .stored import check_search
 
 CANDIDATE_VECTOR = "muvera"
 PASSAGES_A_CALL = 64
 
 
-class QdrantIndex:
+class QdrantIndex(PointIndex):
     """A collection as a `PassageIndex`.
 
     Args:
@@ -38,7 +38,8 @@ class QdrantIndex:
         encoding: FixedDimensionalEncoding | None = None,
         num_candidates: int | None = 500,
     ) -> None:
-        self.client, self.collection, self.dim = client, collection, dim
+        super().__init__(dim, _models(), f"collection {collection!r}", PASSAGES_A_CALL)
+        self.client, self.collection = client, collection
         # 2,560 numbers: a graph of the paper's 10,240 would weigh more than the tokens in 8 bit.
         self.encoding = encoding or FixedDimensionalEncoding(dim, repetitions=20, hyperplanes=3, projected_dim=16)
         self.num_candidates = num_candidates
@@ -94,48 +95,37 @@ class QdrantIndex:
     def __len__(self) -> int:
         return self.client.count(self.collection, exact=True).count
 
-    def add(
-        self,
-        passage_ids: Sequence[str],
-        embeddings: Sequence[Tensor],
-        payloads: Sequence[Mapping[str, Any]] | None = None,
-    ) -> None:
-        """Add passages; one whose id is there already takes its place."""
-        models = _models()
-        check_batch(passage_ids, embeddings, payloads, self.dim)
-        if not passage_ids:
-            return
-        one = self.encoding.documents(list(embeddings))
-        rows = zip(passage_ids, embeddings, one, payloads or [{}] * len(passage_ids), strict=True)
-        points = [
-            models.PointStruct(
-                id=point_id(name),
+    def _points(
+        self, ids: Sequence[str], embeddings: Sequence[Tensor], payloads: Sequence[dict[str, Any]]
+    ) -> list[Any]:
+        rows = zip(ids, embeddings, self.encoding.documents(list(embeddings)), payloads, strict=True)
+        return [
+            self._models.PointStruct(
+                id=one,
                 vector={VECTOR: tokens.tolist(), CANDIDATE_VECTOR: whole.tolist()} if len(tokens) else {},
-                payload=point_payload(name, payload),
+                payload=payload,
             )
-            for name, tokens, whole, payload in rows
+            for one, tokens, whole, payload in rows
         ]
-        for start in range(0, len(points), PASSAGES_A_CALL):
-            self.client.upsert(self.collection, points[start : start + PASSAGES_A_CALL], wait=True)
 
-    def delete(self, passage_ids: Sequence[str] | None = None, where: Where | None = None) -> int:
-        """Delete passages by id or by payload (or by both) and return how many."""
-        if passage_ids is None and where is None:
-            raise ValueError("delete: expected ids or a filter, got neither. To delete all, delete the collection.")
-        models, before = _models(), len(self)
-        conditions = [] if where is None else [filter_of(where, models)]
-        if passage_ids is not None:
-            conditions.append(models.HasIdCondition(has_id=[point_id(name) for name in passage_ids]))
-        selector = models.FilterSelector(filter=models.Filter(must=conditions))
-        self.client.delete(self.collection, selector, wait=True)
-        return before - len(self)
+    def _upsert(self, points: list[Any]) -> None:
+        self.client.upsert(self.collection, points, wait=True)
+
+    def _has_id(self, ids: list[str]) -> Any:
+        return self._models.HasIdCondition(has_id=ids)
+
+    def _delete(self, wanted: Any) -> None:
+        self.client.delete(self.collection, self._models.FilterSelector(filter=wanted), wait=True)
+
+    def _records(self, ids: list[str]) -> list[Any]:
+        return self.client.retrieve(self.collection, ids, with_payload=True)
 
     def commit(self) -> None:
         """Do nothing: the cluster has answered for every write."""
 
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find passages by candidates and MaxSim, all queries in one request; one without a token finds nothing."""
-        models = _models()
+        models = self._models
         check_search(query_embeddings, top_k, 1, self.dim)
         asked = [number for number, tokens in enumerate(query_embeddings) if len(tokens)]
         requests = [self._request(query_embeddings[number], top_k, filter_of(where, models)) for number in asked]
@@ -147,7 +137,7 @@ class QdrantIndex:
         return hits
 
     def _request(self, tokens: Tensor, top_k: int, wanted: Any) -> Any:
-        models = _models()
+        models = self._models
         exact = self.num_candidates is None
         prefetch = models.Prefetch(
             query=self.encoding.queries([tokens])[0].tolist(),
@@ -164,15 +154,6 @@ class QdrantIndex:
             limit=top_k,
             with_payload=[ID_KEY],
         )
-
-    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Return what was added with passages; `ValueError` for one that is not there."""
-        records = self.client.retrieve(self.collection, [point_id(name) for name in passage_ids], with_payload=True)
-        found = {record.payload[ID_KEY]: record.payload[PAYLOAD_KEY] for record in records}
-        unknown = next((name for name in passage_ids if name not in found), None)
-        if unknown is not None:
-            raise ValueError(f"{unknown!r} is none of the passages of {self.collection!r}. Look at the id.")
-        return [found[name] for name in passage_ids]
 
 
 def _models() -> Any:

@@ -1,14 +1,11 @@
 """One segment of an index: passages that were committed together, in files that never change and are memory-mapped.
 
-Rows are sorted by length, so that passages scored together need little padding. A segment is a folder of `*.npy` (the
-codec's arrays and `offsets`), and `passages.arrow` with ids and payloads.
+A segment is a folder of `*.npy` (the codec's arrays and `offsets`), and `passages.arrow` with ids and payloads; `writing.py`
+makes it. Rows are sorted by length.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,78 +14,30 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from drdecr.modeling_drdecr import maxsim
+from drdecr.modeling_drdecr.encoding_drdecr import PackedEmbeddings
 
-from .codecs import decode_tokens, encode_tokens
-from .manifest import DamagedIndexError, SegmentRecord, damages, file_record, sync_folder, write_whole
+from .codecs import decode_tokens, similarities
+from .manifest import DamagedIndexError, SegmentRecord, damages
 from .protocol import Where, holds
+from .ragged import best_of_passages, cut_into_blocks, places_of_tokens, sums_of_queries
 
 TOKENS_A_BLOCK = 4096
 """Tokens decoded at once: enough to be worth a call, few enough to stay in a cache."""
+LEAST_SHARE_OF_A_SLICE = 2
+"""Rows are read in one piece where at least one in so many of it is wanted."""
 PASSAGES_A_BATCH = 4096
 """Passages of a batch of the Arrow file."""
 ABSENT = object()
 """What a payload without a key has there: equal to nothing that could be asked for."""
 
 
-def write_segment(
-    folder: Path,
-    passage_ids: Sequence[str],
-    embeddings: Sequence[Tensor],
-    payloads: Sequence[Mapping[str, Any]],
-    codec: str,
-) -> SegmentRecord:
-    """Write a segment whole or not at all.
-
-    Args:
-        folder: of the segment; its parent must exist. What stands there from a writer that was killed is replaced.
-        passage_ids: at least one.
-        embeddings: one `(tokens, dim)` tensor each.
-        payloads: one mapping each, of what JSON can hold.
-        codec: one of `codecs.CODECS`.
-
-    Returns:
-        The record for the manifest.
-    """
-    order = sorted(range(len(passage_ids)), key=lambda row: len(embeddings[row]))
-    lengths = np.array([0, *(len(embeddings[row]) for row in order)], dtype=np.int64)
-    arrays = {
-        "offsets": lengths.cumsum(),
-        **encode_tokens(torch.cat([embeddings[row] for row in order]), codec, seed=len(order)),
-    }
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        for name, array in arrays.items():
-            write_whole(temporary / f"{name}.npy", partial(np.save, arr=array))
-        rows = [(passage_ids[row], json.dumps(payloads[row], ensure_ascii=False)) for row in order]
-        write_whole(temporary / "passages.arrow", lambda file: _write_passages(file, rows))
-        files = {path.name: file_record(path) for path in sorted(temporary.iterdir())}
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
-    return SegmentRecord(folder.name, len(order), int(arrays["offsets"][-1]), files)
-
-
-def _write_passages(file: Any, rows: Sequence[tuple[str, str]]) -> None:
-    # Bytes, not texts: half a surrogate pair is text to Python and no UTF-8, and comes back as it was.
-    schema = pa.schema([("passage_id", pa.large_binary()), ("payload", pa.large_binary())])
-    with pa.ipc.new_file(file, schema) as writer:
-        for start in range(0, len(rows), PASSAGES_A_BATCH):
-            columns = zip(*rows[start : start + PASSAGES_A_BATCH], strict=True)
-            arrays = [
-                pa.array([text.encode("utf-8", "surrogatepass") for text in column], pa.large_binary())
-                for column in columns
-            ]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
-
-
 def _texts(array: pa.Array) -> list[str]:
-    return [value.decode("utf-8", "surrogatepass") for value in array.to_pylist()]
+    return [_text(value) for value in array.to_pylist()]
+
+
+def _text(value: bytes) -> str:
+    # Half a surrogate pair is text to Python and no UTF-8, and comes back as it was.
+    return value.decode("utf-8", "surrogatepass")
 
 
 class Segment:
@@ -134,15 +83,16 @@ class Segment:
 
     def ids_of(self, rows: Sequence[int]) -> list[str]:
         """Return the ids of some rows."""
-        return [self._cell(row, 0) for row in rows]
+        return [_text(self.cell(row, 0)) for row in rows]
 
     def payload(self, row: int) -> dict[str, Any]:
         """Return what was added with a row."""
-        return json.loads(self._cell(row, 1))
+        return json.loads(_text(self.cell(row, 1)))
 
-    def _cell(self, row: int, column: int) -> str:
+    def cell(self, row: int, column: int) -> bytes:
+        """Return a row's id (column 0) or payload (1), as it is kept."""
         batch, place = divmod(row, PASSAGES_A_BATCH)
-        return _texts(self._reader.get_batch(batch).column(column).slice(place, 1))[0]
+        return self._reader.get_batch(batch).column(column)[place].as_py()
 
     def payloads(self) -> Iterator[dict[str, Any]]:
         """Yield the payloads of all rows, deleted ones too."""
@@ -165,49 +115,41 @@ class Segment:
         """Return the tokens of each row."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
+    def decoded(self, places: Tensor) -> Tensor:
+        """Return the tokens that stand at some places, int64 `(tokens,)`, decoded: float32 `(tokens, dim)`."""
+        return decode_tokens(self.arrays, self.codec, places)
+
     def tokens(self, row: int) -> Tensor:
         """Return one row's tokens, decoded: float32 `(tokens, dim)`."""
-        return decode_tokens(self.arrays, self.codec, torch.arange(int(self.offsets[row]), int(self.offsets[row + 1])))
-
-    def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode rows into `(rows, longest, dim)` float32 and a mask.
-
-        A row is filled with copies of its last token, which change no maximum, so the mask leaves out rows without any.
-        """
-        places, lengths = self.token_places(rows)
-        return decode_tokens(self.arrays, self.codec, places), (lengths > 0)[:, None].expand(*places.shape)
-
-    def token_places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where the tokens of rows stand, int64 `(rows, longest)` with the last one repeated, and their lengths."""
-        lengths = self.lengths(rows)
-        longest = int(lengths.max()) if len(rows) else 0
-        within = torch.minimum(torch.arange(longest)[None, :], (lengths - 1).clamp(min=0)[:, None])
-        return (self.offsets[rows][:, None] + within).clamp(max=max(self.record.tokens - 1, 0)), lengths
+        return decode_tokens(self.arrays, self.codec, slice(int(self.offsets[row]), int(self.offsets[row + 1])))
 
     @torch.no_grad()
-    def scores(self, queries: Tensor, query_mask: Tensor, rows: Tensor) -> Tensor:
+    def scores(self, queries: PackedEmbeddings, rows: Tensor) -> Tensor:
         """Score queries against rows with MaxSim.
 
         Args:
-            queries: `(num_queries, query_tokens, dim)` float32.
-            query_mask: boolean of that shape.
-            rows: int64 `(rows,)`, ascending, so that neighbours are of like length.
+            queries: float32 tokens of some queries.
+            rows: int64 `(rows,)`, ascending.
 
         Returns:
             float32 `(num_queries, rows)`.
         """
+        if not len(rows):
+            return torch.zeros(len(queries), 0)
+        # All that lies between is read where it is not much more: a slice costs less than what is picked out.
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        everything = len(rows) * LEAST_SHARE_OF_A_SLICE >= last - first
+        scored = torch.arange(first, last) if everything else rows
+        lengths = self.lengths(scored).numpy()
         blocks = []
-        for part in _blocks(rows, self.lengths(rows)):
-            documents, mask = self.padded(part)
-            blocks.append(maxsim(queries, documents, query_mask, mask))
-        return torch.cat(blocks, dim=1) if blocks else queries.new_zeros(len(queries), 0)
+        for start, stop in cut_into_blocks(lengths, TOKENS_A_BLOCK):
+            part = scored[start:stop]
+            tokens = self._span(part) if everything else places_of_tokens(self.offsets[part], lengths[start:stop])
+            found = similarities(queries.embeddings, self.arrays, self.codec, tokens)
+            blocks.append(sums_of_queries(best_of_passages(found, lengths[start:stop]), queries))
+        scores = torch.cat(blocks, dim=1)
+        return scores if len(scored) == len(rows) else scores[:, rows - first]
 
-
-def _blocks(rows: Tensor, lengths: Tensor) -> Iterator[Tensor]:
-    """Cut ascending rows into blocks of at most `TOKENS_A_BLOCK` tokens, one row at least."""
-    ends = lengths.cumsum(0)
-    start, taken = 0, 0
-    while start < len(rows):
-        stop = max(int(torch.searchsorted(ends, taken + TOKENS_A_BLOCK, right=True)), start + 1)
-        yield rows[start:stop]
-        start, taken = stop, int(ends[stop - 1])
+    def _span(self, rows: Tensor) -> slice:
+        """Return where the tokens of neighbouring rows stand."""
+        return slice(int(self.offsets[rows[0]]), int(self.offsets[rows[-1] + 1]))

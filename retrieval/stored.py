@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from drdecr.modeling_drdecr import pad_embeddings
+from drdecr.modeling_drdecr import pack_embeddings
 
 from .codecs import check_codec
 from .exact import Hits
@@ -27,7 +27,8 @@ from .manifest import NAME, Manifest, SegmentRecord, file_record, write_whole
 from .pooling import pool_tokens
 from .protocol import Where, check_batch, matches
 from .ranking import Ranking
-from .segments import Segment, write_segment
+from .segments import Segment
+from .writing import merge_segments, write_segment
 
 ATTEMPTS = 20
 """How often a reader looks again when a writer took away a segment between the manifest and its files."""
@@ -60,7 +61,7 @@ class StoredIndex:
         Args:
             folder: a new or empty folder; its parents are made.
             dim: width of the embeddings.
-            codec: `float16` (default), `int8`, `residual4` or `residual2`; docs/retrieval.md has what each costs.
+            codec: `float16` (default), `int8`, `residual4`, `residual3` or `residual2`; docs/retrieval.md has what each costs.
             pool_factor: tokens of a passage that become one (default 1: all are kept).
             about: what is to be remembered, such as the model.
 
@@ -281,7 +282,8 @@ class StoredIndex:
     def compact(self, codec: str | None = None) -> None:
         """Rewrite all passages as one segment, without deleted ones. Changes that wait are committed first.
 
-        Residual codes are decoded and encoded again, which costs a little precision each time.
+        A block of tokens at a time is in memory. Residual codes are decoded and encoded again, which costs a little precision
+        each time.
 
         Args:
             codec: which the index has from then on (default: the one that it has).
@@ -293,15 +295,10 @@ class StoredIndex:
         codec = self.manifest.codec if codec is None else codec
         check_codec(codec, self.manifest.dim)
         self.commit()
-        rows = [(segment, row) for segment in self.segments for row in segment.rows().tolist()]
-        number = self.manifest.commit + 1
-        records = []
-        if rows:
-            ids = [name for segment in self.segments for name in segment.ids_of(segment.rows().tolist())]
-            tokens = [segment.tokens(row).half() for segment, row in rows]
-            payloads = [segment.payload(row) for segment, row in rows]
+        number, records = self.manifest.commit + 1, []
+        if len(self):
             folder = self.folder / "segments" / f"s{number:06d}"
-            records = [write_segment(folder, ids, tokens, payloads, codec)]
+            records = [merge_segments(folder, self.segments, codec)]
         self._publish(number, records, codec)
 
     def _publish(self, number: int, records: list[SegmentRecord], codec: str) -> None:
@@ -366,18 +363,15 @@ class StoredIndex:
         return hits.document_ids[0], hits.scores[0]
 
     def _ranked(self, queries: list[Tensor], places: Sequence[Tensor], top_k: int, batch_size: int) -> Hits:
-        # Queries of like length together: padding a query costs as much as a token of it.
-        order = sorted(range(len(queries)), key=lambda query: len(queries[query]))
-        hits = Hits([[]] * len(order), [[]] * len(order))
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            padded, mask = pad_embeddings([queries[query].float() for query in batch])
-            ranking = Ranking(len(batch), top_k)
+        hits = Hits([], [])
+        for start in range(0, len(queries), batch_size):
+            packed = pack_embeddings([query.float() for query in queries[start : start + batch_size]])
+            ranking = Ranking(len(packed), top_k)
             for number, (segment, rows) in enumerate(zip(self.segments, places, strict=True)):
-                ranking.add(number, rows, segment.scores(padded, mask, rows))
-            for query, (found, scores) in zip(batch, ranking.best(), strict=True):
-                hits.document_ids[query] = [self.segments[number].ids_of([row])[0] for number, row in found]
-                hits.scores[query] = scores
+                ranking.add(number, rows, segment.scores(packed, rows))
+            for found, scores in ranking.best():
+                hits.document_ids.append([self.segments[number].ids_of([row])[0] for number, row in found])
+                hits.scores.append(scores)
         return hits
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import measure_candidates, measure_codecs, measure_speed
+from measure import exact_hits, measure_candidates, measure_codecs, measure_edge
 
 
 def encode(arguments: argparse.Namespace) -> None:
@@ -40,11 +40,12 @@ def encode(arguments: argparse.Namespace) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Print the tables of docs/retrieval.md."""
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     vectors = torch.load(arguments.vectors)
-    measure_codecs(vectors)
-    measure_candidates(vectors)
-    measure_speed(vectors)
+    truth = exact_hits(vectors)
+    measure_codecs(vectors, truth)
+    measure_edge(vectors, truth)
+    measure_candidates(vectors, counts=(20, 50))
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,7 +58,6 @@ encoding.add_argument("--questions", type=int, default=200)
 encoding.set_defaults(function=encode)
 measuring = commands.add_parser("measure")
 measuring.add_argument("vectors")
-measuring.add_argument("--threads", type=int, default=1)
 measuring.set_defaults(function=measure)
 chosen = parser.parse_args()
 chosen.function(chosen)

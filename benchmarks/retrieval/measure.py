@@ -1,15 +1,18 @@
-"""Recall, bytes and processor time of index settings.
+"""What settings of an index cost and find: recall of the exact best, MRR, bytes, seconds to build, milliseconds a query.
 
-Times are processor seconds of this process: a machine that others use does not change them much.
+Building is told in processor seconds of this process, which others on the machine do not change much; a query by the clock, the
+least and the median of twenty.
 """
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from drdecr.retrieval import ExactIndex, Hits, StoredIndex
@@ -18,84 +21,98 @@ from drdecr.retrieval.codecs import CODECS
 from drdecr.retrieval.muvera import FixedDimensionalEncoding
 from drdecr.retrieval.two_stage import TwoStageIndex
 
-SEED, TOP = 12345, 10
-SETTINGS = [
-    ("float16", 1),
-    ("int8", 1),
-    ("residual4", 1),
-    ("residual2", 1),
-    ("float16", 2),
-    ("float16", 3),
-    ("residual4", 2),
-]
+SEED, TOP, TIMED = 12345, 10, 20
+SETTINGS = [*((codec, 1) for codec in CODECS), ("float16", 2), ("float16", 3), ("residual4", 2)]
+PROBES = (1, 2, 4)
+MUVERA = ((20, 0), (20, 3), (20, 4))
+"""Repetitions and hyperplanes; 16 numbers a bucket. Without a hyperplane a passage's vector is its mean token, projected."""
+HEAD = "recall@10 of the exact best | same first | MRR@10 | bytes a passage | built, s | 1 thread, ms | 2 threads, ms |"
+
+Vectors = dict[str, Any]
+"""`ids` and `passages`, `queries` and `gold` (the id of the passage that answers each)."""
 
 
-def measure_codecs(vectors: dict[str, Any]) -> None:
-    """Print recall of the exact best ten, MRR and bytes a passage of each codec and pooling."""
-    truth = ExactIndex(vectors["ids"], vectors["passages"]).search(vectors["queries"], top_k=TOP)
-    tokens = sum(map(len, vectors["passages"])) / len(vectors["passages"])
-    print(f"{len(vectors['ids'])} passages of {tokens:.0f} tokens, {len(vectors['queries'])} questions, seed {SEED}\n")
-    print("| setting | recall@10 of the exact best | same first | MRR@10 | bytes a passage | written, s |")
-    print("|---|---:|---:|---:|---:|---:|")
-    _row("float32, in memory", vectors, truth, truth, 4 * tokens * vectors["queries"][0].shape[1], 0)
+def measure_codecs(vectors: Vectors, truth: Hits) -> None:
+    """Print a row of each codec and pooling; all passages are scored."""
+    _heading("setting")
     for codec, pool in SETTINGS:
-        with tempfile.TemporaryDirectory() as folder:
-            index, written = _written(Path(folder) / "index", vectors, codec, pool)
-            hits = index.search(vectors["queries"], top_k=TOP)
-            size = index.num_bytes() / len(index)
+        with _written(vectors, codec, pool) as (index, seconds):
             name = codec + (f", {pool} tokens to one" if pool > 1 else "")
-            _row(name, vectors, truth, hits, size, written)
+            _row(name, vectors, truth, index.search, index.num_bytes(), seconds)
 
 
-def measure_candidates(vectors: dict[str, Any]) -> None:
-    """Print recall against scoring every passage of the same index, and how many passages are scored."""
+def measure_edge(vectors: Vectors, truth: Hits) -> None:
+    """Print a row of Qdrant's engine in this process."""
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+    _heading("engine")
+    with tempfile.TemporaryDirectory() as folder:
+        index = QdrantEdgeIndex.create(Path(folder) / "edge", vectors["passages"][0].shape[1])
+
+        def build() -> None:
+            for start in range(0, len(vectors["ids"]), 1024):
+                index.add(vectors["ids"][start : start + 1024], vectors["passages"][start : start + 1024])
+            index.commit()
+
+        _, seconds = _timed(build)
+        size = sum(512 * path.stat().st_blocks for path in Path(folder).rglob("*") if path.is_file())
+        _row("qdrant-edge, float16", vectors, truth, index.search, size, seconds)
+        index.close()
+
+
+def measure_candidates(vectors: Vectors, counts: tuple[int, ...]) -> None:
+    """Print recall against scoring every passage of the same index, for `counts` passages that are scored exactly."""
     from drdecr.retrieval.muvera_candidates import MuveraCandidates
 
-    print("\n| candidates | scored exactly | recall@10 of the exact best | same first | MRR@10 | a query, ms |")
-    print("|---|---:|---:|---:|---:|---:|")
-    with tempfile.TemporaryDirectory() as folder:
-        index, _ = _written(Path(folder) / "index", vectors, "residual4", 1)
+    with _written(vectors, "residual4", 1) as (index, seconds):
         truth = index.search(vectors["queries"], top_k=TOP)
-        dim = index.manifest.dim
-        sources: dict[str, Any] = {f"centroids, {n} probes": CentroidCandidates(index, n) for n in (1, 2, 4)}
-        for repetitions, planes in ((20, 3), (20, 4)):
-            encoding = FixedDimensionalEncoding(dim, repetitions, planes, 16, SEED)
-            name = f"MUVERA, {encoding.width} numbers in 8 bit"
-            sources[name] = MuveraCandidates.build(index, Path(folder) / name, encoding=encoding)
-        for name, source in sources.items():
-            for count in (20, 50):
-                search = TwoStageIndex(index, source, count)
-                hits, seconds = _timed(lambda search=search: search.search(vectors["queries"], top_k=TOP))
-                cells = [*_found(vectors, truth, hits), f"{1000 * seconds / len(vectors['queries']):.1f}"]
-                print(f"| {name} | {count} | {' | '.join(cells)} |", flush=True)
+        _heading("candidates | scored exactly", 9)
+        _row("every passage | all", vectors, truth, index.search, index.num_bytes(), seconds)
+        for probes in PROBES:
+            source, more = _timed(lambda probes=probes: CentroidCandidates(index, probes))
+            for count in counts:
+                search = TwoStageIndex(index, source, count).search
+                _row(f"centroids, {probes} probes | {count}", vectors, truth, search, index.num_bytes(), more)
+        for repetitions, planes in MUVERA:
+            encoding = FixedDimensionalEncoding(index.manifest.dim, repetitions, planes, 16, SEED)
+            folder = index.folder / f"muvera{planes}"
+            source, more = _timed(
+                lambda folder=folder, encoding=encoding: MuveraCandidates.build(index, folder, encoding=encoding)
+            )
+            size = index.num_bytes() + (folder / "vectors.faiss").stat().st_size
+            for count in counts:
+                search = TwoStageIndex(index, source, count).search
+                _row(f"MUVERA, {encoding.width} numbers in 8 bit | {count}", vectors, truth, search, size, more)
 
 
-def measure_speed(vectors: dict[str, Any]) -> None:
-    """Print milliseconds a query over 512 passages, one query at a time, of each codec."""
-    print("\n| 512 passages, one query | ms, median of 20 |")
-    print("|---|---:|")
-    few = {**vectors, "ids": vectors["ids"][:512], "passages": vectors["passages"][:512]}
-    memory = ExactIndex(few["ids"], few["passages"])
-    _speed("float32, in memory", few, lambda query: memory.search([query]))
-    for codec in CODECS:
-        with tempfile.TemporaryDirectory() as folder:
-            index, _ = _written(Path(folder) / "index", few, codec, 1)
-            _speed(codec, few, lambda query, index=index: index.search([query]))
+def exact_hits(vectors: Vectors, top_k: int = TOP) -> Hits:
+    """Score every passage in float32, in memory; print what that costs and finds."""
+    index, seconds = _timed(lambda: ExactIndex(vectors["ids"], vectors["passages"]))
+    hits = index.search(vectors["queries"], top_k=top_k)
+    tokens = sum(map(len, vectors["passages"]))
+    print(
+        f"{len(vectors['ids'])} passages of {tokens / len(vectors['ids']):.0f} tokens, {len(hits.scores)} questions of ",
+        end="",
+    )
+    print(f"{np.mean([len(query) for query in vectors['queries']]):.0f}, seed {SEED}")
+    _heading("exact")
+    size = 4 * tokens * vectors["passages"][0].shape[1]
+    _row("float32, in memory", vectors, hits, index.search, size, seconds)
+    return hits
 
 
-def _speed(name: str, vectors: dict[str, Any], search: Callable[[Tensor], Hits]) -> None:
-    times = [_timed(lambda query=query: search(query))[1] for query in vectors["queries"][:20]]
-    print(f"| {name} | {1000 * np.median(times):.1f} |")
+@contextmanager
+def _written(vectors: Vectors, codec: str, pool: int) -> Iterator[tuple[StoredIndex, float]]:
+    """Write an index into a folder of its own and open it; also the processor seconds that it took."""
 
-
-def _written(folder: Path, vectors: dict[str, Any], codec: str, pool: int) -> tuple[StoredIndex, float]:
     def write() -> None:
-        with StoredIndex.create(folder, vectors["passages"][0].shape[1], codec, pool) as index:
+        with StoredIndex.create(Path(folder) / "index", vectors["passages"][0].shape[1], codec, pool) as index:
             index.add(vectors["ids"], vectors["passages"])
             index.commit()
 
-    _, seconds = _timed(write)
-    return StoredIndex.open(folder, verify=False), seconds
+    with tempfile.TemporaryDirectory() as folder:
+        _, seconds = _timed(write)
+        yield StoredIndex.open(Path(folder) / "index", verify=False), seconds
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -104,23 +121,47 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return made, time.process_time() - start
 
 
-def _row(name: str, vectors: dict[str, Any], truth: Hits, hits: Hits, size: float, written: float) -> None:
-    cells = [*_found(vectors, truth, hits), f"{size:,.0f}", f"{written:.1f}"]
+def _heading(first: str, columns: int = 8) -> None:
+    print(f"\n| {first} | {HEAD}\n|{'---|' * columns}", flush=True)
+
+
+def _row(name: str, vectors: Vectors, truth: Hits, search: Callable[..., Hits], size: float, seconds: float) -> None:
+    hits = search(vectors["queries"], top_k=TOP)
+    speed = [milliseconds(search, vectors["queries"][:TIMED], threads) for threads in (1, 2)]
+    cells = [*_found(vectors, truth, hits), f"{size / len(vectors['ids']):,.0f}", f"{seconds:.1f}", *speed]
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def _found(vectors: dict[str, Any], truth: Hits, hits: Hits) -> list[str]:
+def milliseconds(search: Callable[..., Hits], queries: list[Tensor], threads: int) -> str:
+    """Return the least and the median milliseconds of queries that are asked one by one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    search(queries[:1])
+    times = []
+    for query in queries:
+        start = time.perf_counter()
+        search([query])
+        times.append(1000 * (time.perf_counter() - start))
+    torch.set_num_threads(before)
+    return f"{min(times):.1f} ({np.median(times):.1f})"
+
+
+def _found(vectors: Vectors, truth: Hits, hits: Hits) -> list[str]:
     pairs = list(zip(truth.document_ids, hits.document_ids, strict=True))
     recall = [len(set(best) & set(found)) / len(best) for best, found in pairs]
     first = [float(best[0] == found[0]) if found else 0.0 for best, found in pairs]
-    ranks = [
-        1 / (1 + found.index(gold)) if gold in found else 0.0
-        for gold, found in zip(vectors["gold"], hits.document_ids, strict=True)
+    return [interval(recall), interval(first), interval(reciprocal_ranks(vectors["gold"], hits))]
+
+
+def reciprocal_ranks(gold: list[str], hits: Hits) -> list[float]:
+    """Return one over the rank of what answers each question, 0 where it is not among those found."""
+    return [
+        1 / (1 + found.index(wanted)) if wanted in found else 0.0
+        for wanted, found in zip(gold, hits.document_ids, strict=True)
     ]
-    return [_interval(recall), _interval(first), _interval(ranks)]
 
 
-def _interval(values: list[float]) -> str:
+def interval(values: list[float]) -> str:
     """Return the mean with its 95 % bootstrap interval over questions."""
     draw = np.random.default_rng(SEED)
     means = np.array(values)[draw.integers(0, len(values), (2000, len(values)))].mean(axis=1)

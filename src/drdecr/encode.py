@@ -100,6 +100,13 @@ def digest_of(document: Document) -> str:
 def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int) -> StoredIndex:
     """Open an index to go on with, or make it.
 
+    Args:
+        folder: of the index.
+        dim: width of the embeddings.
+        about: what else must be the same, such as the model; a model of the same `model_digest` may lie elsewhere.
+        codec: how tokens are kept.
+        pool_factor: tokens that become one.
+
     Raises:
         ValueError: if it was made with another model, splitting, codec or pooling.
     """
@@ -109,6 +116,8 @@ def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, po
     made = {**index.about, "codec": index.manifest.codec, "pool_factor": index.manifest.pool_factor}
     wanted = {**about, "codec": codec, "pool_factor": pool_factor}
     other = [name for name, value in wanted.items() if made.get(name) != value]
+    if "model_digest" in wanted and made.get("model_digest") == wanted["model_digest"]:
+        other = [name for name in other if name != "model"]  # the same model in another place
     if other or index.manifest.dim != dim:
         index.close()
         differences = "; ".join(f"{name} {made.get(name)!r}, asked for {wanted[name]!r}" for name in other)

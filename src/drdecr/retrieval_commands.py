@@ -1,5 +1,7 @@
 """Commands about documents: `drdecr encode | index | search | rerank | remove | serve`."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 app = typer.Typer()
+logger = logging.getLogger(__name__)
 
 WhereOption = Annotated[
     list[str] | None, typer.Option("--where", help="key=value that a document's metadata must have; may be repeated.")
@@ -38,6 +41,7 @@ def encode(
     Run it again after a kill, or when documents changed: what is there and the same is not encoded again. Several workers
     write shards, which are searched together like one index; so do `accelerate launch -m drdecr.encode` and torchrun.
     """
+    from drdecr.data.digests import model_digest
     from drdecr.data.documents import read_documents
     from drdecr.retrieval import ShardedIndex
 
@@ -58,7 +62,12 @@ def encode(
             typer.echo(f"{folder}: {', '.join(f'{count} {name}' for name, count in counts.items())}; {size}")
         return
     reader = load_reader(model)
-    about = {"model": model, "passage_tokens": passage_tokens, "overlap": overlap}
+    about = {
+        "model": model,
+        "model_digest": model_digest(reader),
+        "passage_tokens": passage_tokens,
+        "overlap": overlap,
+    }
     with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
         counts = encode_collection(reader, found, index, splitting, batch_size, prune)
         size = f"{len(index)} passages, {index.num_bytes() / 1e6:.1f} MB"
@@ -71,7 +80,7 @@ def index(
     folder: Annotated[
         Path | None, typer.Argument(help="Folder of the new index; none: work on the source itself.")
     ] = None,
-    codec: Annotated[str, typer.Option(help="float16, int8, residual4 or residual2.")] = "float16",
+    codec: Annotated[str, typer.Option(help="float16, int8, residual4, residual3 or residual2.")] = "float16",
     pool: Annotated[int, typer.Option(help="Tokens that become one.", min=1)] = 1,
     engine: Annotated[str, typer.Option(help="exact or qdrant-edge.")] = "exact",
     muvera: Annotated[bool, typer.Option(help="Also one vector a passage, for `search --by muvera` (faiss).")] = False,
@@ -84,6 +93,10 @@ def index(
 
     from .indexing import MUVERA, build_index, open_stored, parts_of
 
+    if engine != "exact" and (compact or muvera):
+        raise ValueError(
+            f"--compact and --muvera belong to the engine exact; {engine} keeps its own files. Leave them out, or --engine."
+        )
     if folder is not None:
         added = build_index(source, folder, codec, pool, engine, shards)
         typer.echo(f"{folder}: {added} passages added")
@@ -239,11 +252,45 @@ def open_system(
     name = model or about.get("model")
     if name is None:
         raise ValueError(f"{source}: does not say which model encoded it. Name it: --model.")
+    reader = load_reader(name)
+    check_reader(reader, name, about, source, named=model is not None)
     if calibrated:
         from .multilingual import open_calibrated
 
         found = open_calibrated(source, found)
-    return OneStepSystem(load_reader(name), found)
+    return OneStepSystem(reader, found)
+
+
+def check_reader(reader: Any, name: str, about: Mapping[str, Any], source: str, named: bool) -> None:
+    """Compare the model that reads questions with the one that encoded an index.
+
+    Args:
+        reader: the model.
+        name: its folder or Hub name.
+        about: what the index says of itself; without `model_digest` nothing is compared.
+        source: the index, for messages.
+        named: whether the user asked for this very model: another one is then said, not refused.
+
+    Raises:
+        ValueError: if the model under the index's own name is not the one that encoded it, as after a new training.
+    """
+    from drdecr.data.digests import model_digest
+
+    encoded_by = about.get("model_digest")
+    if encoded_by is None or encoded_by == model_digest(reader):
+        return
+    if named:
+        logger.warning(
+            "%s was encoded by another model (%s) than %s: scores compare what two models made.",
+            source,
+            about.get("model"),
+            name,
+        )
+        return
+    raise ValueError(
+        f"{source}: encoded by another model than {name} is now, whose weights, tokenizer or settings have changed since. "
+        "Encode again into a new folder, or name the model that is to read the questions: --model."
+    )
 
 
 def system_in_memory(model: str, passages: Path | None) -> Any:

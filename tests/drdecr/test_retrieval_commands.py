@@ -1,10 +1,13 @@
 """From a folder of documents to answers and TREC runs, by commands alone."""
 
 import json
+import shutil
 
 import pytest
+import torch
 
 from drdecr.evaluation.runs import read_run, write_run
+from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval_commands import parse_where
 from drdecr.stage import run_stage
@@ -83,6 +86,24 @@ def test_an_edge_index_is_made_and_searched(call, encoded, tmp_path):
     assert all(f"d-{name} " in output for name in LETTERS)
 
 
+def test_an_index_knows_the_model_that_encoded_it(call, encoded, model, documents, tmp_path, caplog):
+    shutil.copytree(model, tmp_path / "moved")
+    assert "12 unchanged" in call("encode", tmp_path / "moved", documents, encoded)[1]
+    other = DrDecrModel.from_pretrained(model)
+    with torch.no_grad():
+        other.linear.weight.add_(0.1)
+    other.save_pretrained(model)
+    code, _, errors = call("search", encoded, "what is the city b")
+    assert code == 1
+    assert "encoded by another model" in errors
+    assert call("encode", model, documents, encoded)[0] == 1
+    assert call("search", encoded, "what is the city b", "--model", model)[0] == 0
+    assert "was encoded by another model" in caplog.text
+    caplog.clear()
+    assert call("search", encoded, "what is the city b", "--model", tmp_path / "moved")[0] == 0
+    assert not caplog.text
+
+
 WRONG = [
     (["search", "encoded"], "expected questions, got none"),
     (["search", "encoded", "a", "--where", "language"], "expected key=value"),
@@ -93,6 +114,7 @@ WRONG = [
     (["index", "encoded", "--codec", "int8"], "Name its folder"),
     (["index", "encoded", "new", "--codec", "int7"], "expected one of float16"),
     (["index", "encoded", "new", "--engine", "magic"], "expected exact or qdrant-edge"),
+    (["index", "encoded", "new", "--engine", "qdrant-edge", "--compact"], "belong to the engine exact"),
     (["index", "nowhere"], "found no manifest.json"),
     (["remove", "encoded"], "got neither"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),

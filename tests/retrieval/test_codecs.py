@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from drdecr.retrieval.codecs import CODECS, _buckets, check_codec, decode_tokens, encode_tokens
+from drdecr.retrieval.codecs import CODECS, check_codec, decode_tokens, encode_tokens, similarities
 from drdecr.retrieval.kmeans import assign, kmeans
+from drdecr.retrieval.residual_codes import best_buckets, cutoffs_of
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,8 @@ def decoded(arrays, codec, count):
 
 
 @pytest.mark.parametrize(
-    ("codec", "least"), [("float16", 0.99999), ("int8", 0.9999), ("residual4", 0.995), ("residual2", 0.96)]
+    ("codec", "least"),
+    [("float16", 0.99999), ("int8", 0.9999), ("residual4", 0.995), ("residual3", 0.985), ("residual2", 0.96)],
 )
 def test_a_decoded_token_points_where_it_did(tokens, codec, least):
     back = decoded(encode_tokens(tokens, codec), codec, len(tokens))
@@ -29,13 +31,15 @@ def test_a_decoded_token_points_where_it_did(tokens, codec, least):
     assert torch.cosine_similarity(back, tokens).mean() > least
 
 
-@pytest.mark.parametrize(("codec", "size"), [("float16", 32), ("int8", 18), ("residual4", 10), ("residual2", 6)])
+@pytest.mark.parametrize(
+    ("codec", "size"), [("float16", 32), ("int8", 18), ("residual4", 10), ("residual3", 8), ("residual2", 6)]
+)
 def test_a_token_takes_the_bytes_that_are_stated(tokens, codec, size):
     arrays = encode_tokens(tokens, codec)
     assert sum(array.nbytes for array in arrays.values() if len(array) == len(tokens)) == size * len(tokens)
 
 
-@pytest.mark.parametrize("codec", ["residual4", "residual2"])
+@pytest.mark.parametrize("codec", ["residual4", "residual3", "residual2"])
 def test_residual_codes_are_buckets_around_the_nearest_centroid(tokens, codec):
     arrays = encode_tokens(tokens, codec)
     bits = int(codec[-1])
@@ -54,12 +58,14 @@ def test_residual_codes_are_buckets_around_the_nearest_centroid(tokens, codec):
         assert off[np.arange(16), codes] == pytest.approx(off.min(axis=1), abs=1e-6)  # the nearest bucket
 
 
-@pytest.mark.parametrize(("codec", "error"), [("residual4", 0.009497), ("residual2", 0.1175)])
+@pytest.mark.parametrize(("codec", "error"), [("residual4", 0.009497), ("residual3", 0.03454), ("residual2", 0.1175)])
 def test_buckets_are_the_best_there_are_for_normal_numbers(codec, error):
-    """Max (1960) tabulates the least squared error of 4 and 16 levels for numbers of variance 1."""
+    """Max (1960) tabulates the least squared error of 4, 8 and 16 levels for numbers of variance 1."""
     values = torch.randn(400_000, generator=torch.Generator().manual_seed(0))
-    cutoffs, buckets = _buckets(values, 2 ** int(codec[-1]))
-    assert float(((buckets[torch.bucketize(values, cutoffs)] - values) ** 2).mean()) == pytest.approx(error, rel=0.05)
+    buckets = best_buckets(values, 2 ** int(codec[-1]))
+    assert float(((buckets[torch.bucketize(values, cutoffs_of(buckets))] - values) ** 2).mean()) == pytest.approx(
+        error, rel=0.05
+    )
 
 
 def test_int8_rounds_to_127_steps_of_the_largest_number(tokens):
@@ -77,10 +83,23 @@ def test_no_tokens_and_rows_of_any_shape(tokens, codec):
     torch.testing.assert_close(decode_tokens(arrays, codec, rows)[1, 0], decode_tokens(arrays, codec, torch.tensor(2)))
 
 
-@pytest.mark.parametrize(("codec", "dim"), [("float8", 16), ("residual3", 16), ("residual2", 6), ("float16", 0)])
+@pytest.mark.parametrize(
+    ("codec", "dim"), [("float8", 16), ("residual5", 16), ("residual3", 12), ("residual2", 6), ("float16", 0)]
+)
 def test_codecs_that_cannot_be_are_refused(codec, dim):
     with pytest.raises(ValueError, match=r"codec"):
         check_codec(codec, dim)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_slice_and_products_are_those_of_decoded_rows(tokens, codec):
+    arrays = encode_tokens(tokens, codec)
+    back = decode_tokens(arrays, codec, torch.arange(100, 300))
+    torch.testing.assert_close(decode_tokens(arrays, codec, slice(100, 300)), back)
+    queries = tokens[:7]
+    plain = [[float(query @ token) for token in back] for query in queries]
+    for rows in (slice(100, 300), torch.arange(100, 300)):
+        torch.testing.assert_close(similarities(queries, arrays, codec, rows), torch.tensor(plain), atol=1e-6, rtol=0)
 
 
 def test_kmeans_finds_separate_groups_and_assigns_like_a_loop(tokens):

@@ -63,8 +63,9 @@ def test_an_engine_adds_finds_filters_replaces_and_deletes(engine, ragged, ranke
     index.add(["p3"], [held["p3"]], [{"new": True}])
     index.delete(["p4", "never there"])
     assert index.delete(where={"third": 2}) >= 9
+    assert index.delete(["p6", "p7", "p9"], where={"even": False}) == 2
     index.commit()
-    for name in ("p4", *names(30)[2::3]):
+    for name in ("p4", "p7", "p9", *names(30)[2::3]):
         held.pop(name, None)
     assert len(index) == len(held)
     same(among=held)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex, segments
+from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex, segments, writing
 from drdecr.retrieval.codecs import CODECS
 
 
@@ -271,3 +271,47 @@ def test_a_folder_that_a_killed_create_left_becomes_an_index(tmp_path):
     (tmp_path / "other" / "segments" / "s000001").mkdir(parents=True)
     with pytest.raises(ValueError, match="new or empty folder"):
         StoredIndex.create(tmp_path / "other", dim=8)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_compaction_writes_what_one_commit_would_have_written(tmp_path, ragged, codec, monkeypatch):
+    monkeypatch.setattr(writing, "TOKENS_A_BLOCK", 16)
+    passages = ragged(60, seed=0, dim=16)
+    payloads = [{"number": number} for number in range(60)]
+    with StoredIndex.create(tmp_path / "parts", dim=16) as index:
+        for start in range(0, 60, 13):
+            rows = slice(start, start + 13)
+            index.add(names(60)[rows], passages[rows], payloads[rows])
+            index.commit()
+        index.delete(["p5", "p40"])
+        index.commit()
+        index.compact(codec)
+        kept = [number for number in range(60) if number not in (5, 40)]
+        assert (len(index.segments), len(index), index.manifest.codec) == (1, 58, codec)
+        assert index.payloads([f"p{number}" for number in kept]) == [payloads[number] for number in kept]
+    with StoredIndex.create(tmp_path / "whole", dim=16, codec=codec) as whole:
+        whole.add([f"p{number}" for number in kept], [passages[number].half() for number in kept])
+        whole.commit()
+    (ours,), (theirs,) = index.segments, whole.segments
+    assert ours.ids() == theirs.ids()
+    for name, array in theirs.arrays.items():
+        assert (ours.arrays[name] == array).all()
+    assert (tmp_path / "parts/segments" / ours.record.name / "offsets.npy").read_bytes() == (
+        tmp_path / "whole/segments" / theirs.record.name / "offsets.npy"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["int8", "residual4"])
+def test_a_filter_reads_rows_apart_and_in_one_piece_alike(tmp_path, ragged, ranked, codec):
+    passages, query = ragged(40, seed=0), ragged(1, seed=1, shortest=2)[0]
+    with StoredIndex.create(tmp_path / "index", dim=8, codec=codec) as index:
+        index.add(names(40), passages, [{"tenth": n % 10 == 0, "most": n % 4 > 0, "n": n} for n in range(40)])
+        index.commit()
+        kept = dict(zip(names(40), index.embeddings(names(40)), strict=True))
+        for key, count in (("tenth", 4), ("most", 30)):
+            hits = index.search([query], top_k=40, where={key: True})
+            wanted = [f"p{n}" for n in range(40) if (n % 10 == 0 if key == "tenth" else n % 4 > 0)]
+            truth = ranked(query, {name: kept[name] for name in wanted}, 40)
+            assert sorted(hits.document_ids[0]) == sorted(wanted)
+            assert len(wanted) == count
+            assert hits.scores[0] == pytest.approx([score for _, score in truth], abs=1e-5)
