@@ -270,7 +270,7 @@ def _averaged(groups: Mapping[str, Floats], average_over: Sequence[str] | None) 
     unknown = [language for language in chosen if language not in groups]
     if unknown or not chosen:
         raise ValueError(
-            f"average_over must name scored languages ({', '.join(groups)}), got {chosen}. Correct the list."
+            f"average_over must name scored languages ({', '.join(list(groups)[:20])}), got {chosen}. Correct the list."
         )
     return {language: groups[language] for language in chosen}
 

@@ -39,7 +39,7 @@ def test_a_run_leaves_its_adapter_and_the_merged_model(cached, recipe_of, start,
     recipe = recipe_of("a", **settings)
     assert run_stage(recipe) == recipe.folder / "model"
     left = {path.name for path in recipe.folder.iterdir()}
-    assert left == {"recipe.yaml", "run.json", "log.jsonl", "model", "adapter"}
+    assert left == {"recipe.yaml", "run.json", "log.jsonl", "curves.png", "model", "adapter"}
     assert load_recipe(recipe.folder / "recipe.yaml") == recipe
     base = DrDecrModel.from_pretrained(recipe.resolve(start))
     adapter = PeftModel.from_pretrained(DrDecrModel.from_pretrained(recipe.resolve(start)), recipe.adapter_folder)
