@@ -20,7 +20,7 @@ PerQuery = dict[str, dict[str, float]]
 """`measure -> query_id -> score`."""
 
 DEFAULT_MEASURES = ("RR@10", "R@10", "R@100", "nDCG@10")
-"""What issue 2, section 4 asks for, in the spelling of ir_measures."""
+"""What is reported where nothing else is asked for, in the spelling of ir_measures."""
 
 DISPLAY_NAMES = {"RR": "MRR", "AP": "MAP"}
 """The one place that renames: a query has a reciprocal rank (RR), what people read is its mean (MRR)."""

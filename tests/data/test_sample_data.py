@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from drdecr.data import sample_data
@@ -125,6 +126,17 @@ def test_questions_do_not_repeat_their_passage():
         row["question_id"] for row in QUESTIONS if letters(row["en"]) in letters(BY_ID[row["document_id"]]["text"])
     ]
     assert copied == []
+    shares = []
+    for row in QUESTIONS:
+        words = set(re.findall(r"[a-z]{4,}", row["en"].lower())) - {"what", "which", "where", "when", "does", "many"}
+        shares.append(np.mean([word in BY_ID[row["document_id"]]["text"].lower() for word in sorted(words)] or [0.0]))
+    assert np.mean(shares) < 0.6  # of a question's content words
+    assert np.mean([share == 1 for share in shares]) < 0.05
+
+
+def test_passages_can_be_mistaken_for_each_other():
+    topics = Counter(row["topic"] for row in PASSAGES)
+    assert min(topics.values()) >= 2  # one subject, another fact
 
 
 @pytest.mark.parametrize("split", SPLITS)
