@@ -130,7 +130,8 @@ def measure_bias(
         for query_id, found in whole.items()
     }
     several = any(len(ids) > 1 for found in whole.values() for ids in found.values())
-    right, others = {}, {}
+    right: dict[str, float] = {}
+    others: dict[str, float] = {}
     for name in whole:  # one at a time: a level names the whole collection
         levels = {name: dict.fromkeys(document_languages, 0) | dict.fromkeys(versions[name], 1)}
         own_run = {name: run.get(name, {})}
