@@ -83,7 +83,7 @@ def merge_segments(folder: Path, segments: Sequence[Segment], codec: str) -> Seg
     learned = learn(_gathered(segments, numbers[passages], places), int(ends[-1]), codec, seed=len(order))
     cells = (
         (segments[number].cell(row, 0), segments[number].cell(row, 1))
-        for number, row in zip(numbers, rows, strict=True)
+        for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)
     )
     return _write(folder, lengths, cells, encoded(), learned)
 
@@ -91,7 +91,7 @@ def merge_segments(folder: Path, segments: Sequence[Segment], codec: str) -> Seg
 def _gathered(segments: Sequence[Segment], numbers: np.ndarray, places: Tensor) -> Tensor:
     """Decode tokens that stand at `places` of the segments of these `numbers`, one each: float32 `(tokens, dim)`."""
     tokens = torch.empty(len(places), segments[0].decoded(places[:0]).shape[1])
-    for number in np.unique(numbers):
+    for number in np.unique(numbers).tolist():
         own = torch.from_numpy(numbers == number)
         tokens[own] = segments[number].decoded(places[own])
     return tokens
