@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 PACKAGES = modeling_drdecr retrieval data trainers evaluation recipes
 
-.PHONY: help install check test test-slow demo real clean
+.PHONY: help install check test test-processes test-slow demo real clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,10 @@ check: $(INSTALLED)  ## lint, format and types
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p drdecr
 
 test: $(INSTALLED)  ## the tests, offline, without extra data
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not processes'
+
+test-processes: $(INSTALLED)  ## the tests of launched runs, scripts and models where the package is absent
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'processes and not slow'
 
 test-slow: $(INSTALLED)  ## the tests that need minutes
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m slow

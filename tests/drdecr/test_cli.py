@@ -247,6 +247,7 @@ def test_compare_takes_runs_of_any_system(call, tmp_path):
     assert_one_line(call("compare", tmp_path / "qrels", *files[1:]), "qrels, line 1", "query_id Q0 document_id")
 
 
+@pytest.mark.processes
 def test_a_checkpoint_answers_in_a_process_without_the_package(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_model.save_pretrained(tmp_path / "model")

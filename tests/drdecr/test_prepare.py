@@ -131,6 +131,7 @@ def test_ten_kills_at_random_points_end_with_the_same_bytes(recipe, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.processes
 def test_two_processes_write_the_bytes_of_one(recipe, tmp_path):
     prepare(recipe, tmp_path / "one")
     prepare(recipe, tmp_path / "two", num_processes=2)

@@ -50,7 +50,7 @@ def lines_of(recipe):
     return [json.loads(line) for line in (recipe.folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_launched_processes_are_one_run_with_both_their_batches(
     launcher, recipe_of, write_recipe, settings, run_python
@@ -75,7 +75,7 @@ def test_two_launched_processes_are_one_run_with_both_their_batches(
     torch.testing.assert_close(*weights, rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_processes_that_do_not_find_each_other_are_refused(write_recipe, settings, run_python):
     words = ["-m", "drdecr.train", write_recipe("a", **settings, training=training(4)), "--training.use_cpu", "false"]
     done = run_python("-m", *LAUNCHERS["accelerate"], *words, check=False)

@@ -42,6 +42,7 @@ def test_one_process_measures_all(recipe):
     assert build_validation(recipe, None)(load_start(recipe)) == pytest.approx(expected(recipe))
 
 
+@pytest.mark.processes
 def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe, data, run_python):
     recipe.data.unlabelled, recipe.data.pool, recipe.data.num_candidates = [data["parallel"]], [data["train"]], 3
     path = recipe.folder.with_suffix(".yaml")

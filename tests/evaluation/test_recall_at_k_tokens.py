@@ -66,6 +66,7 @@ def test_it_agrees_with_our_function_case_by_case(metric):
     assert found["tokenizer"] == "words"
 
 
+@pytest.mark.processes
 def test_it_opens_without_the_package_and_without_the_network(tmp_path):
     """A copy of the pushed files in a process that cannot import drdecr."""
     folder = tmp_path / METRIC_FOLDER.name

@@ -69,6 +69,7 @@ def assert_told(printed: str) -> None:
     assert "after 2 steps" in printed
 
 
+@pytest.mark.processes
 def test_the_script_pushes_an_adapter_of_a_student_on_the_hub(hub, base, run_script, tmp_path):
     pushing = ["--steps", "2", "--output", str(tmp_path / "out"), "--repository", "alice/adapter"]
     assert_told(run_script("--model", base, *pushing))
@@ -80,12 +81,14 @@ def test_the_script_pushes_an_adapter_of_a_student_on_the_hub(hub, base, run_scr
     assert torch.equal(pushed.encode_queries(["the sea"])[0], kept.encode_queries(["the sea"])[0])
 
 
+@pytest.mark.processes
 def test_the_script_pushes_a_whole_model_of_a_student_in_a_folder(hub, folder, run_script):
     pushing = ["--steps", "2", "--output", "out", "--repository", "alice/whole"]
     assert_told(run_script("--model", folder, *pushing))
     assert_adapted(DrDecrModel.from_pretrained("alice/whole"), folder)
 
 
+@pytest.mark.processes
 def test_the_notebook_goes_the_same_way(hub, base, tmp_path, monkeypatch):
     settings = {"steps": 2, "languages": LANGUAGES, "repository": "alice/adapter"}
     assert_told(run_notebook(hub, tmp_path, monkeypatch, model_name=base, output=str(tmp_path / "out"), **settings))

@@ -310,6 +310,7 @@ torch.save(first, sys.argv[1])
 """
 
 
+@pytest.mark.processes
 def test_a_model_pushed_again_from_where_the_package_is_absent_is_whole(hub, tiny_model, run_bare, tmp_path):
     name = _pushed(hub, tiny_model, "first")
     for words in ([], ["offline"]):
@@ -330,6 +331,7 @@ for revision in sys.argv[1:]:
 """
 
 
+@pytest.mark.processes
 def test_a_pinned_commit_runs_the_code_of_that_commit(hub, tiny_model, run_bare, tmp_path):
     name = _pushed(hub, tiny_model, "first")
     good = hub.api().model_info(name).sha

@@ -37,6 +37,7 @@ def swapped(code, old, new):
     return code.replace(f'"{old}"', f'"{new}"')
 
 
+@pytest.mark.processes
 def test_the_readme_uses_a_student(hub, commit, tiny_model, run_python, tmp_path):
     code = first_block("README.md", "Use a student")
     ready = swapped(code, "runs/demo/relevance/model", "alice/tiny") + TELL
@@ -47,6 +48,7 @@ def test_the_readme_uses_a_student(hub, commit, tiny_model, run_python, tmp_path
     assert_scores(scores, tiny_model, code)
 
 
+@pytest.mark.processes
 def test_the_hub_page_uses_a_student_where_only_torch_and_transformers_are(hub, commit, tiny_model, run_bare, tmp_path):
     code = first_block("docs/hub.md", "Use one")
     ready = swapped(swapped(code, "user/student", "alice/tiny"), "COMMIT", commit)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from drdecr.modeling_drdecr import DrDecrModel
@@ -11,6 +12,7 @@ PASSAGES = ["paris is the capital .", "the king , in a city", ""]
 
 SCRIPT = f"""
 import sys
+import pytest
 import torch
 from transformers import AutoModel, AutoProcessor
 
@@ -35,6 +37,7 @@ except ImportError:
 """
 
 
+@pytest.mark.processes
 def test_a_folder_and_its_copy_open_where_only_torch_and_transformers_are(
     tiny_model, tiny_processor, run_bare, tmp_path: Path
 ):

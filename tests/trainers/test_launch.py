@@ -31,6 +31,7 @@ def folder(
     return tmp_path
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("processes", "names"),
