@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from drdecr.evaluation.results import EvaluationResult, Score
 from drdecr.page import answering, build_page, from_demo, import_gradio, serve_page
@@ -26,7 +28,7 @@ def address(tiny_model):
     page.close()
 
 
-def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address, browser):
+def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address, browser, tmp_path):
     view = browser.new_page(viewport={"width": 390, "height": 844})
     asked, complaints = [], []
     view.on("request", lambda request: asked.append(request.url))
@@ -57,6 +59,10 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
     for tab in ("Passages", "Alignment", "Results"):
         view.get_by_role("tab", name=tab).click()
         assert view.evaluate(excess) <= 0, tab  # nothing sticks out of a phone
+        # To look at: `pytest tests/drdecr/test_page.py --basetemp FOLDER`.
+        view.screenshot(path=tmp_path / f"{tab}.png", full_page=True)
+        picture = imread(tmp_path / f"{tab}.png")[..., :3].reshape(-1, 3)
+        assert len(np.unique(picture, axis=0)) > 100  # letters, marks and bars, not an empty page
     assert complaints == []
     foreign = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert foreign == []
