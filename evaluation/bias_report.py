@@ -23,6 +23,7 @@ CELL_NAMES = {
     "found": "Share of questions with this version among the first {top_k}",
     "share": "Share of the first {top_k} places that documents of this language hold",
     "score": "Mean score of this version",
+    "alone": "MRR@{top_k} of this version if the answer existed in no other language",
 }
 PANELS = ("first", "rank")
 
@@ -75,6 +76,7 @@ def markdown_summary(reports: Reports) -> str:
         "p",
         "own language above",
         f"MRR@{top_k}, any version",
+        f"MRR@{top_k}, one version, in another language",
         "PEER, right",
         "PEER, others",
     ]
@@ -82,7 +84,7 @@ def markdown_summary(reports: Reports) -> str:
     for label, report in reports.items():
         for code, found in report.bias.items():
             p_value = "<0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
-            measured = (found.own, found.reciprocal_rank, found.peer, found.peer_others)
+            measured = (found.own, found.reciprocal_rank, found.abroad, found.peer, found.peer_others)
             cells = [_text(found.kendall_w), p_value, *map(_text, measured)]
             rows.append([f"{label}: {code}", str(found.kendall_w.n), *cells])
     return markdown_rows(header, rows)

@@ -21,9 +21,10 @@ from .metrics import Run
 from .results import AVERAGE, Score, question_key
 from .significance import DEFAULT_RESAMPLES, Floats, bootstrap_interval
 
-CELLS = ("rank", "first", "found", "share", "score")
+CELLS = ("rank", "first", "found", "share", "score", "alone")
 """What is told of a pair of languages: rank of the version, share of questions in which it stands above all other versions,
-share in which it is among the first k, share of the first k places that its language holds, and its score."""
+share in which it is among the first k, share of the first k places that its language holds, its score, and its reciprocal rank
+if the answer existed in its language alone (the other versions taken out of the ranking; 0 behind the first k)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Bias:
             preference. None where no document is in that language, and for the average.
         reciprocal_rank: of the best ranked version, whichever its language, cut at the first `top_k`: what calibration must
             not cost.
+        abroad: reciprocal rank of an answer that exists in one language alone, another than the question's (`alone` of `CELLS`):
+            the mean over these languages. What a collection of unlike documents in many languages asks for.
         peer: mean PEER (`peer`) over right documents; None where each language has one: that says nothing.
         peer_others: mean PEER over the other documents.
     """
@@ -45,6 +48,7 @@ class Bias:
     p_value: float
     own: Score | None
     reciprocal_rank: Score
+    abroad: Score
     peer: Score | None
     peer_others: Score
 
@@ -159,6 +163,12 @@ def measure_bias(
             friedman_p_value(rankdata(by_question(orders, keys), axis=1)),
             scored(_own_above(orders, names.index(code))) if code in names else None,
             scored([1 / row.rank.min() if row.rank.min() <= top_k else 0.0 for row in own]),
+            scored(
+                [
+                    row.alone[[name != languages[query_id] for name in names]].mean()
+                    for query_id, row in zip(query_ids, own, strict=True)
+                ]
+            ),
             scored([right[name] for name in query_ids]) if right else None,
             scored([others[name] for name in query_ids]),
         )
@@ -202,6 +212,7 @@ class _Row:
     found: Floats
     share: Floats
     score: Floats
+    alone: Floats
     order: Floats
 
     @classmethod
@@ -219,11 +230,15 @@ class _Row:
         best = {code: min(versions[code], key=lambda name: places.get(name, depth + 1)) for code in names}
         rank = np.array([places.get(best[code], depth + 1) for code in names], dtype=np.float64)
         score = np.array([hits[best[code]] if best[code] in places else np.nan for code in names])
+        right = {name for own in versions.values() for name in own}
+        others = np.cumsum([name not in right for name in ids] or [False])  # of other documents, down to each place
+        alone = np.array([1 / (1 + others[places[best[code]] - 1]) if best[code] in places else 0.0 for code in names])
+        alone[alone < 1 / top_k] = 0.0
         order = rankdata(rank)
         ahead = rank == rank.min()
         held = [document_languages[name] for name in ids[:top_k]]
         share = np.array([held.count(code) / max(len(held), 1) for code in names])
-        return cls(rank, ahead / ahead.sum(), (rank <= top_k).astype(np.float64), share, score, order)
+        return cls(rank, ahead / ahead.sum(), (rank <= top_k).astype(np.float64), share, score, alone, order)
 
 
 def _own_above(orders: Floats, own: int) -> Floats:

@@ -67,28 +67,24 @@ class LanguageCohort:
         return sorted(self.embeddings)
 
     @torch.no_grad()
-    def scales(self, query_embeddings: Sequence[Tensor]) -> tuple[dict[str, list[float]], list[float]]:
+    def scales(self, query_embeddings: Sequence[Tensor]) -> dict[str, list[tuple[float, float]]]:
         """Score queries against the cohort.
 
         Args:
             query_embeddings: one `(tokens, dim)` tensor a query.
 
         Returns:
-            `{language: mean of each query's scores}`, and each query's standard deviation within a language, pooled over the
-            languages.
+            `{language: mean and standard deviation of each query's scores}`.
         """
-        means: dict[str, list[float]] = {language: [] for language in self.languages}
-        deviations: list[float] = []
+        scales: dict[str, list[tuple[float, float]]] = {language: [] for language in self.languages}
         for start in range(0, len(query_embeddings), QUERIES_AT_ONCE):
             batch = [tokens.float() for tokens in query_embeddings[start : start + QUERIES_AT_ONCE]]
             queries, mask = pad_embeddings(batch)
-            variances = torch.zeros(len(batch))
             for language, (passages, passage_mask) in self._padded.items():
                 scores = maxsim(queries, passages, mask, passage_mask)  # (queries, passages)
-                means[language] += scores.mean(dim=1).tolist()
-                variances += scores.var(dim=1) / len(self._padded)
-            deviations += variances.sqrt().clamp(min=MIN_DEVIATION).tolist()
-        return means, deviations
+                deviations = scores.std(dim=1).clamp(min=MIN_DEVIATION)
+                scales[language] += zip(scores.mean(dim=1).tolist(), deviations.tolist(), strict=True)
+        return scales
 
     def save(self, path: Path) -> None:
         """Write the cohort to a safetensors file, in half precision, whole or not at all."""
@@ -156,12 +152,12 @@ class CalibratedIndex:
         Returns:
             `Hits` with scores in standard deviations.
         """
-        means, deviations = self.cohort.scales(query_embeddings)
+        scales = self.cohort.scales(query_embeddings)
         merged: list[list[tuple[float, str]]] = [[] for _ in query_embeddings]
         for language, filters in self._filters(where):
             hits = self.index.search(query_embeddings, top_k=top_k, where=filters)
             for query, (ids, scores) in enumerate(zip(hits.document_ids, hits.scores, strict=True)):
-                mean, deviation = means[language][query], deviations[query]
+                mean, deviation = scales[language][query]
                 merged[query] += [((score - mean) / deviation, name) for name, score in zip(ids, scores, strict=True)]
         best = [sorted(found, key=lambda pair: -pair[0])[:top_k] for found in merged]
         return Hits([[name for _, name in found] for found in best], [[score for score, _ in found] for found in best])

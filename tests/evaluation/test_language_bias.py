@@ -64,6 +64,18 @@ def test_own_language_is_compared_with_each_other_version(report):
     assert report.bias["en"].peer is None  # one right document a language says nothing
 
 
+def test_a_version_alone_is_ranked_without_the_others(report):
+    # q1: b.en stands above a.fi, c.ar as well above a.ar; q3: nothing does; q4: only d.en was found.
+    assert [report.cells["alone"]["en"][code].mean for code in ("ar", "en", "fi")] == pytest.approx(
+        [(1 / 3 + 1 + 0) / 3, 1, (1 / 2 + 1 + 0) / 3]
+    )
+    assert report.bias["en"].abroad.mean == pytest.approx(((1 / 3 + 1 / 2) / 2 + 1 + 0) / 3)
+    assert report.bias["avg"].abroad.mean == pytest.approx((3 * report.bias["en"].abroad.mean + 1) / 4)
+    run = {"q": ranking("b.en", "a.en", "b.fi", "a.fi", "a.ar")}
+    late = measure_bias(run, {"q": ["a.ar", "a.en", "a.fi"]}, {"q": "en"}, LANGUAGES, top_k=2)
+    assert [late.cells["alone"]["en"][code].mean for code in ("ar", "en", "fi")] == [0, 1 / 2, 0]
+
+
 def test_the_report_survives_its_file(report, tmp_path):
     report.to_json(tmp_path / "bias.json")
     assert BiasReport.from_json(tmp_path / "bias.json") == report
