@@ -9,6 +9,7 @@ A codec is a pure pair of functions between `(tokens, dim)` and arrays of which 
 | residual4, 3, 2 | dim (4, 3, 2) / 8 + 2 | nearest centroid, and a bucket a number of the residual, as ColBERTv2 |
 """
 
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,7 +22,29 @@ CODECS = ("float16", "int8", "residual4", "residual3", "residual2")
 TRAINING_TOKENS = 32_768
 """Tokens that centroids and buckets are made from."""
 
+MOST_SCRATCH = 16 << 20
+"""Bytes of a scratch buffer that are kept for the next block."""
+
 Arrays = Mapping[str, np.ndarray]
+
+
+class _Scratch(threading.local):
+    """Memory of a thread that block after block is decoded into: fresh memory costs more than what is done with it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, rows: int, dim: int) -> Tensor:
+        """Return float32 `(rows, dim)` of any content, which lasts until `name` is taken again."""
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < rows * dim:
+            kept = torch.empty(rows * dim)
+            if 4 * len(kept) <= MOST_SCRATCH:
+                self._kept[name] = kept
+        return kept[: rows * dim].view(rows, dim)
+
+
+_scratch = _Scratch()
 
 
 def check_codec(codec: str, dim: int) -> None:
@@ -84,7 +107,7 @@ def encode_block(tokens: Tensor, codec: str, learned: Arrays) -> dict[str, np.nd
 
 def decode_tokens(arrays: Arrays, codec: str, rows: Tensor | slice) -> Tensor:
     """Decode the tokens in `rows` (int64 of any shape, or a slice) into float32 `(*rows.shape, dim)`."""
-    numbers, scales = _numbers(arrays, codec, rows if isinstance(rows, slice) else rows.flatten())
+    numbers, scales = _numbers(arrays, codec, rows if isinstance(rows, slice) else rows.flatten(), _Scratch())
     tokens = numbers if scales is None else numbers.mul_(scales[:, None])
     return tokens if isinstance(rows, slice) else tokens.view(*rows.shape, tokens.shape[-1])
 
@@ -103,22 +126,23 @@ def similarities(queries: Tensor, arrays: Arrays, codec: str, rows: Tensor | sli
     Returns:
         float32 `(query_tokens, tokens)`.
     """
-    numbers, scales = _numbers(arrays, codec, rows)
+    numbers, scales = _numbers(arrays, codec, rows, _scratch)
     products = queries @ numbers.T  # in this order twice as fast as the transposed one
     return products if scales is None else products.mul_(scales)
 
 
-def _numbers(arrays: Arrays, codec: str, rows: Tensor | slice) -> tuple[Tensor, Tensor | None]:
-    """Return float32 `(tokens, dim)`, and a scale of each token that is still to be applied; None: none is."""
-    if codec == "float16":
-        return _rows(arrays["vectors"], rows).float(), None
-    if codec == "int8":
-        return _rows(arrays["vectors"], rows).float(), _rows(arrays["scales"], rows).float()
+def _numbers(arrays: Arrays, codec: str, rows: Tensor | slice, scratch: _Scratch) -> tuple[Tensor, Tensor | None]:
+    """Return float32 `(tokens, dim)` in scratch memory, and a scale of each token that is still to be applied; None: none is."""
+    if codec in ("float16", "int8"):
+        kept = _rows(arrays["vectors"], rows)
+        numbers = scratch.take("numbers", *kept.shape).copy_(kept)
+        return numbers, _rows(arrays["scales"], rows).float() if codec == "int8" else None
     centroids = torch.from_numpy(arrays["centroids"]).float()
     codes = _rows(arrays["codes"], rows).numpy()
-    numbers = look_up(codes, arrays["buckets"], bits_of(codec), centroids.shape[1])
+    numbers = scratch.take("numbers", len(codes), centroids.shape[1])
+    look_up(codes, arrays["buckets"], bits_of(codec), numbers.numpy())
     nearest = _rows(arrays["centroid_ids"].view(np.int16), rows)  # torch picks no rows of uint16
-    numbers += centroids.index_select(0, nearest.int())
+    numbers += torch.index_select(centroids, 0, nearest.int(), out=scratch.take("centroids", *numbers.shape))
     return numbers, torch.linalg.vector_norm(numbers, dim=-1).clamp_(min=1e-12).reciprocal_()
 
 

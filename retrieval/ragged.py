@@ -21,11 +21,13 @@ def best_of_passages(similarities: Tensor, lengths: np.ndarray) -> np.ndarray:
         float32 `(query_tokens, passages)`; a passage without a token has the lowest cosine there is, -1.
     """
     filled = lengths > 0
+    starts = lengths.cumsum() - lengths
+    # `reduceat` is three to ten times as fast as torch's segment_reduce and scatter_reduce on a CPU.
+    if filled.all() and len(lengths) and len(similarities):
+        return np.maximum.reduceat(similarities.numpy(), starts, axis=1)
     best = np.full((len(similarities), len(lengths)), EMPTY_DOCUMENT_SIMILARITY, dtype=np.float32)
     if filled.any() and len(similarities):
-        starts = (lengths.cumsum() - lengths)[filled]
-        # Three to ten times as fast as torch's segment_reduce and scatter_reduce on a CPU.
-        best[:, filled] = np.maximum.reduceat(similarities.numpy(), starts, axis=1)
+        best[:, filled] = np.maximum.reduceat(similarities.numpy(), starts[filled], axis=1)
     return best
 
 
@@ -39,6 +41,8 @@ def sums_of_queries(best: np.ndarray, queries: PackedEmbeddings) -> Tensor:
     Returns:
         float32 `(num_queries, passages)`; 0 for a query without a token.
     """
+    if len(queries) == 1:
+        return torch.from_numpy(best.sum(axis=0))[None, :]
     offsets = queries.offsets.numpy()
     filled = offsets[1:] > offsets[:-1]
     scores = np.zeros((len(queries), best.shape[1]), dtype=np.float32)

@@ -27,8 +27,11 @@ class Ranking:
             scores: `(num_queries, rows)`.
         """
         for query, own in enumerate(scores):
+            kept = self._scores[query]
+            if not len(own) or (len(kept) == self.top_k and own.max() <= kept[-1]):
+                continue
             chosen = best_first(own, self.top_k)
-            joined = torch.cat([self._scores[query], own[chosen]])
+            joined = torch.cat([kept, own[chosen]])
             segments = torch.cat([self._segments[query], torch.full_like(chosen, segment)])
             places = torch.cat([self._rows[query], rows[chosen]])
             order = best_first(joined, self.top_k)

@@ -82,14 +82,13 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     return (words[..., None] >> torch.arange(group * bits - 8, -1, -8) & 255).flatten(1).to(torch.uint8)
 
 
-def look_up(codes: np.ndarray, buckets: np.ndarray, bits: int, dim: int) -> Tensor:
-    """Return what packed codes stand for, float32 `(tokens, dim)`: some are looked up at once."""
+def look_up(codes: np.ndarray, buckets: np.ndarray, bits: int, numbers: np.ndarray) -> None:
+    """Write what packed codes stand for into `numbers`, float32 `(tokens, dim)`: some are looked up at once."""
     width = BITS_A_WORD[bits]
     every_word = np.arange(2**width)[:, None] >> np.arange(width - bits, -1, -bits) & (2**bits - 1)
-    words = codes if width == 8 else _words_of_12_bits(codes)
+    words = (codes if width == 8 else _words_of_12_bits(codes)).astype(np.intp).ravel()
     # numpy's take: three times as fast as torch's index_select for rows of a few bytes.
-    found = np.take(buckets[every_word], words.astype(np.intp).ravel(), axis=0, mode="clip")
-    return torch.from_numpy(found).view(len(codes), dim)
+    np.take(buckets[every_word], words, axis=0, out=numbers.reshape(len(words), width // bits), mode="clip")
 
 
 def _words_of_12_bits(codes: np.ndarray) -> np.ndarray:

@@ -141,15 +141,14 @@ class Segment:
         everything = len(rows) * LEAST_SHARE_OF_A_SLICE >= last - first
         scored = torch.arange(first, last) if everything else rows
         lengths = self.lengths(scored).numpy()
+        ends, offset = lengths.cumsum(), int(self.offsets[first])
         blocks = []
         for start, stop in cut_into_blocks(lengths, TOKENS_A_BLOCK):
-            part = scored[start:stop]
-            tokens = self._span(part) if everything else places_of_tokens(self.offsets[part], lengths[start:stop])
+            if everything:  # rows stand one behind the other
+                tokens: slice | Tensor = slice(offset + int(ends[start] - lengths[start]), offset + int(ends[stop - 1]))
+            else:
+                tokens = places_of_tokens(self.offsets[scored[start:stop]], lengths[start:stop])
             found = similarities(queries.embeddings, self.arrays, self.codec, tokens)
             blocks.append(sums_of_queries(best_of_passages(found, lengths[start:stop]), queries))
         scores = torch.cat(blocks, dim=1)
         return scores if len(scored) == len(rows) else scores[:, rows - first]
-
-    def _span(self, rows: Tensor) -> slice:
-        """Return where the tokens of neighbouring rows stand."""
-        return slice(int(self.offsets[rows[0]]), int(self.offsets[rows[-1] + 1]))
