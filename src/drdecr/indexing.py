@@ -26,6 +26,8 @@ from .systems import Searchable
 PASSAGES_A_COMMIT = 8192
 MUVERA = "muvera"
 """Folder, in an index, of the vectors for candidates."""
+QDRANT = "qdrant.json"
+"""File that an index of Qdrant's engine has."""
 SEARCHES = ("exact", "centroids", "muvera")
 
 Stored: TypeAlias = StoredIndex | ShardedIndex
@@ -34,7 +36,7 @@ Stored: TypeAlias = StoredIndex | ShardedIndex
 
 def is_index(source: str | Path) -> bool:
     """Return whether a folder holds an index of any engine, or shards."""
-    return any((Path(source) / name).is_file() for name in (NAME, SHARDS_NAME, "qdrant.json"))
+    return any((Path(source) / name).is_file() for name in (NAME, SHARDS_NAME, QDRANT))
 
 
 def is_sharded(folder: Path) -> bool:
@@ -43,9 +45,14 @@ def is_sharded(folder: Path) -> bool:
 
 
 def open_stored(folder: Path, writable: bool = False) -> Stored:
-    """Open an index on disk or shards of such."""
+    """Open an index on disk or shards of such; `ValueError` for an index of another engine."""
     if is_sharded(folder):
         return ShardedIndex.open(folder, writable=writable)
+    if (folder / QDRANT).is_file():
+        raise ValueError(
+            f"{folder}: expected an index that `drdecr encode` wrote, or one of the engine exact, got one of Qdrant's. Give the "
+            "folder that it was made from."
+        )
     return StoredIndex.open(folder, writable=writable)
 
 
@@ -188,7 +195,7 @@ def open_searchable(
         raise ValueError(
             f"{folder}: one index, which one worker searches. Spread it: drdecr index {folder} NEW --shards N."
         )
-    if (Path(folder) / "qdrant.json").is_file():
+    if (Path(folder) / QDRANT).is_file():
         from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 
         return QdrantEdgeIndex.open(folder)

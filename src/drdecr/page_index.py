@@ -26,8 +26,8 @@ def open_index(folder: Path, model: DrDecrModel) -> Searchable:
             f"{folder}: expected an index, found none. Make it: drdecr encode MODEL DOCUMENTS {folder}"
         )
     found = open_searchable(folder)
-    dim = getattr(found, "dim", None) or getattr(getattr(found, "manifest", None), "dim", None)
-    if dim is not None and dim != model.config.embedding_dim:
+    dim = getattr(found, "dim", model.config.embedding_dim)
+    if dim != model.config.embedding_dim:
         raise ValueError(
             f"{folder}: expected vectors of {model.config.embedding_dim} dimensions, as the model makes them, got {dim}. "
             "Name the index that this model encoded."
