@@ -113,9 +113,10 @@ def check_unused(folder: Path) -> None:
     """Raise `ValueError` for a folder that holds anything, unless it is shards that were begun."""
     if (folder / NAME).is_file() or not folder.exists():
         return
-    left = [path.name for path in folder.iterdir() if not path.match(f".{NAME}.*.tmp")]
-    if left:
-        raise ValueError(f"{folder}: expected a new or empty folder for shards, found {left[0]}. Choose another.")
+    names = (path.name for path in folder.iterdir() if not path.match(f".{NAME}.*.tmp"))
+    found = next(names, None) if folder.is_dir() else "a file"
+    if found is not None:
+        raise ValueError(f"{folder}: expected a new or empty folder for shards, found {found}. Choose another.")
 
 
 def plan_shards(folder: Path, num_shards: int, about: Mapping[str, Any]) -> ShardManifest:

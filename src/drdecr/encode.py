@@ -17,6 +17,7 @@ from drdecr.data.passages import passage_text
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.manifest import differences
+from drdecr.retrieval.shard_manifest import PART
 from drdecr.retrieval.splitting import split_text, token_spans
 
 PASSAGES_A_COMMIT = 2048
@@ -126,6 +127,9 @@ def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, po
         return StoredIndex.create(folder, dim, codec, pool_factor, about)
     index = StoredIndex.open(folder, writable=True)
     made = {**index.about, "codec": index.manifest.codec, "pool_factor": index.manifest.pool_factor}
+    if PART in made and PART not in about:
+        index.close()
+        raise ValueError(f"{folder}: one of several shards, which get their documents together. Give {folder.parent}.")
     other = differences(made, {**about, "codec": codec, "pool_factor": pool_factor})
     if other or index.dim != dim:
         index.close()

@@ -39,6 +39,14 @@ def is_index(source: str | Path) -> bool:
     return any((Path(source) / name).is_file() for name in (NAME, SHARDS_NAME, QDRANT))
 
 
+def check_index(folder: str | Path) -> None:
+    """Raise `FileNotFoundError`, with the cure, for what holds no index."""
+    if not is_index(folder):
+        raise FileNotFoundError(
+            f"{folder}: expected an index, found none. Make one: drdecr encode MODEL DOCUMENTS FOLDER."
+        )
+
+
 def is_sharded(folder: Path) -> bool:
     """Return whether a folder holds shards."""
     return (folder / SHARDS_NAME).is_file()
@@ -46,6 +54,7 @@ def is_sharded(folder: Path) -> bool:
 
 def open_stored(folder: Path, writable: bool = False) -> Stored:
     """Open an index on disk or shards of such; `ValueError` for an index of another engine."""
+    check_index(folder)
     if is_sharded(folder):
         return ShardedIndex.open(folder, writable=writable)
     if (folder / QDRANT).is_file():

@@ -29,25 +29,20 @@ QUESTIONS_AT_ONCE = 64
 PLAIN, CALIBRATED = "scores as they are", "calibrated scores"
 
 
-def calibrate(
-    model: DrDecrModel,
-    texts: str | Path,
-    passages: int = 100,
-    key: str = LANGUAGE,
-    about: Mapping[str, Any] | None = None,
-) -> LanguageCohort:
-    """Encode reference passages of each language.
+def read_references(texts: str | Path, passages: int = 100, key: str = LANGUAGE) -> dict[str, list[str]]:
+    """Read reference passages of each language.
 
     Args:
-        model: that encoded the index.
-        texts: documents (`data.documents.read_documents`) with their language; a long one is cut off where the model stops
-            to read. Best the same texts in all languages, in one order.
+        texts: documents (`data.documents.read_documents`) with their language. Best the same texts in all languages, in one
+            order.
         passages: of each language at most, evenly spread over the source (default 100).
         key: of the metadata that names the language.
-        about: what is to be remembered: `model` and `model_digest`, which `check_calibration` compares.
+
+    Returns:
+        `{language: texts}`, sorted by language.
 
     Raises:
-        ValueError: for a document without a language, or fewer than two of one.
+        ValueError: for no document, or one without a language.
     """
     by_language: dict[str, list[Document]] = {}
     for document in read_documents(texts):
@@ -58,13 +53,30 @@ def calibrate(
                 "--language-key."
             )
         by_language.setdefault(language, []).append(document)
-    embeddings = {}
-    for language, found in tqdm(sorted(by_language.items()), desc="calibrating", unit="language", disable=None):
+    if not by_language:
+        raise ValueError(
+            f"{texts}: expected documents in the collection's languages, got none. A hundred of each do well."
+        )
+    references = {}
+    for language, found in sorted(by_language.items()):
         step = max(len(found) / passages, 1.0)
         chosen = [found[int(number * step)] for number in range(min(passages, len(found)))]
-        read = [passage_text(document.title, document.text) for document in chosen]
-        embeddings[language] = model.encode_documents(read, show_progress_bar=False)
-    return LanguageCohort(embeddings, about)
+        references[language] = [passage_text(document.title, document.text) for document in chosen]
+    return references
+
+
+def calibrate(
+    model: DrDecrModel, references: Mapping[str, list[str]], about: Mapping[str, Any] | None = None
+) -> LanguageCohort:
+    """Encode reference passages of each language.
+
+    Args:
+        model: that encoded the index.
+        references: `{language: texts}`, two of a language or more; a long one is cut off where the model stops to read.
+        about: what is to be remembered: `model` and `model_digest`, which `check_calibration` compares.
+    """
+    rows = tqdm(references.items(), desc="calibrating", unit="language", disable=None)
+    return LanguageCohort({code: model.encode_documents(texts, show_progress_bar=False) for code, texts in rows}, about)
 
 
 def open_calibrated(folder: str | Path, index: Searchable, key: str = LANGUAGE) -> CalibratedIndex:

@@ -34,13 +34,13 @@ def calibrate(
 
     from .index_reader import load_index_reader
     from .indexing import open_stored
-    from .multilingual import CALIBRATION, check_calibration
+    from .multilingual import CALIBRATION, check_calibration, read_references
     from .multilingual import calibrate as encode_cohort
 
-    index = open_stored(folder)
+    index, references = open_stored(folder), read_references(texts, passages, language_key)
     reader, own = load_index_reader(index.about, folder, model)
     check_calibration(own, index.about, folder)
-    cohort = encode_cohort(reader, texts, passages, language_key, {**own, "texts": texts})
+    cohort = encode_cohort(reader, references, {**own, "texts": texts})
     check_languages(index.payloads(index.passage_ids()), cohort, language_key)
     cohort.save(folder / CALIBRATION)
     counts = ", ".join(f"{len(cohort.embeddings[code])} {code}" for code in cohort.languages)
@@ -76,6 +76,8 @@ def bias(
     from .run_folder import environment
 
     index, rows = open_stored(folder), read_versions(questions)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # said now: what was measured would be lost
     reader, own = load_index_reader(index.about, folder, model)
     about = {"model": own["model"], "index": str(folder), "questions": str(questions), **environment()}
     notes = {key: about[key] for key in ("model", "index", "questions", "command", "hardware", "git_commit")}

@@ -171,8 +171,8 @@ def rerank(
 
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
-    found, asked = read_run(run), read_queries(queries)
-    made = rerank_run(load_reader(model), found, asked, read_documents(documents), top_k)
+    found, asked, collection = read_run(run), read_queries(queries), read_documents(documents)
+    made = rerank_run(load_reader(model), found, asked, collection, top_k)
     typer.echo(f"run: {write_run(output, made, tag='drdecr-rerank')}")
 
 
@@ -211,8 +211,10 @@ def serve(
     calibrated: CalibratedOption = False,
 ) -> None:
     """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
+    from .indexing import check_index
     from .server import ServerSettings, make_server
 
+    check_index(source)
     system = open_system(source, model, None, by, num_candidates, workers, calibrated)
     make_server(system, ServerSettings(api_key=api_key), host, port).run()
 
@@ -229,12 +231,19 @@ def open_system(
     """Open an index with the model that made it; or a model over passages in memory."""
     from .index_reader import load_index_reader
     from .indexing import is_index, open_searchable
+    from .start import is_checkpoint
     from .systems import OneStepSystem
 
     if not is_index(source):
         if calibrated:
             raise ValueError(
-                "--calibrated belongs to an index that `drdecr calibrate` prepared. Make one: drdecr encode."
+                f"{source}: --calibrated belongs to an index that `drdecr calibrate` prepared, and this is none. Make one: drdecr "
+                "encode MODEL DOCUMENTS FOLDER."
+            )
+        if not is_checkpoint(source) and (Path(source).exists() or source.count("/") != 1):  # user/name is the Hub's
+            raise FileNotFoundError(
+                f"{source}: expected an index or a checkpoint, found neither. Make an index: drdecr encode MODEL DOCUMENTS "
+                "FOLDER."
             )
         return system_in_memory(source, passages)
     if passages is not None:
