@@ -121,7 +121,7 @@ def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, po
         pool_factor: tokens that become one.
 
     Raises:
-        ValueError: if it was made with another model, splitting, codec or pooling.
+        ValueError: if it was made with another model, splitting, codec or pooling, or is one of several shards.
     """
     if not (folder / "manifest.json").exists():
         return StoredIndex.create(folder, dim, codec, pool_factor, about)

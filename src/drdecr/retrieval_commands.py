@@ -237,8 +237,8 @@ def open_system(
     if not is_index(source):
         if calibrated:
             raise ValueError(
-                f"{source}: --calibrated belongs to an index that `drdecr calibrate` prepared, and this is none. Make one: drdecr "
-                "encode MODEL DOCUMENTS FOLDER."
+                f"{source}: --calibrated belongs to an index that `drdecr calibrate` prepared, and this is none. Make one: "
+                "drdecr encode MODEL DOCUMENTS FOLDER."
             )
         if not is_checkpoint(source) and (Path(source).exists() or source.count("/") != 1):  # user/name is the Hub's
             raise FileNotFoundError(

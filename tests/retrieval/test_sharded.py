@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from drdecr.retrieval import DamagedIndexError, Hits, ShardedIndex, StoredIndex
-from drdecr.retrieval.shard_manifest import collect_shards, document_of, plan_shards, shard_folder, shard_of
+from drdecr.retrieval.shard_manifest import _digest_of, collect_shards, document_of, plan_shards, shard_folder, shard_of
 from drdecr.retrieval.sharded import merge_hits
 
 
@@ -20,7 +20,7 @@ def names(count):
 def filled(tmp_path, ragged):
     """60 passages of 30 documents in three shards."""
     payloads = [{"third": number % 3} for number in range(60)]
-    with ShardedIndex.create(tmp_path / "shards", 8, 3, about={"model": "m"}) as index:
+    with ShardedIndex.create(tmp_path / "shards", 8, 3, about={"model": "m", "model_digest": "d"}) as index:
         index.add(names(60), ragged(60, seed=0, shortest=1), payloads)
         index.commit()
     return tmp_path / "shards"
@@ -108,24 +108,40 @@ def test_shards_that_do_not_fit_are_named(filled, tmp_path, ragged):
         change(folder)
         return folder
 
-    def write_other(folder, dim=8, about=None):
+    def write_other(folder, dim=8, about=None, **form):
         shutil.rmtree(folder / "shard-00001")
-        about = {"model": "m", "shard": [1, 3]} if about is None else about
-        with StoredIndex.create(folder / "shard-00001", dim, about=about) as index:
+        about = {"model": "m", "model_digest": "d", "shard": [1, 3], **(about or {})}
+        with StoredIndex.create(folder / "shard-00001", dim, about=about, **form) as index:
             index.add(["x"], ragged(1, seed=3, dim=dim, shortest=1))
             index.commit()
+
+    def write_version(folder, version):
+        content = {**json.loads((folder / "shards.json").read_text()), "version": version}
+        content["sha256"] = _digest_of({name: value for name, value in content.items() if name != "sha256"})
+        (folder / "shards.json").write_text(json.dumps(content))
 
     changes = {
         "shard-00002: this shard is not made yet": lambda f: shutil.rmtree(f / "shard-00002"),
         "shard-00001: expected commit 1": write_other,
         "shard-00001: expected 8 dimensions": lambda f: write_other(f, dim=4),
-        "shard-00001: expected the shard of": lambda f: write_other(f, about={"model": "m", "shard": [2, 3]}),
+        "shard-00001: expected the shard of.*2, 3": lambda f: write_other(f, about={"shard": [2, 3]}),
+        "shard-00001: expected the shard of.*'e'": lambda f: write_other(f, about={"model_digest": "e"}),
+        "shard-00001: .*got 8 in int8": lambda f: write_other(f, codec="int8"),
+        "shard-00001: .*pooled by 2": lambda f: write_other(f, pool_factor=2),
+        "expected format version 1, got 2": lambda f: write_version(f, 2),
         "shards.json: damaged": lambda f: (f / "shards.json").write_text(json.dumps({"format": "drdecr-shards"})),
         "passages.arrow": lambda f: next(f.glob("shard-00000/segments/*/passages.arrow")).write_bytes(b""),
     }
     for message, change in changes.items():
         with pytest.raises((ValueError, DamagedIndexError), match=message):
             ShardedIndex.open(broken(change))
+        if "the shard of" in message:
+            with pytest.raises(ValueError, match=message):
+                collect_shards(tmp_path / "broken")
+    broken(lambda f: next(f.glob("shard-00002/segments/*/passages.arrow")).write_bytes(b""))
+    with pytest.raises(DamagedIndexError, match=r"passages\.arrow"):
+        ShardedIndex.open(tmp_path / "broken", writable=True)
+    StoredIndex.open(tmp_path / "broken" / "shard-00000", writable=True).close()  # the others are let go of
     with pytest.raises(FileNotFoundError, match=r"found no shards\.json"):
         ShardedIndex.open(tmp_path)
     with pytest.raises(ValueError, match="new or empty"):
@@ -152,7 +168,7 @@ def test_shards_are_collected_when_all_are_there_and_whole(tmp_path, ragged):
     assert [record.passages for record in collect_shards(tmp_path / "shards").shards] == [1, 0]
 
 
-def test_what_is_refused_is_refused_by_all_shards_or_none(filled, ragged):
+def test_what_is_refused_is_refused_by_all_shards_or_none(filled, ragged, caplog):
     with ShardedIndex.open(filled, writable=True) as index:
         bad = [*ragged(9, seed=4, shortest=1), torch.ones(2, 4)]
         with pytest.raises(ValueError, match=r"tokens, 8"):
@@ -164,6 +180,9 @@ def test_what_is_refused_is_refused_by_all_shards_or_none(filled, ragged):
         index.commit()
         assert len(index) == 30
         index.compact()
-    assert len(ShardedIndex.open(filled)) == 30
+    index = ShardedIndex.open(filled)
+    assert len(index) == 30
+    assert caplog.text == ""  # no shard is newer than the manifest says
+    assert index.num_bytes() == sum(StoredIndex.open(shard_folder(filled, number)).num_bytes() for number in range(3))
     with pytest.raises(ValueError, match="opened to search"):
         ShardedIndex.open(filled).add(["a"], ragged(1, seed=0, shortest=1))
