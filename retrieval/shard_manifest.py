@@ -109,14 +109,23 @@ def about_shard(about: Mapping[str, Any], number: int, num_shards: int) -> dict[
     return {**about, PART: [number, num_shards]}
 
 
-def check_unused(folder: Path) -> None:
-    """Raise `ValueError` for a folder that holds anything, unless it is shards that were begun."""
-    if (folder / NAME).is_file() or not folder.exists():
-        return
-    names = (path.name for path in folder.iterdir() if not path.match(f".{NAME}.*.tmp"))
-    found = next(names, None) if folder.is_dir() else "a file"
-    if found is not None:
-        raise ValueError(f"{folder}: expected a new or empty folder for shards, found {found}. Choose another.")
+def check_plan(folder: Path, num_shards: int, about: Mapping[str, Any]) -> None:
+    """Check that shards can be begun in a folder, or gone on with; arguments and errors as of `plan_shards`."""
+    if num_shards < 1:
+        raise ValueError(f"shards: expected at least 1, got {num_shards}. One a worker is usual.")
+    if (folder / NAME).is_file():
+        found = ShardManifest.read(folder)
+        other = differences({"shards": found.num_shards, **found.about}, {"shards": num_shards, **about})
+        if other:
+            raise ValueError(
+                f"{folder}: made with {other}. Give the same, or another folder (`drdecr index FOLDER NEW --shards N` changes "
+                "their number)."
+            )
+    elif folder.exists():
+        names = (path.name for path in folder.iterdir() if not path.match(f".{NAME}.*.tmp"))
+        left = next(names, None) if folder.is_dir() else "a file"
+        if left is not None:
+            raise ValueError(f"{folder}: expected a new or empty folder for shards, found {left}. Choose another.")
 
 
 def plan_shards(folder: Path, num_shards: int, about: Mapping[str, Any]) -> ShardManifest:
@@ -133,20 +142,11 @@ def plan_shards(folder: Path, num_shards: int, about: Mapping[str, Any]) -> Shar
     Raises:
         ValueError: for a folder of other shards, or of something else.
     """
-    if num_shards < 1:
-        raise ValueError(f"shards: expected at least 1, got {num_shards}. One a worker is usual.")
-    check_unused(folder)
+    check_plan(folder, num_shards, about)
     if not (folder / NAME).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         ShardManifest(num_shards, dict(about)).write(folder)
-    found = ShardManifest.read(folder)
-    other = differences({"shards": found.num_shards, **found.about}, {"shards": num_shards, **about})
-    if other:
-        raise ValueError(
-            f"{folder}: made with {other}. Give the same, or another folder (`drdecr index FOLDER NEW --shards N` changes "
-            "their number)."
-        )
-    return found
+    return ShardManifest.read(folder)
 
 
 def collect_shards(folder: Path, verify: bool = True) -> ShardManifest:

@@ -47,26 +47,32 @@ def check_index(folder: str | Path) -> None:
         )
 
 
+def check_stored(folder: Path) -> None:
+    """Raise `FileNotFoundError` or `ValueError`, with the cure, for what is neither an index on disk nor shards of such."""
+    check_index(folder)
+    if (folder / QDRANT).is_file():
+        raise ValueError(
+            f"{folder}: expected an index that `drdecr encode` wrote, or one of the engine exact, got one of Qdrant's. Give the "
+            "folder that it was made from."
+        )
+
+
 def is_sharded(folder: Path) -> bool:
     """Return whether a folder holds shards."""
     return (folder / SHARDS_NAME).is_file()
 
 
 def open_stored(folder: Path, writable: bool = False) -> Stored:
-    """Open an index on disk or shards of such; `ValueError` for an index of another engine."""
-    check_index(folder)
+    """Open an index on disk or shards of such; errors as of `check_stored`."""
+    check_stored(folder)
     if is_sharded(folder):
         return ShardedIndex.open(folder, writable=writable)
-    if (folder / QDRANT).is_file():
-        raise ValueError(
-            f"{folder}: expected an index that `drdecr encode` wrote, or one of the engine exact, got one of Qdrant's. Give the "
-            "folder that it was made from."
-        )
     return StoredIndex.open(folder, writable=writable)
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """Return the folders of the shards; of one index, its own."""
+    """Return the folders of the shards; of one index, its own. Errors as of `check_stored`."""
+    check_stored(folder)
     if not is_sharded(folder):
         return [folder]
     return [shard_folder(folder, number) for number in range(ShardManifest.read(folder).num_shards)]

@@ -6,7 +6,7 @@ Three routes share the job: a loop, actors of Ray, and processes that `accelerat
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
 from drdecr.retrieval.shard_manifest import (
     ShardManifest,
     about_shard,
-    check_unused,
+    check_plan,
     collect_shards,
     plan_shards,
     shard_folder,
@@ -108,7 +108,7 @@ def choose_shards(folder: Path, shards: int, workers: int) -> int:
         workers: that will share the work.
 
     Raises:
-        ValueError: for several workers or shards where one index, or something else, is already.
+        ValueError: for several workers or shards where one index is already.
     """
     if (folder / SHARDS_NAME).is_file():
         return shards or ShardManifest.read(folder).num_shards
@@ -118,8 +118,6 @@ def choose_shards(folder: Path, shards: int, workers: int) -> int:
             f"{folder}: one index, which one worker writes. Leave --workers and --shards out, choose another folder, or "
             f"spread it: drdecr index {folder} NEW --shards {wanted}."
         )
-    if wanted:
-        check_unused(folder)
     return wanted
 
 
@@ -140,6 +138,7 @@ def encode_shards(job: EncodingJob, workers: int = 1) -> dict[str, int]:
     Raises:
         ValueError: for a folder of something else or of another model, or what documents and model are refused for.
     """
+    check_plan(job.folder, job.num_shards, asdict(job.splitting))  # as far as can be said before a model is loaded
     if num_launched() > 1:
         return _with_others(job)
     if workers > 1:

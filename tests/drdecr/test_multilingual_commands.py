@@ -111,6 +111,9 @@ def test_a_long_document_is_ranked_by_its_best_passage(tiny_model, tmp_path, fil
     question = {"query_id": "q", "query": "z b", "language": "xx", "document_ids": ["d-b.en", "d-b.xx"]}
     report = measure_index_bias(tiny_model, tmp_path / "long", [question])[PLAIN]
     assert sorted(cell.mean for cell in report.cells["rank"]["xx"].values()) == [1, 2]
+    hits = StoredIndex.open(tmp_path / "long").search(tiny_model.encode_queries(["z b"]), 99, {"language": "en"})
+    assert len(set(hits.scores[0])) > 1
+    assert report.cells["score"]["xx"]["en"].mean == pytest.approx(max(hits.scores[0]), abs=1e-5)
 
 
 def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):

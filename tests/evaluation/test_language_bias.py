@@ -84,7 +84,7 @@ def test_the_best_of_several_versions_counts_and_what_is_not_found_is_a_tie():
     }
     versions = {name: ["a.ar", "b.ar", "a.en", "a.fi"] for name in run}
     report = measure_bias(
-        run, versions, {"q1": "en", "q2": "fi", "q3": "ar"}, LANGUAGES, depth=5, peer_cutoff=4, resamples=50
+        run, versions, {"q1": "en", "q2": "fi", "q3": "ar"}, LANGUAGES, top_k=4, depth=5, peer_cutoff=4, resamples=50
     )
     means = {
         name: {asked: [c.mean for c in row.values()] for asked, row in rows.items()}
@@ -100,11 +100,8 @@ def test_the_best_of_several_versions_counts_and_what_is_not_found_is_a_tie():
     assert means["score"]["en"] == [-1, -2, 0]
     assert [(cell.mean, cell.n) for cell in report.cells["score"]["fi"].values()] == [(0, 0)] * 3  # none was found
     assert means["share"]["fi"] == [0, 0, 1]
-    assert [report.bias[code].own.mean for code in ("en", "fi", "ar")] == [
-        0.5,
-        0.5,
-        0.5,
-    ]  # one of two, all of them, one of two
+    own = [report.bias[code].own.mean for code in ("en", "fi", "ar")]
+    assert own == [0.5, 0.5, 0.5]  # one of two stands above; all are tied; one of two
     assert [report.bias[code].reciprocal_rank.mean for code in ("en", "fi", "ar")] == [1 / 2, 0, 1]
     assert report.metadata["not_found"] == 4
     for name, code in {"q1": "en", "q2": "fi", "q3": "ar"}.items():
@@ -203,6 +200,8 @@ def test_peer_of_one_language_or_of_nothing_found_is_1_and_of_single_documents_a
 def test_what_cannot_be_measured_is_said(arguments, message):
     with pytest.raises(ValueError, match=message):
         measure_bias(*arguments)
+    with pytest.raises(ValueError, match="depth of at least top_k, got 5 and 10"):
+        measure_bias({}, {}, {}, {}, depth=5)
     with pytest.raises(ValueError, match="sum to 1"):
         peer({}, {}, {}, {1: 0.5})
 
