@@ -100,6 +100,12 @@ def test_the_best_of_several_versions_counts_and_what_is_not_found_is_a_tie():
     assert means["score"]["en"] == [-1, -2, 0]
     assert [(cell.mean, cell.n) for cell in report.cells["score"]["fi"].values()] == [(0, 0)] * 3  # none was found
     assert means["share"]["fi"] == [0, 0, 1]
+    assert means["alone"] == {
+        "en": [1 / 2, 1 / 2, 0],
+        "fi": [0, 0, 0],
+        "ar": [1, 1, 1],
+        "avg": pytest.approx([1 / 2, 1 / 2, 1 / 3]),
+    }
     own = [report.bias[code].own.mean for code in ("en", "fi", "ar")]
     assert own == [0.5, 0.5, 0.5]  # one of two stands above; all are tied; one of two
     assert [report.bias[code].reciprocal_rank.mean for code in ("en", "fi", "ar")] == [1 / 2, 0, 1]
