@@ -189,10 +189,11 @@ def test_shards_are_measured_and_calibrated_as_one_index_is(call, encoded, files
         assert [path.parent.name for path in files.glob(f"{folder}/**/{CALIBRATION}")] == [folder]
         assert call("bias", folder, "q.jsonl", "--output", f"{folder}-bias", "--top-k", 3)[0] == 0
         monkeypatch.setattr(multilingual, "QUESTIONS_AT_ONCE", 4)
-    for name in ("bias.json", "bias-calibrated.json"):
+    # A standard deviation is a few thousandths of a score here, so that the last bits of a score are seen in calibrated ones.
+    for name, tolerance in (("bias.json", 1e-5), ("bias-calibrated.json", 5e-3)):
         one, many = (json.loads((files / f"{folder}-bias" / name).read_text()) for folder in ("index", "shards"))
         for part in ("cells", "bias"):
-            assert_equal(many[part], one[part])
+            assert_equal(many[part], one[part], tolerance)
         assert many["metadata"]["documents"] == one["metadata"]["documents"]
     runs = {}
     for folder, options in {
@@ -206,7 +207,7 @@ def test_shards_are_measured_and_calibrated_as_one_index_is(call, encoded, files
         runs[folder] = read_run(f"{folder}.run")
     for query, scores in runs["index"].items():
         assert len(scores) == 21
-        assert runs["shards"][query] == pytest.approx(scores, abs=1e-4)
+        assert runs["shards"][query] == pytest.approx(scores, abs=5e-3)
         assert runs["small"][query].keys() == scores.keys()
     assert "21 unchanged" in call("encode", "model", "d.jsonl", "shards")[1]
     write(files / "few.jsonl", [document("t", code, letter) for code in ("en", "xx") for letter in "ij"])
@@ -217,10 +218,10 @@ def test_shards_are_measured_and_calibrated_as_one_index_is(call, encoded, files
     assert (files / "shards" / CALIBRATION).read_bytes() == before
 
 
-def assert_equal(ours, theirs):
+def assert_equal(ours, theirs, tolerance):
     if isinstance(theirs, dict):
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
-            assert_equal(ours[key], value)
+            assert_equal(ours[key], value, tolerance)
     else:
-        assert ours == pytest.approx(theirs, abs=1e-4)
+        assert ours == pytest.approx(theirs, abs=tolerance)
