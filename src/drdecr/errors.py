@@ -7,7 +7,7 @@ from drdecr.modeling_drdecr.hub_errors_drdecr import TRANSPORT_ERRORS, explain, 
 SHOWN = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, *TRANSPORT_ERRORS)
 """What names its cure. Anything else is a mistake of this package and keeps its traceback."""
 
-OF_THE_SYSTEM = {
+OF_THE_SYSTEM: dict[type[BaseException], str] = {
     FileNotFoundError: "no such file or folder. Check the path.",
     IsADirectoryError: "expected a file, got a folder. Name a file in it.",
     NotADirectoryError: "expected a folder, got a file. Choose another name.",
