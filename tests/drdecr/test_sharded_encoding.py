@@ -1,5 +1,6 @@
 """Documents in shards, by a loop, by Ray's workers or by launched processes: what is found is what one index finds."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -211,17 +212,20 @@ class Reference:
         if self.actor.instance is None:
             raise RayActorError
         try:
-            answer = getattr(self.actor.instance, self.method)(*pickle.loads(self.arguments))
+            with contextlib.chdir(self.actor.folder):
+                answer = getattr(self.actor.instance, self.method)(*pickle.loads(self.arguments))
         except Exception as error:  # noqa: BLE001  # whatever it is, it travels
             raise RayTaskError(error) from None
         return pickle.loads(pickle.dumps(answer))
 
 
 class Actor:
-    """A handle: `actor.method.remote(...)`."""
+    """A handle: `actor.method.remote(...)`; the actor begins in another folder than who started it."""
 
     def __init__(self, kind: type, arguments: bytes) -> None:
-        self.instance: Any = kind(*pickle.loads(arguments))
+        with contextlib.chdir(os.sep):
+            self.instance: Any = kind(*pickle.loads(arguments))
+            self.folder = os.getcwd()
 
     def __getattr__(self, method: str) -> Any:
         return SimpleNamespace(remote=lambda *arguments: Reference(self, method, pickle.dumps(arguments)))
