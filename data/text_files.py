@@ -26,9 +26,7 @@ def locate(path: str | Path) -> Path:
     """
     resolved = expanded(path)
     if not resolved.exists():
-        raise FileNotFoundError(
-            f"{resolved}: no such file or folder. Check the path in the recipe, or set DRDECR_DATA."
-        )
+        raise FileNotFoundError(f"{resolved}: no such file or folder. Check the path, or set DRDECR_DATA.")
     return resolved
 
 

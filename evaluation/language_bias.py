@@ -125,8 +125,11 @@ def measure_bias(
         notes: more metadata.
 
     Raises:
-        ValueError: for fewer than two languages of documents, a document without one, or no question with all versions.
+        ValueError: for fewer than two languages of documents, a document without one, no question with all versions, or a
+            `depth` below `top_k`, with which what is not found would count as found.
     """
+    if depth < top_k:
+        raise ValueError(f"language bias: expected a depth of at least top_k, got {depth} and {top_k}. Raise --depth.")
     names = sorted(set(document_languages.values()))
     whole = _in_every_language(versions, document_languages, names)
     rows = {

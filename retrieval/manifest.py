@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -86,6 +86,20 @@ class Manifest:
             raise DamagedIndexError(f"{path}: damaged, its checksum is another. Restore it from a copy.")
         segments = [SegmentRecord(**record) for record in content.pop("segments")]
         return cls(**content, segments=segments)
+
+
+def differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return in words what was made otherwise than is wanted, or an empty text.
+
+    Args:
+        made: what an index says of itself.
+        wanted: what it must say; further keys of `made` do not count. A `model` of the same `model_digest` may have another
+            name: it lies in another place.
+    """
+    other = [name for name, value in wanted.items() if made.get(name) != value]
+    if "model_digest" in wanted and "model_digest" not in other:
+        other = [name for name in other if name != "model"]
+    return "; ".join(f"{name} {made.get(name)!r}, asked for {wanted[name]!r}" for name in other)
 
 
 def _digest_of(content: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .manifest import NAME as INDEX_NAME
-from .manifest import DamagedIndexError, Manifest, damages, write_whole
+from .manifest import DamagedIndexError, Manifest, damages, differences, write_whole
 
 FORMAT, VERSION = "drdecr-shards", 1
 NAME = "shards.json"
@@ -109,37 +109,44 @@ def about_shard(about: Mapping[str, Any], number: int, num_shards: int) -> dict[
     return {**about, PART: [number, num_shards]}
 
 
+def check_plan(folder: Path, num_shards: int, about: Mapping[str, Any]) -> None:
+    """Check that shards can be begun in a folder, or gone on with; arguments and errors as of `plan_shards`."""
+    if num_shards < 1:
+        raise ValueError(f"shards: expected at least 1, got {num_shards}. One a worker is usual.")
+    if (folder / NAME).is_file():
+        found = ShardManifest.read(folder)
+        other = differences({"shards": found.num_shards, **found.about}, {"shards": num_shards, **about})
+        if other:
+            raise ValueError(
+                f"{folder}: made with {other}. Give the same, or another folder (`drdecr index FOLDER NEW --shards N` changes "
+                "their number)."
+            )
+    elif folder.exists():
+        names = (path.name for path in folder.iterdir() if not path.match(f".{NAME}.*.tmp"))
+        left = next(names, None) if folder.is_dir() else "a file"
+        if left is not None:
+            raise ValueError(f"{folder}: expected a new or empty folder for shards, found {left}. Choose another.")
+
+
 def plan_shards(folder: Path, num_shards: int, about: Mapping[str, Any]) -> ShardManifest:
     """Begin a folder of shards, or go on with it.
 
     Args:
         folder: new, empty, or begun by the same call.
         num_shards: how many.
-        about: what they are made with, compared when a call goes on.
+        about: what they are made with, compared when a call goes on (`manifest.differences`).
+
+    Returns:
+        The plan, with what was said of the shards when they were begun.
 
     Raises:
         ValueError: for a folder of other shards, or of something else.
     """
-    if num_shards < 1:
-        raise ValueError(f"shards: expected at least 1, got {num_shards}. One a worker is usual.")
+    check_plan(folder, num_shards, about)
     if not (folder / NAME).is_file():
-        left = [path.name for path in folder.iterdir() if not path.match(f".{NAME}.*.tmp")] if folder.exists() else []
-        if left:
-            raise ValueError(f"{folder}: expected a new or empty folder for shards, found {left[0]}. Choose another.")
         folder.mkdir(parents=True, exist_ok=True)
         ShardManifest(num_shards, dict(about)).write(folder)
-    found = ShardManifest.read(folder)
-    wanted = {"shards": num_shards, **about}
-    made = {"shards": found.num_shards, **found.about}
-    other = [
-        f"{name} {made.get(name)!r}, asked for {value!r}" for name, value in wanted.items() if made.get(name) != value
-    ]
-    if other:
-        raise ValueError(
-            f"{folder}: made with {'; '.join(other)}. Give the same, or another folder (`drdecr index FOLDER NEW --shards N` "
-            "changes their number)."
-        )
-    return found
+    return ShardManifest.read(folder)
 
 
 def collect_shards(folder: Path, verify: bool = True) -> ShardManifest:
@@ -188,7 +195,8 @@ def shard_manifests(folder: Path, plan: ShardManifest) -> list[Manifest]:
         expected = about_shard(plan.about, number, plan.num_shards)
         if manifest.about != expected:
             raise ValueError(
-                f"{own}: expected the shard of {expected}, got that of {manifest.about}. Put it back in place."
+                f"{own}: expected the shard of {expected}, got that of {manifest.about}. Put it back in place, "
+                "or remove it and make it again."
             )
         form = (manifest.dim, manifest.codec, manifest.pool_factor)
         if found and form != (found[0].dim, found[0].codec, found[0].pool_factor):

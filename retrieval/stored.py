@@ -152,6 +152,11 @@ class StoredIndex:
         """What was said when the index was made."""
         return self.manifest.about
 
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.manifest.dim
+
     def num_bytes(self) -> int:
         """Return the size of all files of this commit."""
         return sum(size for record in self.manifest.segments for size, _ in record.files.values())
@@ -206,7 +211,7 @@ class StoredIndex:
             ValueError: for other counts, ids, shapes or numbers, or an index that was opened to search.
         """
         self._needs_lock()
-        check_batch(passage_ids, embeddings, payloads, self.manifest.dim)
+        check_batch(passage_ids, embeddings, payloads, self.dim)
         pooled = [pool_tokens(tokens.float(), self.manifest.pool_factor) for tokens in embeddings]
         for name, tokens, payload in zip(passage_ids, pooled, payloads or [{}] * len(pooled), strict=True):
             self._added[name] = (tokens, dict(payload))
@@ -293,7 +298,7 @@ class StoredIndex:
         """
         self._needs_lock()
         codec = self.manifest.codec if codec is None else codec
-        check_codec(codec, self.manifest.dim)
+        check_codec(codec, self.dim)
         self.commit()
         number, records = self.manifest.commit + 1, []
         if len(self):
@@ -344,7 +349,7 @@ class StoredIndex:
         Returns:
             `Hits`, best first. Equal scores are ordered by segment, then by length, then by order of addition.
         """
-        check_search(query_embeddings, top_k, batch_size, self.manifest.dim)
+        check_search(query_embeddings, top_k, batch_size, self.dim)
         rows = [segment.rows(where) for segment in self.segments]
         return self._ranked(query_embeddings, rows, top_k, batch_size)
 

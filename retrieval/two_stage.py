@@ -35,9 +35,23 @@ class TwoStageIndex:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What was said when the index was made."""
+        return self.index.about
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.index.dim
+
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        return self.index.passage_ids()
+
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find passages of high MaxSim; arguments and result as of `StoredIndex.search`, perhaps not the very best."""
-        check_search(query_embeddings, top_k, 1, self.index.manifest.dim)
+        check_search(query_embeddings, top_k, 1, self.dim)
         hits = Hits([], [])
         for query in query_embeddings:
             rows = self.source.candidates(query.float(), max(self.num_candidates, top_k), where)

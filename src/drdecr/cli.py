@@ -166,7 +166,10 @@ def compare_whole_systems(
     from .comparing_systems import compare_systems, load_systems
     from .systems_table import markdown_systems, write_systems
 
-    found = compare_systems(load_systems(data), token_folder)
+    settings = load_systems(data)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)  # said now: what was measured would be lost
+    found = compare_systems(settings, token_folder)
     typer.echo(markdown_systems(found))
     if output:
         typer.echo(write_systems(found, output))

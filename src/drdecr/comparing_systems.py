@@ -121,7 +121,7 @@ class ComparedSystems:
 
 def load_systems(path: Path) -> SystemsSettings:
     """Read the settings from YAML."""
-    content = read_yaml(path)
+    content = read_yaml(path, "`systems:`, `test:` and `collection:` (docs/retrieval.md)")
     known_keys(content, list(SystemsSettings.__dataclass_fields__), str(path))
     check_values(content, SystemsSettings, str(path))
     try:

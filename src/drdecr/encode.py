@@ -16,6 +16,8 @@ from drdecr.data.documents import Document
 from drdecr.data.passages import passage_text
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.manifest import differences
+from drdecr.retrieval.shard_manifest import PART
 from drdecr.retrieval.splitting import split_text, token_spans
 
 PASSAGES_A_COMMIT = 2048
@@ -84,6 +86,17 @@ class Splitting:
         ]
 
 
+def about_index(model: str, digest: str, splitting: Splitting) -> dict[str, Any]:
+    """Return what an index, or shards, remember of how they were made.
+
+    Args:
+        model: its folder or Hub name.
+        digest: of its weights, tokenizer and settings (`data.digests.model_digest`).
+        splitting: how documents are cut.
+    """
+    return {"model": model, "model_digest": digest, **asdict(splitting)}
+
+
 def room_for_text(processor: Any) -> int:
     """Return how many tokens of text a processor reads of a document, beside special tokens, marker and prefix."""
     before, after = processor.special_ids
@@ -108,22 +121,19 @@ def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, po
         pool_factor: tokens that become one.
 
     Raises:
-        ValueError: if it was made with another model, splitting, codec or pooling.
+        ValueError: if it was made with another model, splitting, codec or pooling, or is one of several shards.
     """
     if not (folder / "manifest.json").exists():
         return StoredIndex.create(folder, dim, codec, pool_factor, about)
     index = StoredIndex.open(folder, writable=True)
     made = {**index.about, "codec": index.manifest.codec, "pool_factor": index.manifest.pool_factor}
-    wanted = {**about, "codec": codec, "pool_factor": pool_factor}
-    other = [name for name, value in wanted.items() if made.get(name) != value]
-    if "model_digest" in wanted and made.get("model_digest") == wanted["model_digest"]:
-        other = [name for name in other if name != "model"]  # the same model in another place
-    if other or index.manifest.dim != dim:
+    if PART in made and PART not in about:
         index.close()
-        differences = "; ".join(f"{name} {made.get(name)!r}, asked for {wanted[name]!r}" for name in other)
-        raise ValueError(
-            f"{folder}: made with {differences or f'{index.manifest.dim} dimensions'}. Give the same, or another folder."
-        )
+        raise ValueError(f"{folder}: one of several shards, which get their documents together. Give {folder.parent}.")
+    other = differences(made, {**about, "codec": codec, "pool_factor": pool_factor})
+    if other or index.dim != dim:
+        index.close()
+        raise ValueError(f"{folder}: made with {other or f'{index.dim} dimensions'}. Give the same, or another folder.")
     return index
 
 

@@ -7,6 +7,15 @@ from drdecr.modeling_drdecr.hub_errors_drdecr import TRANSPORT_ERRORS, explain, 
 SHOWN = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, *TRANSPORT_ERRORS)
 """What names its cure. Anything else is a mistake of this package and keeps its traceback."""
 
+OF_THE_SYSTEM: dict[type[BaseException], str] = {
+    FileNotFoundError: "no such file or folder. Check the path.",
+    IsADirectoryError: "expected a file, got a folder. Name a file in it.",
+    NotADirectoryError: "expected a folder, got a file. Choose another name.",
+    FileExistsError: "expected a folder, got a file. Choose another name.",
+    PermissionError: "may not be read, or not be written. Check its permissions.",
+}
+"""What is said of a file in place of the system's own words, which name no cure."""
+
 
 def in_one_line(error: BaseException) -> str:
     """Return `error: ...` in one line, without tokens.
@@ -16,5 +25,8 @@ def in_one_line(error: BaseException) -> str:
     known = explain(error)
     if known is not None:
         return f"error: {known}"
+    cure = OF_THE_SYSTEM.get(type(error))
+    if cure is not None and isinstance(error, OSError) and error.filename is not None:
+        return without_tokens(f"error: {error.filename}: {cure}")
     broken = "broken weights, written or copied in part? " if isinstance(error, SafetensorError) else ""
     return without_tokens(f"error: {broken}{' '.join(str(error).split())}")

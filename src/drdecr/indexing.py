@@ -26,6 +26,8 @@ from .systems import Searchable
 PASSAGES_A_COMMIT = 8192
 MUVERA = "muvera"
 """Folder, in an index, of the vectors for candidates."""
+QDRANT = "qdrant.json"
+"""File that an index of Qdrant's engine has."""
 SEARCHES = ("exact", "centroids", "muvera")
 
 Stored: TypeAlias = StoredIndex | ShardedIndex
@@ -34,7 +36,25 @@ Stored: TypeAlias = StoredIndex | ShardedIndex
 
 def is_index(source: str | Path) -> bool:
     """Return whether a folder holds an index of any engine, or shards."""
-    return any((Path(source) / name).is_file() for name in (NAME, SHARDS_NAME, "qdrant.json"))
+    return any((Path(source) / name).is_file() for name in (NAME, SHARDS_NAME, QDRANT))
+
+
+def check_index(folder: str | Path) -> None:
+    """Raise `FileNotFoundError`, with the cure, for what holds no index."""
+    if not is_index(folder):
+        raise FileNotFoundError(
+            f"{folder}: expected an index, found none. Make one: drdecr encode MODEL DOCUMENTS FOLDER."
+        )
+
+
+def check_stored(folder: Path) -> None:
+    """Raise `FileNotFoundError` or `ValueError`, with the cure, for what is neither an index on disk nor shards of such."""
+    check_index(folder)
+    if (folder / QDRANT).is_file():
+        raise ValueError(
+            f"{folder}: expected an index that `drdecr encode` wrote, or one of the engine exact, got one of Qdrant's. Give the "
+            "folder that it was made from."
+        )
 
 
 def is_sharded(folder: Path) -> bool:
@@ -43,14 +63,16 @@ def is_sharded(folder: Path) -> bool:
 
 
 def open_stored(folder: Path, writable: bool = False) -> Stored:
-    """Open an index on disk or shards of such."""
+    """Open an index on disk or shards of such; errors as of `check_stored`."""
+    check_stored(folder)
     if is_sharded(folder):
         return ShardedIndex.open(folder, writable=writable)
     return StoredIndex.open(folder, writable=writable)
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """Return the folders of the shards; of one index, its own."""
+    """Return the folders of the shards; of one index, its own. Errors as of `check_stored`."""
+    check_stored(folder)
     if not is_sharded(folder):
         return [folder]
     return [shard_folder(folder, number) for number in range(ShardManifest.read(folder).num_shards)]
@@ -188,7 +210,7 @@ def open_searchable(
         raise ValueError(
             f"{folder}: one index, which one worker searches. Spread it: drdecr index {folder} NEW --shards N."
         )
-    if (Path(folder) / "qdrant.json").is_file():
+    if (Path(folder) / QDRANT).is_file():
         from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 
         return QdrantEdgeIndex.open(folder)

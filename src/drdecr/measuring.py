@@ -179,7 +179,7 @@ def measure_checkpoint(
             a blank.
         FileNotFoundError: if there is no folder for the run; before anything is searched.
     """
-    content = read_yaml(data)
+    content = read_yaml(data, "`test:`, a list of question sets, and `collection:` (docs/evaluation.md)")
     if not content.get("test"):
         raise ValueError(f"{data}: expected `test:`, a list of question sets, got {', '.join(content)}.")
     sets = [read_questions(entry) for entry in content["test"]]

@@ -108,7 +108,7 @@ class MiningSettings:
 
 def load_mining(path: Path, overrides: list[str]) -> MiningSettings:
     """Read the settings from YAML and apply `--key value` overrides."""
-    content = {**read_yaml(path), **parse_overrides(overrides)}
+    content = {**read_yaml(path, "the settings of `drdecr mine` (docs/teaching.md)"), **parse_overrides(overrides)}
     known_keys(content, list(MiningSettings.__dataclass_fields__), str(path))
     check_values(content, MiningSettings, str(path))
     return MiningSettings(**content)

@@ -13,40 +13,36 @@ from drdecr.data.text_files import has_fields, locate, records_of
 from drdecr.evaluation.bias_report import heat_map, markdown_bias
 from drdecr.evaluation.language_bias import BiasReport, measure_bias
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.calibration import LANGUAGE, CalibratedIndex, LanguageCohort, check_languages
+from drdecr.retrieval.manifest import differences
 from drdecr.retrieval.protocol import Where
 
+from .indexing import Stored, open_stored
 from .run_folder import write_text
 from .systems import Searchable
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.safetensors"
-"""File, in an index, of the cohort."""
+"""File, in the folder of an index or of shards, of the cohort."""
 QUESTIONS_AT_ONCE = 64
 PLAIN, CALIBRATED = "scores as they are", "calibrated scores"
 
 
-def calibrate(
-    model: DrDecrModel,
-    texts: str | Path,
-    passages: int = 100,
-    key: str = LANGUAGE,
-    about: Mapping[str, Any] | None = None,
-) -> LanguageCohort:
-    """Encode reference passages of each language.
+def read_references(texts: str | Path, passages: int = 100, key: str = LANGUAGE) -> dict[str, list[str]]:
+    """Read reference passages of each language.
 
     Args:
-        model: that encoded the index.
-        texts: documents (`data.documents.read_documents`) with their language; a long one is cut off where the model stops
-            to read. Best the same texts in all languages, in one order.
+        texts: documents (`data.documents.read_documents`) with their language. Best the same texts in all languages, in one
+            order.
         passages: of each language at most, evenly spread over the source (default 100).
         key: of the metadata that names the language.
-        about: what is to be remembered.
+
+    Returns:
+        `{language: texts}`, sorted by language.
 
     Raises:
-        ValueError: for a document without a language, or fewer than two of one.
+        ValueError: for no document, or one without a language.
     """
     by_language: dict[str, list[Document]] = {}
     for document in read_documents(texts):
@@ -57,20 +53,37 @@ def calibrate(
                 "--language-key."
             )
         by_language.setdefault(language, []).append(document)
-    embeddings = {}
-    for language, found in tqdm(sorted(by_language.items()), desc="calibrating", unit="language", disable=None):
+    if not by_language:
+        raise ValueError(
+            f"{texts}: expected documents in the collection's languages, got none. A hundred of each do well."
+        )
+    references = {}
+    for language, found in sorted(by_language.items()):
         step = max(len(found) / passages, 1.0)
         chosen = [found[int(number * step)] for number in range(min(passages, len(found)))]
-        read = [passage_text(document.title, document.text) for document in chosen]
-        embeddings[language] = model.encode_documents(read, show_progress_bar=False)
-    return LanguageCohort(embeddings, about)
+        references[language] = [passage_text(document.title, document.text) for document in chosen]
+    return references
+
+
+def calibrate(
+    model: DrDecrModel, references: Mapping[str, list[str]], about: Mapping[str, Any] | None = None
+) -> LanguageCohort:
+    """Encode reference passages of each language.
+
+    Args:
+        model: that encoded the index.
+        references: `{language: texts}`, two of a language or more; a long one is cut off where the model stops to read.
+        about: what is to be remembered: `model` and `model_digest`, which `check_calibration` compares.
+    """
+    rows = tqdm(references.items(), desc="calibrating", unit="language", disable=None)
+    return LanguageCohort({code: model.encode_documents(texts, show_progress_bar=False) for code, texts in rows}, about)
 
 
 def open_calibrated(folder: str | Path, index: Searchable, key: str = LANGUAGE) -> CalibratedIndex:
     """Read the calibration of an index.
 
     Args:
-        folder: of the index.
+        folder: of the index, or of shards.
         index: the same, opened to search.
         key: of the payload that names the language.
 
@@ -79,15 +92,27 @@ def open_calibrated(folder: str | Path, index: Searchable, key: str = LANGUAGE) 
         ValueError: if a passage has no language, or one that was not calibrated; if the calibration is of another model.
     """
     cohort = LanguageCohort.load(Path(folder) / CALIBRATION)
-    stored: Any = getattr(index, "index", index)  # candidates come before the passages
-    if isinstance(stored, StoredIndex):
+    stored: Any = index
+    check_calibration({**cohort.about, "dim": cohort.dim}, {**stored.about, "dim": stored.dim}, folder)
+    if hasattr(stored, "passage_ids"):  # Qdrant's engine does not list them
         check_languages(stored.payloads(stored.passage_ids()), cohort, key)
-        if cohort.dim != stored.manifest.dim or cohort.about.get("model") != stored.about.get("model"):
-            raise ValueError(
-                f"{folder}: calibrated with {cohort.about.get('model')!r}, encoded with {stored.about.get('model')!r}. Calibrate "
-                "again: drdecr calibrate INDEX TEXTS."
-            )
     return CalibratedIndex(index, cohort, key)
+
+
+def check_calibration(calibrated: Mapping[str, Any], encoded: Mapping[str, Any], folder: str | Path) -> None:
+    """Raise `ValueError` if reference text was not encoded by the model that encoded an index.
+
+    Args:
+        calibrated: what the calibration says of itself: `model`, and perhaps `model_digest` and `dim`.
+        encoded: the same of the index. Only what both say is compared.
+        folder: of the index, for the message.
+    """
+    said_by_both = [name for name in ("model", "model_digest", "dim") if name in calibrated and name in encoded]
+    if differences(encoded, {name: calibrated[name] for name in said_by_both}):
+        raise ValueError(
+            f"{folder}: calibrated with {calibrated.get('model')!r}, encoded with {encoded.get('model')!r}, another model or "
+            "another state of it. Calibrate with the one that encoded: drdecr calibrate INDEX TEXTS."
+        )
 
 
 def read_versions(path: Path) -> list[dict[str, Any]]:
@@ -122,7 +147,7 @@ def measure_index_bias(
 
     Args:
         model: that reads the questions.
-        folder: of an index that `drdecr encode` or `drdecr index` wrote; every passage is scored.
+        folder: of an index or shards that `drdecr encode` or `drdecr index` wrote; every passage is scored.
         questions: as `read_versions` gives them.
         key: of the payload that names the language.
         languages: of the documents that are searched (default: all).
@@ -133,7 +158,7 @@ def measure_index_bias(
     Returns:
         `setting -> report`.
     """
-    index = StoredIndex.open(folder)
+    index = open_stored(folder)
     where: Where | None = {key: list(languages)} if languages else None
     owners = _owners(index, key)
     known = dict(owners.values())
@@ -163,7 +188,7 @@ def measure_index_bias(
     return reports
 
 
-def _owners(index: StoredIndex, key: str) -> dict[str, tuple[str, str]]:
+def _owners(index: Stored, key: str) -> dict[str, tuple[str, str]]:
     """Return `{passage_id: (document_id, language)}`."""
     owners, ids = {}, index.passage_ids()
     for name, payload in zip(ids, index.payloads(ids), strict=True):

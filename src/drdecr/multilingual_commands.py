@@ -7,13 +7,14 @@ import typer
 
 app = typer.Typer()
 
+INDEX = "An index, or shards, that `drdecr encode` or `drdecr index` wrote."
 KeyOption = Annotated[str, typer.Option(help="Metadata of a document that names its language.")]
 ModelOption = Annotated[str | None, typer.Option(help="Default: the model that encoded the index.")]
 
 
 @app.command()
 def calibrate(
-    folder: Annotated[Path, typer.Argument(help="An index that `drdecr encode` or `drdecr index` wrote.")],
+    folder: Annotated[Path, typer.Argument(help=INDEX)],
     texts: Annotated[
         str,
         typer.Argument(
@@ -29,16 +30,17 @@ def calibrate(
     `drdecr search INDEX --calibrated` then scores each question against these texts too, and tells how many standard deviations
     a passage stands above those of its language. Questions need no language.
     """
-    from drdecr.retrieval import StoredIndex
     from drdecr.retrieval.calibration import check_languages
 
-    from .measuring import load_reader
-    from .multilingual import CALIBRATION
+    from .index_reader import load_index_reader
+    from .indexing import open_stored
+    from .multilingual import CALIBRATION, check_calibration, read_references
     from .multilingual import calibrate as encode_cohort
 
-    index = StoredIndex.open(folder)
-    name = model or _model_of(index)
-    cohort = encode_cohort(load_reader(name), texts, passages, language_key, {"model": name, "texts": texts})
+    index, references = open_stored(folder), read_references(texts, passages, language_key)
+    reader, own = load_index_reader(index.about, folder, model)
+    check_calibration(own, index.about, folder)
+    cohort = encode_cohort(reader, references, {**own, "texts": texts})
     check_languages(index.payloads(index.passage_ids()), cohort, language_key)
     cohort.save(folder / CALIBRATION)
     counts = ", ".join(f"{len(cohort.embeddings[code])} {code}" for code in cohort.languages)
@@ -47,7 +49,7 @@ def calibrate(
 
 @app.command()
 def bias(
-    folder: Annotated[Path, typer.Argument(help="An index that `drdecr encode` or `drdecr index` wrote.")],
+    folder: Annotated[Path, typer.Argument(help=INDEX)],
     questions: Annotated[
         Path,
         typer.Argument(
@@ -67,25 +69,20 @@ def bias(
     they are and with calibrated ones.
     """
     from drdecr.evaluation.bias_report import markdown_summary
-    from drdecr.retrieval import StoredIndex
 
-    from .measuring import load_reader
+    from .index_reader import load_index_reader
+    from .indexing import open_stored
     from .multilingual import measure_index_bias, read_versions, write_bias
     from .run_folder import environment
 
-    index, rows = StoredIndex.open(folder), read_versions(questions)
-    name = model or _model_of(index)
-    about = {"model": name, "index": str(folder), "questions": str(questions), **environment()}
+    index, rows = open_stored(folder), read_versions(questions)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # said now: what was measured would be lost
+    reader, own = load_index_reader(index.about, folder, model)
+    about = {"model": own["model"], "index": str(folder), "questions": str(questions), **environment()}
     notes = {key: about[key] for key in ("model", "index", "questions", "command", "hardware", "git_commit")}
     chosen = [code for code in languages.split(",") if code]
-    reports = measure_index_bias(load_reader(name), folder, rows, language_key, chosen, top_k, depth, notes)
+    reports = measure_index_bias(reader, folder, rows, language_key, chosen, top_k, depth, notes)
     typer.echo(markdown_summary(reports))
     for path in write_bias(reports, output) if output else ():
         typer.echo(path)
-
-
-def _model_of(index: object) -> str:
-    about = getattr(index, "about", {})
-    if about.get("model") is None:
-        raise ValueError(f"{getattr(index, 'folder', 'index')}: does not say which model encoded it. Name it: --model.")
-    return str(about["model"])

@@ -10,7 +10,7 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
 
 from .encode import Splitting, encode_collection, open_or_create
-from .indexing import is_index, open_searchable
+from .indexing import check_index, open_searchable
 from .systems import Searchable
 
 
@@ -21,13 +21,10 @@ def open_index(folder: Path, model: DrDecrModel) -> Searchable:
         FileNotFoundError: if there is none.
         ValueError: if its vectors have another width than the model's.
     """
-    if not is_index(folder):
-        raise FileNotFoundError(
-            f"{folder}: expected an index, found none. Make it: drdecr encode MODEL DOCUMENTS {folder}"
-        )
+    check_index(folder)
     found = open_searchable(folder)
-    dim = getattr(found, "dim", None) or getattr(getattr(found, "manifest", None), "dim", None)
-    if dim is not None and dim != model.config.embedding_dim:
+    dim = getattr(found, "dim", model.config.embedding_dim)
+    if dim != model.config.embedding_dim:
         raise ValueError(
             f"{folder}: expected vectors of {model.config.embedding_dim} dimensions, as the model makes them, got {dim}. "
             "Name the index that this model encoded."

@@ -76,7 +76,7 @@ def load_prepare_recipe(path: Path) -> PrepareRecipe:
     Raises:
         ValueError: for an unknown key, a value of another kind, or no source.
     """
-    content = read_yaml(path)
+    content = read_yaml(path, "`sources:` (docs/sources.md)")
     known_keys(content, list(PrepareRecipe.__dataclass_fields__), str(path))
     check_values(content, PrepareRecipe, str(path))
     if not content.get("sources"):

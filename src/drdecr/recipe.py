@@ -276,13 +276,21 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping."""
+def read_yaml(path: str | Path, expected: str | None = None) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Args:
+        path: of the file.
+        expected: what it should hold, to be said where there is no such file (default: a recipe).
+    """
     file = Path(path)
-    if not file.exists():
-        raise FileNotFoundError(
-            f"{file}: no such recipe. The ones that come with the package are in {files('drdecr.recipes')}."
-        )
+    if not file.is_file():
+        found = "this is a folder" if file.is_dir() else "there is no such file"
+        if expected is not None:
+            raise FileNotFoundError(f"{file}: {found}; expected YAML with {expected}.")
+        place = files("drdecr.recipes")
+        wrong = f"{found}; expected a recipe" if file.is_dir() else "no such recipe"
+        raise FileNotFoundError(f"{file}: {wrong}. The ones that come with the package are in {place}.")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:

@@ -1,7 +1,5 @@
 """Commands about documents: `drdecr encode | index | search | rerank | remove | serve`."""
 
-import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 app = typer.Typer()
-logger = logging.getLogger(__name__)
 
 WhereOption = Annotated[
     list[str] | None, typer.Option("--where", help="key=value that a document's metadata must have; may be repeated.")
@@ -45,7 +42,7 @@ def encode(
     from drdecr.data.documents import read_documents
     from drdecr.retrieval import ShardedIndex
 
-    from .encode import Splitting, encode_collection, open_or_create
+    from .encode import Splitting, about_index, encode_collection, open_or_create
     from .measuring import load_reader
     from .processes import is_main_process, num_launched
     from .sharded_encoding import EncodingJob, choose_shards, encode_shards
@@ -62,12 +59,7 @@ def encode(
             typer.echo(f"{folder}: {', '.join(f'{count} {name}' for name, count in counts.items())}; {size}")
         return
     reader = load_reader(model)
-    about = {
-        "model": model,
-        "model_digest": model_digest(reader),
-        "passage_tokens": passage_tokens,
-        "overlap": overlap,
-    }
+    about = about_index(model, model_digest(reader), splitting)
     with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
         counts = encode_collection(reader, found, index, splitting, batch_size, prune)
         size = f"{len(index)} passages, {index.num_bytes() / 1e6:.1f} MB"
@@ -179,8 +171,8 @@ def rerank(
 
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
-    found, asked = read_run(run), read_queries(queries)
-    made = rerank_run(load_reader(model), found, asked, read_documents(documents), top_k)
+    found, asked, collection = read_run(run), read_queries(queries), read_documents(documents)
+    made = rerank_run(load_reader(model), found, asked, collection, top_k)
     typer.echo(f"run: {write_run(output, made, tag='drdecr-rerank')}")
 
 
@@ -219,8 +211,10 @@ def serve(
     calibrated: CalibratedOption = False,
 ) -> None:
     """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
+    from .indexing import check_index
     from .server import ServerSettings, make_server
 
+    check_index(source)
     system = open_system(source, model, None, by, num_candidates, workers, calibrated)
     make_server(system, ServerSettings(api_key=api_key), host, port).run()
 
@@ -235,62 +229,32 @@ def open_system(
     calibrated: bool = False,
 ) -> Any:
     """Open an index with the model that made it; or a model over passages in memory."""
+    from .index_reader import load_index_reader
     from .indexing import is_index, open_searchable
-    from .measuring import load_reader
+    from .start import is_checkpoint
     from .systems import OneStepSystem
 
     if not is_index(source):
         if calibrated:
             raise ValueError(
-                "--calibrated belongs to an index that `drdecr calibrate` prepared. Make one: drdecr encode."
+                f"{source}: --calibrated belongs to an index that `drdecr calibrate` prepared, and this is none. Make one: "
+                "drdecr encode MODEL DOCUMENTS FOLDER."
+            )
+        if not is_checkpoint(source) and (Path(source).exists() or source.count("/") != 1):  # user/name is the Hub's
+            raise FileNotFoundError(
+                f"{source}: expected an index or a checkpoint, found neither. Make an index: drdecr encode MODEL DOCUMENTS "
+                "FOLDER."
             )
         return system_in_memory(source, passages)
     if passages is not None:
         raise ValueError(f"--passages belongs to a model, and {source} is an index. Leave one of them out.")
     found = open_searchable(source, by, num_candidates, workers=workers)
-    about = getattr(getattr(found, "index", found), "about", {})
-    name = model or about.get("model")
-    if name is None:
-        raise ValueError(f"{source}: does not say which model encoded it. Name it: --model.")
-    reader = load_reader(name)
-    check_reader(reader, name, about, source, named=model is not None)
+    reader, _ = load_index_reader(getattr(found, "about", {}), source, model)
     if calibrated:
         from .multilingual import open_calibrated
 
         found = open_calibrated(source, found)
     return OneStepSystem(reader, found)
-
-
-def check_reader(reader: Any, name: str, about: Mapping[str, Any], source: str, named: bool) -> None:
-    """Compare the model that reads questions with the one that encoded an index.
-
-    Args:
-        reader: the model.
-        name: its folder or Hub name.
-        about: what the index says of itself; without `model_digest` nothing is compared.
-        source: the index, for messages.
-        named: whether the user asked for this very model: another one is then said, not refused.
-
-    Raises:
-        ValueError: if the model under the index's own name is not the one that encoded it, as after a new training.
-    """
-    from drdecr.data.digests import model_digest
-
-    encoded_by = about.get("model_digest")
-    if encoded_by is None or encoded_by == model_digest(reader):
-        return
-    if named:
-        logger.warning(
-            "%s was encoded by another model (%s) than %s: scores compare what two models made.",
-            source,
-            about.get("model"),
-            name,
-        )
-        return
-    raise ValueError(
-        f"{source}: encoded by another model than {name} is now, whose weights, tokenizer or settings have changed since. "
-        "Encode again into a new folder, or name the model that is to read the questions: --model."
-    )
 
 
 def system_in_memory(model: str, passages: Path | None) -> Any:

@@ -6,26 +6,29 @@ Three routes share the job: a loop, actors of Ray, and processes that `accelerat
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from drdecr.data.digests import model_digest
 from drdecr.data.documents import read_documents
 from drdecr.retrieval.manifest import NAME, Manifest
 from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
 from drdecr.retrieval.shard_manifest import (
     ShardManifest,
     about_shard,
+    check_plan,
     collect_shards,
     plan_shards,
     shard_folder,
     shard_of,
 )
 
-from .encode import Splitting, encode_collection, open_or_create
+from .encode import Splitting, about_index, encode_collection, open_or_create
 from .processes import join_processes, num_launched, share_of
 
 POLL_SECONDS = 0.5
@@ -54,14 +57,9 @@ class EncodingJob:
     batch_size: int = 32
     prune: bool = False
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """What the shards remember."""
-        return {
-            "model": self.model,
-            "passage_tokens": self.splitting.passage_tokens,
-            "overlap": self.splitting.overlap,
-        }
+    def plan(self, digest: str) -> ShardManifest:
+        """Begin the shards of a model with this digest, or go on with them; as of `plan_shards`."""
+        return plan_shards(self.folder, self.num_shards, about_index(self.model, digest, self.splitting))
 
 
 class ShardEncoder:
@@ -75,21 +73,25 @@ class ShardEncoder:
 
     def __init__(self, job: EncodingJob, device: Any = None, folder: str | None = None) -> None:
         self.job, self.device = job, device
-        self._reader: Any = None
         if folder is not None:
             os.chdir(folder)
 
-    def encode(self, number: int, show_progress_bar: bool | None = None) -> dict[str, int]:
-        """Bring one shard to the state of its documents, and return counts as of `encode_collection`."""
+    @cached_property
+    def _reader(self) -> Any:
         from .measuring import load_reader
 
-        if self._reader is None:
-            self._reader = load_reader(self.job.model)
-            if self.device is not None:
-                self._reader.to(self.device)
-        job = self.job
-        own = (one for one in read_documents(job.documents) if shard_of(one.document_id, job.num_shards) == number)
-        about = about_shard(job.about, number, job.num_shards)
+        reader = load_reader(self.job.model)
+        return reader if self.device is None else reader.to(self.device)
+
+    def model_digest(self) -> str:
+        """Return the digest of the model that this worker loaded."""
+        return model_digest(self._reader)
+
+    def encode(self, number: int, show_progress_bar: bool | None = None) -> dict[str, int]:
+        """Bring one shard of the plan to the state of its documents, and return counts as of `encode_collection`."""
+        job, plan = self.job, ShardManifest.read(self.job.folder)
+        own = (one for one in read_documents(job.documents) if shard_of(one.document_id, plan.num_shards) == number)
+        about = about_shard(plan.about, number, plan.num_shards)
         folder, dim = shard_folder(job.folder, number), self._reader.config.embedding_dim
         with open_or_create(folder, dim, about, "float16", 1) as index:
             return encode_collection(
@@ -122,7 +124,8 @@ def choose_shards(folder: Path, shards: int, workers: int) -> int:
 def encode_shards(job: EncodingJob, workers: int = 1) -> dict[str, int]:
     """Bring all shards to the state of the collection, then collect them: they are searched together from then on.
 
-    A call that was killed goes on in every shard behind its last commit; what is there and the same is left alone.
+    A call that was killed goes on in every shard behind its last commit; what is there and the same is left alone. Every
+    worker says the digest of the model that it loaded, before anything is written.
 
     Args:
         job: what is to be done.
@@ -133,15 +136,16 @@ def encode_shards(job: EncodingJob, workers: int = 1) -> dict[str, int]:
         Counts over all shards.
 
     Raises:
-        ValueError: for a folder of something else, or what documents and model are refused for.
+        ValueError: for a folder of something else or of another model, or what documents and model are refused for.
     """
+    check_plan(job.folder, job.num_shards, asdict(job.splitting))  # as far as can be said before a model is loaded
     if num_launched() > 1:
         return _with_others(job)
-    plan_shards(job.folder, job.num_shards, job.about)
     if workers > 1:
         counts = _by_ray(job, min(workers, job.num_shards))
     else:
         encoder = ShardEncoder(job)
+        job.plan(encoder.model_digest())
         counts = [encoder.encode(number) for number in range(job.num_shards)]
     collect_shards(job.folder)
     return summed(counts)
@@ -155,12 +159,24 @@ def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(total)
 
 
+def one_digest(digests: Iterable[str], model: str) -> str:
+    """Return the digest that all workers found; `ValueError` if they loaded different models under one name."""
+    found = sorted(set(digests))
+    if len(found) > 1:
+        raise ValueError(
+            f"{model}: expected one model, got {len(found)} that differ in weights, tokenizer or settings: workers see another "
+            "folder under this name, or it changed meanwhile. Give all of them the same, and the command again."
+        )
+    return found[0]
+
+
 def _with_others(job: EncodingJob) -> dict[str, int]:
     """Do this process's share and return the counts of all."""
     state = join_processes()
-    with state.main_process_first():
-        plan_shards(job.folder, job.num_shards, job.about)
     encoder = ShardEncoder(job, state.device)
+    digests: list[str] = gather_object([encoder.model_digest()])
+    with state.main_process_first():
+        job.plan(one_digest(digests, job.model))
     counts = [encoder.encode(number) for number in share_of(job.num_shards)]
     state.wait_for_everyone()
     if state.is_main_process:
@@ -175,6 +191,8 @@ def _by_ray(job: EncodingJob, workers: int) -> list[dict[str, int]]:
 
     ray = start_ray(workers)
     encoders = start_workers(ray, ShardEncoder, workers, job, None, os.getcwd())
+    loading = [encoder.model_digest.remote() for encoder in encoders]
+    job.plan(one_digest([result_of(ray, reference, "Encoding") for reference in loading], job.model))
     left = list(range(job.num_shards))
     counts: list[dict[str, int]] = []
     failures: list[Exception] = []

@@ -1,5 +1,6 @@
 """Where a stage starts from: a checkpoint, an adapter, or a bare encoder under a projection that is set here."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,11 +79,21 @@ def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
     )
     if source == OFFLINE:
         raise ValueError(refusal)
+    if Path(source).exists() and not is_checkpoint(source):
+        raise FileNotFoundError(
+            f"{source}: expected a checkpoint, a folder with config.json, found none. Name the folder `model` of a run, or a "
+            "name on the Hub."
+        )
     with explained(source):
         teacher, loaded = DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
     if "linear.weight" in loaded["missing_keys"]:
         raise ValueError(refusal)
     return teacher
+
+
+def is_checkpoint(source: str | Path) -> bool:
+    """Return whether a folder holds a checkpoint or an adapter."""
+    return any((Path(source) / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def start_facts(recipe: Recipe) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class TranslationSettings:
 
 def load_translation(path: Path, overrides: list[str]) -> TranslationSettings:
     """Read the settings from YAML and apply `--key value` overrides."""
-    content = {**read_yaml(path), **parse_overrides(overrides)}
+    content = {**read_yaml(path, "the settings of `drdecr translate` (docs/teaching.md)"), **parse_overrides(overrides)}
     known_keys(content, list(TranslationSettings.__dataclass_fields__), str(path))
     check_values(content, TranslationSettings, str(path))
     return TranslationSettings(**content)

@@ -141,6 +141,22 @@ def test_an_error_of_many_lines_is_shown_in_one():
     assert in_one_line(OSError("first\n  second\n")) == "error: first second"
 
 
+def test_a_file_that_the_system_refuses_is_named_with_a_cure(tmp_path):
+    (tmp_path / "file").write_text("")
+    for refused, said in [
+        (lambda: (tmp_path / "none").read_text(), "none: no such file or folder. Check the path."),
+        (lambda: tmp_path.read_text(), f"{tmp_path.name}: expected a file, got a folder. Name a file in it."),
+        (lambda: list((tmp_path / "file").iterdir()), "file: expected a folder, got a file. Choose another name."),
+        (lambda: (tmp_path / "file").mkdir(), "file: expected a folder, got a file. Choose another name."),
+    ]:
+        with pytest.raises(OSError, match="Errno") as raised:
+            refused()
+        assert (
+            in_one_line(raised.value)
+            == f"error: {tmp_path.parent if said.startswith(tmp_path.name) else tmp_path}/{said}"
+        )
+
+
 def test_verbose_shows_the_traceback(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["drdecr", "--verbose", "train", str(tmp_path / "no.yaml")])
     with pytest.raises(FileNotFoundError):

@@ -4,11 +4,22 @@ import json
 import shutil
 
 import pytest
+import torch
 
+from drdecr import multilingual
 from drdecr.data.documents import Document
 from drdecr.encode import Splitting, encode_collection, open_or_create
 from drdecr.evaluation.language_bias import BiasReport
-from drdecr.multilingual import CALIBRATED, PLAIN, measure_index_bias, read_versions
+from drdecr.evaluation.runs import read_run
+from drdecr.multilingual import (
+    CALIBRATED,
+    CALIBRATION,
+    PLAIN,
+    check_calibration,
+    measure_index_bias,
+    read_references,
+    read_versions,
+)
 from drdecr.retrieval import StoredIndex
 
 WORDS = {"en": "the city {} is in france .", "xx": "z {} z x {} z .", "yy": "k {} k y {} k y {} ."}
@@ -100,18 +111,29 @@ def test_a_long_document_is_ranked_by_its_best_passage(tiny_model, tmp_path, fil
     question = {"query_id": "q", "query": "z b", "language": "xx", "document_ids": ["d-b.en", "d-b.xx"]}
     report = measure_index_bias(tiny_model, tmp_path / "long", [question])[PLAIN]
     assert sorted(cell.mean for cell in report.cells["rank"]["xx"].values()) == [1, 2]
+    hits = StoredIndex.open(tmp_path / "long").search(tiny_model.encode_queries(["z b"]), 99, {"language": "en"})
+    assert len(set(hits.scores[0])) > 1
+    assert report.cells["score"]["xx"]["en"].mean == pytest.approx(max(hits.scores[0]), abs=1e-5)
 
 
 def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
     monkeypatch.chdir(files)
     write(files / "few.jsonl", [document("t", code, letter) for code in ("en", "xx") for letter in "ij"])
     write(files / "none.jsonl", [{"document_id": "a", "text": "the sea"}])
+    write(files / "empty.jsonl", [])
     write(files / "twice.jsonl", [{"query_id": "a", "query": "b", "language": "en", "document_ids": ["x"]}] * 2)
     for arguments, message in [
         (["search", "index", "a", "--calibrated"], "Make it: drdecr calibrate"),
         (["search", "model", "a", "--calibrated"], "belongs to an index"),
         (["calibrate", "index", "few.jsonl"], "got 7 with language 'yy'"),
         (["calibrate", "index", "none.jsonl"], "'a' has no language"),
+        (
+            ["calibrate", "index", "empty.jsonl"],
+            "empty.jsonl: expected documents in the collection's languages, got none",
+        ),
+        (["calibrate", "nowhere", "texts.jsonl"], "nowhere: expected an index, found none"),
+        (["calibrate", "index", "nowhere.jsonl", "--model", "nowhere"], "nowhere.jsonl: no such file"),
+        (["bias", "index", "q.jsonl", "--output", "q.jsonl", "--model", "nowhere"], "q.jsonl: expected a folder"),
         (["bias", "index", "twice.jsonl"], "line 2: query 'a' stands twice"),
         (["bias", "index", "q.jsonl", "--language-key", "code"], "has no code"),
         (["bias", "index", "d.jsonl"], "missing query_id, query, document_ids"),
@@ -119,9 +141,87 @@ def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
         code, _, errors = call(*arguments)
         assert code == 1
         assert message in errors.strip().splitlines()[-1]
-    assert call("calibrate", "index", "texts.jsonl")[0] == 0
-    shutil.copytree(files / "model", files / "other")
+
+
+def test_references_are_spread_over_their_source(tmp_path):
+    rows = [
+        {"id": f"{code}{n}", "title": "T", "text": f"{code} {n}", "code": code}
+        for n in range(7)
+        for code in ("xx", "en")
+    ]
+    read = read_references(write(tmp_path / "t.jsonl", rows), 3, "code")
+    assert read == {code: [f"T. {code} {n}" for n in (0, 2, 4)] for code in ("en", "xx")}
+    assert list(read) == ["en", "xx"]
+    assert len(read_references(tmp_path / "t.jsonl", 9, "code")["en"]) == 7
+
+
+def test_a_calibration_is_of_the_model_that_encoded(call, model, encoded, files, tiny_model, monkeypatch):
+    monkeypatch.chdir(files)
+    shutil.copytree("model", "moved")
+    with torch.no_grad():
+        next(tiny_model.parameters()).add_(1)
+    tiny_model.save_pretrained("other")
     assert call("encode", "other", "d.jsonl", "again")[0] == 0
-    shutil.copy(files / "index" / "calibration.safetensors", files / "again")
+    code, _, errors = call("calibrate", "index", "texts.jsonl", "--model", "other")
+    assert code == 1
+    assert f"calibrated with 'other', encoded with '{model}'" in errors
+    assert not (files / "index" / CALIBRATION).exists()
+    assert call("calibrate", "index", "texts.jsonl", "--model", "moved")[0] == 0
+    assert call("search", "index", "a", "--calibrated")[0] == 0
+    shutil.copy(files / "index" / CALIBRATION, files / "again")
     code, _, errors = call("search", "again", "a", "--calibrated")
-    assert "calibrated with 'model'" in errors or "calibrated with" in errors
+    assert code == 1
+    assert "calibrated with 'moved', encoded with 'other'" in errors
+    # What an index or a calibration of before does not say is not compared; the width is always known.
+    check_calibration({"model": "m"}, {"model": "m", "model_digest": "d"}, "index")
+    check_calibration({"model": "m", "model_digest": "d"}, {}, "index")
+    for known in ({"model": "n"}, {"model": "m", "dim": 4}):
+        with pytest.raises(ValueError, match="another state of it"):
+            check_calibration({"model": "m", "dim": 8}, known, "index")
+
+
+def test_shards_are_measured_and_calibrated_as_one_index_is(call, encoded, files, monkeypatch):
+    monkeypatch.chdir(files)
+    assert call("index", "index", "shards", "--shards", "3")[0] == 0  # the same vectors
+    assert call("index", "shards", "small", "--codec", "residual4")[0] == 0
+    for folder in ("index", "shards", "small"):
+        assert "5 en, 5 xx, 5 yy" in call("calibrate", folder, "texts.jsonl", "--passages", 5)[1]
+        assert [path.parent.name for path in files.glob(f"{folder}/**/{CALIBRATION}")] == [folder]
+        assert call("bias", folder, "q.jsonl", "--output", f"{folder}-bias", "--top-k", 3)[0] == 0
+        monkeypatch.setattr(multilingual, "QUESTIONS_AT_ONCE", 4)
+    # A standard deviation is a few thousandths of a score here, so that the last bits of a score are seen in calibrated ones.
+    for name, tolerance in (("bias.json", 1e-5), ("bias-calibrated.json", 5e-3)):
+        one, many = (json.loads((files / f"{folder}-bias" / name).read_text()) for folder in ("index", "shards"))
+        for part in ("cells", "bias"):
+            assert_equal(many[part], one[part], tolerance)
+        assert many["metadata"]["documents"] == one["metadata"]["documents"]
+    runs = {}
+    for folder, options in {
+        "index": [],
+        "shards": [],
+        "small": ["--by", "centroids", "--num-candidates", "99"],
+    }.items():
+        questions = ["what is b", "z c", "--calibrated", "--top-k", "21", "--run", f"{folder}.run"]
+        code, _, errors = call("search", folder, *questions, *options)
+        assert code == 0, errors
+        runs[folder] = read_run(f"{folder}.run")
+    for query, scores in runs["index"].items():
+        assert len(scores) == 21
+        assert runs["shards"][query] == pytest.approx(scores, abs=5e-3)
+        assert runs["small"][query].keys() == scores.keys()
+    assert "21 unchanged" in call("encode", "model", "d.jsonl", "shards")[1]
+    write(files / "few.jsonl", [document("t", code, letter) for code in ("en", "xx") for letter in "ij"])
+    before = (files / "shards" / CALIBRATION).read_bytes()
+    code, _, errors = call("calibrate", "shards", "few.jsonl")
+    assert code == 1
+    assert "got 7 with language 'yy'" in errors
+    assert (files / "shards" / CALIBRATION).read_bytes() == before
+
+
+def assert_equal(ours, theirs, tolerance):
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            assert_equal(ours[key], value, tolerance)
+    else:
+        assert ours == pytest.approx(theirs, abs=tolerance)

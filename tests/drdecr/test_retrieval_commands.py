@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from drdecr.data.digests import model_digest
 from drdecr.evaluation.runs import read_run, write_run
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
@@ -25,6 +26,7 @@ def documents(tmp_path):
     rows = [{"id": f"d-{a}", "text": f"the city {a} is in france.", "group": a in "bcd"} for a in LETTERS]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "q.tsv").write_text("".join(f"q-{a}\twhat is the city {a}\n" for a in LETTERS[:4]))
+    (tmp_path / "b.jsonl").write_text('{"query_id": "q", "query": "z", "language": "en", "document_ids": ["d-b"]}\n')
     return tmp_path / "d.jsonl"
 
 
@@ -86,17 +88,30 @@ def test_an_edge_index_is_made_and_searched(call, encoded, tmp_path):
     assert all(f"d-{name} " in output for name in LETTERS)
 
 
-def test_an_index_knows_the_model_that_encoded_it(call, encoded, model, documents, tmp_path, caplog):
+@pytest.mark.parametrize("options", [[], ["--shards", "2"]])
+def test_an_index_knows_the_model_that_encoded_it(call, options, model, documents, tmp_path, caplog):
+    encoded = tmp_path / "encoded"
+    assert call("encode", model, documents, encoded, *options)[0] == 0
+    digest = model_digest(DrDecrModel.from_pretrained(model))
+    for manifest in [*encoded.glob("*.json"), *encoded.glob("shard-*/manifest.json")]:
+        assert json.loads(manifest.read_text())["about"]["model_digest"] == digest
     shutil.copytree(model, tmp_path / "moved")
     assert "12 unchanged" in call("encode", tmp_path / "moved", documents, encoded)[1]
     other = DrDecrModel.from_pretrained(model)
     with torch.no_grad():
         other.linear.weight.add_(0.1)
     other.save_pretrained(model)
-    code, _, errors = call("search", encoded, "what is the city b")
+    for command in (
+        ["search", encoded, "what is the city b"],
+        ["serve", encoded],
+        ["bias", encoded, tmp_path / "b.jsonl"],
+    ):
+        code, _, errors = call(*command)
+        assert code == 1
+        assert "encoded by another model" in errors
+    code, _, errors = call("encode", model, documents, encoded)
     assert code == 1
-    assert "encoded by another model" in errors
-    assert call("encode", model, documents, encoded)[0] == 1
+    assert f"made with model_digest '{digest}'" in errors
     assert call("search", encoded, "what is the city b", "--model", model)[0] == 0
     assert "was encoded by another model" in caplog.text
     caplog.clear()
@@ -115,18 +130,37 @@ WRONG = [
     (["index", "encoded", "new", "--codec", "int7"], "expected one of float16"),
     (["index", "encoded", "new", "--engine", "magic"], "expected exact or qdrant-edge"),
     (["index", "encoded", "new", "--engine", "qdrant-edge", "--compact"], "belong to the engine exact"),
-    (["index", "nowhere"], "found no manifest.json"),
+    (["index", "nowhere"], "nowhere: expected an index, found none. Make one: drdecr encode"),
+    (["serve", "model"], "model: expected an index, found none"),
+    (["bias", "d.jsonl", "b.jsonl"], "d.jsonl: expected an index, found none"),
+    (["remove", "qdrant", "a"], "qdrant: expected an index that `drdecr encode` wrote, or one of the engine exact"),
+    (["search", "nowhere", "a"], "nowhere: expected an index or a checkpoint, found neither"),
+    (["search", ".", "a"], ".: expected an index or a checkpoint, found neither"),
+    (["search", "encoded", "a", "--model", "encoded"], "encoded: expected a checkpoint, a folder with config.json"),
+    (["search", "encoded", "--queries", "qdrant"], "qdrant: expected a file, got a folder"),
     (["remove", "encoded"], "got neither"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
+    (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "out.run"], "no.run: no such file or folder"),
+    (["rerank", "no", "q.run", "q.tsv", "no.jsonl", "out.run"], "no.jsonl: no such file or folder"),
     (["encode", "nowhere", "no.jsonl", "new"], "no.jsonl: no such file"),
+    (["encode", "nowhere", "d.jsonl", "d.jsonl", "--shards", "2"], "folder for shards, found a file"),
+    (["encode", "nowhere", "d.jsonl", "qdrant", "--shards", "2"], "folder for shards, found qdrant.json"),
+    (["compare-systems", "no.yaml"], "no.yaml: there is no such file; expected YAML with `systems:`, `test:` and"),
+    (["compare-systems", "qdrant"], "qdrant: this is a folder; expected YAML with `systems:`"),
+    (["evaluate", "model", "no.yaml"], "no.yaml: there is no such file; expected YAML with `test:`"),
+    (["train", "qdrant"], "qdrant: this is a folder; expected a recipe"),
 ]
 
 
-def test_wrong_commands_are_one_line(call, encoded, tmp_path, monkeypatch):
+def test_wrong_commands_are_one_line(call, encoded, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "qdrant").mkdir()
+    (tmp_path / "qdrant" / "qdrant.json").write_text("{}")
+    (tmp_path / "q.run").write_text("q-b Q0 d-b 1 1.0 x\n")
+    shutil.copytree(model, tmp_path / "model")
     for arguments, message in WRONG:
         code, _, errors = call(*arguments)
-        assert code == 1
+        assert code == 1, arguments
         assert message in errors.strip().splitlines()[-1]
         assert "Traceback" not in errors
 

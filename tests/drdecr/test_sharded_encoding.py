@@ -1,8 +1,10 @@
 """Documents in shards, by a loop, by Ray's workers or by launched processes: what is found is what one index finds."""
 
+import contextlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 import traceback
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from drdecr import encode, sharded_encoding
+from drdecr import encode, measuring, sharded_encoding
 from drdecr.encode import Splitting
 from drdecr.evaluation.runs import read_run
 from drdecr.indexing import open_searchable
@@ -142,6 +144,39 @@ def _payloads(folder):
     return index.payloads(index.passage_ids())
 
 
+def test_every_worker_says_its_model_once_before_anything_is_written(job, monkeypatch, tmp_path):
+    digests, loads = [], []
+    real, load = sharded_encoding.model_digest, measuring.load_reader
+    monkeypatch.setattr(measuring, "load_reader", lambda name: loads.append(name) or load(name))
+    monkeypatch.setattr(sharded_encoding, "model_digest", lambda model: digests.append(real(model)) or digests[-1])
+    encode_shards(job)
+    assert (len(digests), len(loads)) == (1, 1)  # for three shards
+    shutil.copytree(job.model, tmp_path / "moved")
+    shutil.rmtree(shard_folder(job.folder, 1))
+    moved = replace(job, model=str(tmp_path / "moved"))
+    counts = encode_shards(moved)
+    assert (counts["new"] > 0, counts["new"] + counts["unchanged"]) == (True, 12)
+    assert ShardedIndex.open(job.folder).about["model"] == job.model
+    # Two workers, under the same name of a model two models.
+    monkeypatch.setitem(sys.modules, "ray", stand_in())
+    monkeypatch.setattr(ShardEncoder, "model_digest", lambda self: f"digest {len(digests.append(0) or digests)}")
+    apart = replace(job, folder=tmp_path / "apart")
+    with pytest.raises(ValueError, match=f"{job.model}: expected one model, got 2"):
+        encode_shards(apart, workers=2)
+    assert not apart.folder.exists()
+    monkeypatch.setattr(ShardEncoder, "model_digest", lambda self: "trained on")
+    with pytest.raises(ValueError, match="asked for 'trained on'"):
+        encode_shards(job, workers=2)
+
+
+def test_a_shard_is_not_written_by_itself(call, model, documents, tmp_path):
+    assert call("encode", model, documents, tmp_path / "many", "--shards", "2")[0] == 0
+    code, _, errors = call("encode", model, documents, tmp_path / "many" / "shard-00001")
+    assert code == 1
+    assert f"one of several shards, which get their documents together. Give {tmp_path / 'many'}." in errors
+    assert "12 unchanged" in call("encode", model, documents, tmp_path / "many")[1]
+
+
 @pytest.mark.slow
 def test_launched_processes_share_the_shards(run_python, call, model, documents, tmp_path, searched):
     words = ["-m", "drdecr.encode", model, documents, tmp_path / "many"]
@@ -177,17 +212,20 @@ class Reference:
         if self.actor.instance is None:
             raise RayActorError
         try:
-            answer = getattr(self.actor.instance, self.method)(*pickle.loads(self.arguments))
+            with contextlib.chdir(self.actor.folder):
+                answer = getattr(self.actor.instance, self.method)(*pickle.loads(self.arguments))
         except Exception as error:  # noqa: BLE001  # whatever it is, it travels
             raise RayTaskError(error) from None
         return pickle.loads(pickle.dumps(answer))
 
 
 class Actor:
-    """A handle: `actor.method.remote(...)`."""
+    """A handle: `actor.method.remote(...)`; the actor begins in another folder than who started it."""
 
     def __init__(self, kind: type, arguments: bytes) -> None:
-        self.instance: Any = kind(*pickle.loads(arguments))
+        with contextlib.chdir(os.sep):
+            self.instance: Any = kind(*pickle.loads(arguments))
+            self.folder = os.getcwd()
 
     def __getattr__(self, method: str) -> Any:
         return SimpleNamespace(remote=lambda *arguments: Reference(self, method, pickle.dumps(arguments)))
@@ -237,9 +275,18 @@ def test_workers_share_the_shards_and_their_errors_are_told(job, call, documents
     assert index.shards._workers == []
     with pytest.raises(ValueError, match="several search"):
         ShardedIndex.open("shards", writable=True, workers=2)
-    code, _, errors = call("encode", "nowhere", documents, "other", "--workers", "2")
-    assert (code, len(errors.strip().splitlines())) == (1, 1)
-    assert "nowhere" in errors
+    lines = documents.read_text().splitlines(keepends=True)
+    documents.write_text("".join(lines[4:]))
+    assert encode_shards(relative, workers=2)["deleted"] == 0
+    assert encode_shards(replace(relative, prune=True), workers=2)["deleted"] == 4
+    documents.write_text("".join([*lines, lines[0]]))
+    for arguments, message in [
+        (["nowhere", documents, "other"], "nowhere"),
+        ([job.model, documents, "shards", "--overlap", "3"], "stands twice"),
+    ]:
+        code, _, errors = call("encode", *arguments, "--workers", "2")
+        assert code == 1
+        assert message in errors.strip().splitlines()[-1]
 
 
 def test_without_ray_the_extra_is_named(job, monkeypatch):

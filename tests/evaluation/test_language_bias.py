@@ -76,6 +76,47 @@ def test_a_version_alone_is_ranked_without_the_others(report):
     assert [late.cells["alone"]["en"][code].mean for code in ("ar", "en", "fi")] == [0, 1 / 2, 0]
 
 
+def test_the_best_of_several_versions_counts_and_what_is_not_found_is_a_tie():
+    run = {
+        "q1": ranking("c.fi", "b.ar", "a.en", "a.ar", "d.en", "a.fi"),
+        "q2": ranking("c.fi"),
+        "q3": ranking("a.en", "a.ar", "a.fi"),
+    }
+    versions = {name: ["a.ar", "b.ar", "a.en", "a.fi"] for name in run}
+    report = measure_bias(
+        run, versions, {"q1": "en", "q2": "fi", "q3": "ar"}, LANGUAGES, top_k=4, depth=5, peer_cutoff=4, resamples=50
+    )
+    means = {
+        name: {asked: [c.mean for c in row.values()] for asked, row in rows.items()}
+        for name, rows in report.cells.items()
+    }
+    assert means["rank"] == {
+        "en": [2, 3, 6],
+        "fi": [6, 6, 6],
+        "ar": [2, 1, 3],
+        "avg": pytest.approx([10 / 3, 10 / 3, 5]),
+    }
+    assert means["first"]["fi"] == pytest.approx([1 / 3] * 3)
+    assert means["score"]["en"] == [-1, -2, 0]
+    assert [(cell.mean, cell.n) for cell in report.cells["score"]["fi"].values()] == [(0, 0)] * 3  # none was found
+    assert means["share"]["fi"] == [0, 0, 1]
+    assert means["alone"] == {
+        "en": [1 / 2, 1 / 2, 0],
+        "fi": [0, 0, 0],
+        "ar": [1, 1, 1],
+        "avg": pytest.approx([1 / 2, 1 / 2, 1 / 3]),
+    }
+    own = [report.bias[code].own.mean for code in ("en", "fi", "ar")]
+    assert own == [0.5, 0.5, 0.5]  # one of two stands above; all are tied; one of two
+    assert [report.bias[code].reciprocal_rank.mean for code in ("en", "fi", "ar")] == [1 / 2, 0, 1]
+    assert report.metadata["not_found"] == 4
+    for name, code in {"q1": "en", "q2": "fi", "q3": "ar"}.items():
+        levels = {name: {document: int(document in versions[name]) for document in LANGUAGES}}
+        right, others = (peer({name: run[name]}, levels, LANGUAGES, {level: 1.0}, 4)[name] for level in (1, 0))
+        assert (report.bias[code].peer.mean, report.bias[code].peer_others.mean) == pytest.approx((right, others))
+    assert report.bias["en"].peer.mean != report.bias["en"].peer_others.mean
+
+
 def test_the_report_survives_its_file(report, tmp_path):
     report.to_json(tmp_path / "bias.json")
     assert BiasReport.from_json(tmp_path / "bias.json") == report
@@ -165,6 +206,8 @@ def test_peer_of_one_language_or_of_nothing_found_is_1_and_of_single_documents_a
 def test_what_cannot_be_measured_is_said(arguments, message):
     with pytest.raises(ValueError, match=message):
         measure_bias(*arguments)
+    with pytest.raises(ValueError, match="depth of at least top_k, got 5 and 10"):
+        measure_bias({}, {}, {}, {}, depth=5)
     with pytest.raises(ValueError, match="sum to 1"):
         peer({}, {}, {}, {1: 0.5})
 

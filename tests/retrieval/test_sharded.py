@@ -3,12 +3,21 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
-from drdecr.retrieval import DamagedIndexError, Hits, ShardedIndex, StoredIndex
-from drdecr.retrieval.shard_manifest import collect_shards, document_of, plan_shards, shard_folder, shard_of
+from drdecr.retrieval import DamagedIndexError, Hits, ShardedIndex, StoredIndex, shard_manifest
+from drdecr.retrieval.shard_manifest import (
+    ShardManifest,
+    _digest_of,
+    collect_shards,
+    document_of,
+    plan_shards,
+    shard_folder,
+    shard_of,
+)
 from drdecr.retrieval.sharded import merge_hits
 
 
@@ -20,7 +29,7 @@ def names(count):
 def filled(tmp_path, ragged):
     """60 passages of 30 documents in three shards."""
     payloads = [{"third": number % 3} for number in range(60)]
-    with ShardedIndex.create(tmp_path / "shards", 8, 3, about={"model": "m"}) as index:
+    with ShardedIndex.create(tmp_path / "shards", 8, 3, about={"model": "m", "model_digest": "d"}) as index:
         index.add(names(60), ragged(60, seed=0, shortest=1), payloads)
         index.commit()
     return tmp_path / "shards"
@@ -33,6 +42,8 @@ def test_shards_find_what_one_index_finds(filled, tmp_path, ragged):
     index, queries = ShardedIndex.open(filled), ragged(9, seed=1, shortest=1)
     assert len(index) == 60
     assert sorted(index.passage_ids()) == sorted(names(60))
+    shards = [StoredIndex.open(shard_folder(filled, number)).passage_ids() for number in range(3)]
+    assert index.passage_ids() == [name for own in shards for name in own]
     assert all(len(StoredIndex.open(shard_folder(filled, number))) > 5 for number in range(3))
     for top_k, where in ((1, None), (10, None), (100, None), (10, {"third": [0, 2]}), (5, {"third": 7})):
         ours, theirs = index.search(queries, top_k, where), one.search(queries, top_k, where)
@@ -61,14 +72,14 @@ def test_merging_is_a_sort_of_everything():
     chance = random.Random(0)
     found, everything = [], [[], []]
     for shard in range(3):
-        own = [sorted((chance.randrange(6) / 2 for _ in range(4)), reverse=True) for _ in range(2)]
+        own = [sorted((chance.randrange(3) / 2 for _ in range(4)), reverse=True) for _ in range(2)]
         ids = [[f"{shard}{place}" for place in range(4)] for _ in range(2)]
         found.append(Hits(ids, own))
         for query in range(2):
             everything[query] += zip(ids[query], own[query], strict=True)
-    merged = merge_hits(found, 5)
+    merged = merge_hits(found, 8)
     for query in range(2):
-        truth = sorted(everything[query], key=lambda pair: (-pair[1], pair[0]))[:5]
+        truth = sorted(everything[query], key=lambda pair: (-pair[1], pair[0]))[:8]
         assert list(zip(merged.document_ids[query], merged.scores[query], strict=True)) == truth
 
 
@@ -90,10 +101,10 @@ def test_a_kill_between_two_commits_is_said_and_mended_by_the_same_call(filled, 
     monkeypatch.setattr(StoredIndex, "commit", real)
     assert len(ShardedIndex.open(filled)) == 60
     assert "shards 0 are newer" in caplog.text
+    caplog.clear()
     with ShardedIndex.open(filled, writable=True) as index:
         index.add(names(60), new)
         index.commit()
-    caplog.clear()
     index = ShardedIndex.open(filled)
     assert caplog.text == ""
     for name, tokens in zip(names(60), new, strict=True):
@@ -108,31 +119,57 @@ def test_shards_that_do_not_fit_are_named(filled, tmp_path, ragged):
         change(folder)
         return folder
 
-    def write_other(folder, dim=8, about=None):
+    def write_other(folder, dim=8, about=None, **form):
         shutil.rmtree(folder / "shard-00001")
-        about = {"model": "m", "shard": [1, 3]} if about is None else about
-        with StoredIndex.create(folder / "shard-00001", dim, about=about) as index:
+        about = {"model": "m", "model_digest": "d", "shard": [1, 3], **(about or {})}
+        with StoredIndex.create(folder / "shard-00001", dim, about=about, **form) as index:
             index.add(["x"], ragged(1, seed=3, dim=dim, shortest=1))
             index.commit()
+
+    def write_text(folder, old, new):
+        text = (folder / "shards.json").read_text()
+        assert old in text
+        (folder / "shards.json").write_text(text.replace(old, new))
+
+    def write_version(folder, version):
+        content = {**json.loads((folder / "shards.json").read_text()), "version": version}
+        content["sha256"] = _digest_of({name: value for name, value in content.items() if name != "sha256"})
+        (folder / "shards.json").write_text(json.dumps(content))
 
     changes = {
         "shard-00002: this shard is not made yet": lambda f: shutil.rmtree(f / "shard-00002"),
         "shard-00001: expected commit 1": write_other,
         "shard-00001: expected 8 dimensions": lambda f: write_other(f, dim=4),
-        "shard-00001: expected the shard of": lambda f: write_other(f, about={"model": "m", "shard": [2, 3]}),
+        "shard-00001: expected the shard of.*2, 3": lambda f: write_other(f, about={"shard": [2, 3]}),
+        "shard-00001: expected the shard of.*'e'": lambda f: write_other(f, about={"model_digest": "e"}),
+        "shard-00001: .*got 8 in int8": lambda f: write_other(f, codec="int8"),
+        "shard-00001: .*pooled by 2": lambda f: write_other(f, pool_factor=2),
+        "expected format version 1, got 2": lambda f: write_version(f, 2),
+        "its shards are not all made": lambda f: replace(ShardManifest.read(f), shards=[]).write(f),
+        "shards.json: damaged, or": lambda f: write_text(f, '"num_shards": 3', '"num_shards": 2'),
         "shards.json: damaged": lambda f: (f / "shards.json").write_text(json.dumps({"format": "drdecr-shards"})),
         "passages.arrow": lambda f: next(f.glob("shard-00000/segments/*/passages.arrow")).write_bytes(b""),
     }
     for message, change in changes.items():
         with pytest.raises((ValueError, DamagedIndexError), match=message):
             ShardedIndex.open(broken(change))
+        if "the shard of" in message:
+            with pytest.raises(ValueError, match=message):
+                collect_shards(tmp_path / "broken")
+    broken(lambda f: next(f.glob("shard-00002/segments/*/passages.arrow")).write_bytes(b""))
+    with pytest.raises(DamagedIndexError, match=r"passages\.arrow") as raised:
+        ShardedIndex.open(tmp_path / "broken", writable=True)
+    StoredIndex.open(tmp_path / "broken" / "shard-00000", writable=True).close()  # the others are let go of
+    assert raised.value is not None  # whose traceback holds them
     with pytest.raises(FileNotFoundError, match=r"found no shards\.json"):
         ShardedIndex.open(tmp_path)
     with pytest.raises(ValueError, match="new or empty"):
         ShardedIndex.create(filled, 8, 2)
 
 
-def test_shards_are_collected_when_all_are_there_and_whole(tmp_path, ragged):
+def test_shards_are_collected_when_all_are_there_and_whole(tmp_path, ragged, monkeypatch):
+    with pytest.raises(ValueError, match="expected at least 1, got 0"):
+        plan_shards(tmp_path / "none", 0, {})
     with pytest.raises(ValueError, match="expected one of"):
         ShardedIndex.create(tmp_path / "shards", 8, 2, codec="int7")
     plan_shards(tmp_path / "shards", 2, {})
@@ -149,10 +186,13 @@ def test_shards_are_collected_when_all_are_there_and_whole(tmp_path, ragged):
     with pytest.raises(DamagedIndexError, match=r"passages\.arrow: its checksum is another"):
         collect_shards(tmp_path / "shards")
     file.write_bytes(content)
-    assert [record.passages for record in collect_shards(tmp_path / "shards").shards] == [1, 0]
+    made = collect_shards(tmp_path / "shards")
+    assert [record.passages for record in made.shards] == [1, 0]
+    monkeypatch.setattr(shard_manifest, "damages", lambda *arguments: ["read again"])
+    assert collect_shards(tmp_path / "shards") == made  # what was collected is not read through again
 
 
-def test_what_is_refused_is_refused_by_all_shards_or_none(filled, ragged):
+def test_what_is_refused_is_refused_by_all_shards_or_none(filled, ragged, caplog):
     with ShardedIndex.open(filled, writable=True) as index:
         bad = [*ragged(9, seed=4, shortest=1), torch.ones(2, 4)]
         with pytest.raises(ValueError, match=r"tokens, 8"):
@@ -164,6 +204,9 @@ def test_what_is_refused_is_refused_by_all_shards_or_none(filled, ragged):
         index.commit()
         assert len(index) == 30
         index.compact()
-    assert len(ShardedIndex.open(filled)) == 30
+    index = ShardedIndex.open(filled)
+    assert len(index) == 30
+    assert caplog.text == ""  # no shard is newer than the manifest says
+    assert index.num_bytes() == sum(StoredIndex.open(shard_folder(filled, number)).num_bytes() for number in range(3))
     with pytest.raises(ValueError, match="opened to search"):
         ShardedIndex.open(filled).add(["a"], ragged(1, seed=0, shortest=1))
