@@ -149,7 +149,7 @@ def search(folder: Path, count: int) -> None:
 
     import torch
 
-    from drdecr import mined_rows
+    from drdecr import mined_rankings, mined_rows
     from drdecr.data.sources import read_questions
     from drdecr.step_work import StepWork
 
@@ -159,12 +159,12 @@ def search(folder: Path, count: int) -> None:
 
     config = types.SimpleNamespace(embedding_dim=16)
     model = types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn)
-    mined_rows.model_digest = lambda _: "drawn"
+    mined_rankings.model_digest = lambda _: "drawn"
     found = read_questions({"format": "hub_questions", "name": str(folder / "set")})
     found.questions = found.questions.select(range(min(SEARCHED, len(found.questions))))
     work = StepWork(folder / "searched", {}, {})
     questions = mined_rows.asked_questions(work, [found], [])
-    mined_rows.model_rankings(work, questions, found.passages, model, model, 50, "float16")
+    mined_rankings.model_rankings(work, questions, found.passages, model, model, 50, "float16")
 
 
 def main() -> None:

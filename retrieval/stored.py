@@ -27,7 +27,7 @@ from .manifest import NAME, Manifest, SegmentRecord, file_record, write_whole
 from .pooling import pool_tokens
 from .protocol import Where, check_batch, matches
 from .ranking import Ranking
-from .segments import Segment
+from .segments import Segment, id_keys
 from .writing import merge_segments, write_segment
 
 ATTEMPTS = 20
@@ -105,12 +105,15 @@ class StoredIndex:
             index._sweep()
         return index
 
-    def _load(self) -> None:
+    def _load(self, known: Mapping[str, Segment] | None = None) -> None:
+        """Open the last commit; segments that are `known` and the same stay open."""
         for attempt in range(ATTEMPTS):
             manifest = Manifest.read(self.folder)
             try:
                 self.segments = [
-                    Segment(self.folder / "segments" / record.name, record, manifest.codec, self._verify)
+                    opened
+                    if (opened := (known or {}).get(record.name)) is not None and opened.record == record
+                    else Segment(self.folder / "segments" / record.name, record, manifest.codec, self._verify)
                     for record in manifest.segments
                 ]
             except (FileNotFoundError, ValueError):
@@ -242,7 +245,9 @@ class StoredIndex:
         if where is not None:
             allowed = {(n, row) for n, segment in enumerate(self.segments) for row in segment.rows(where).tolist()}
         if chosen is not None:
-            named = {self.places()[name] for name in chosen if name in self.places()}
+            names = set(chosen)
+            keys = id_keys(names)
+            named = {(n, row) for n, segment in enumerate(self.segments) for row in segment.rows_of(names, keys)}
             allowed = named if allowed is None else allowed & named
         count = 0
         for number, row in allowed or ():
@@ -306,7 +311,7 @@ class StoredIndex:
         self._added, self._deleted = {}, {}
         verify, self._verify = self._verify, False  # these checksums were made a moment ago
         try:
-            self._load()
+            self._load({segment.record.name: segment for segment in self.segments})
         finally:
             self._verify = verify
         self._sweep()

@@ -157,7 +157,8 @@ def _scorer(settings: AnnotationSettings, rows: Dataset, passages: StoredPassage
             raise ValueError(
                 f"{settings.rows}: expected a column `query_id`, which scores of a file are found by, got none."
             )
-        return FileScorer(settings.scores)
+        with PartialState().main_process_first():  # the others look up what the first one read
+            return FileScorer(settings.scores, parts / "scores.sqlite3")
     if settings.cross_encoder:
         return CrossEncoderScorer(
             settings.cross_encoder,

@@ -195,6 +195,20 @@ def open_searchable(
     index = StoredIndex.open(folder, verify=verify)
     if search == "exact":
         return index
+    return with_candidates(index, search, num_candidates)
+
+
+def with_candidates(
+    index: StoredIndex, search: str, num_candidates: int = 200, factory: str | None = None
+) -> Searchable:
+    """Search an open index by candidates.
+
+    Args:
+        index: whose last commit is searched.
+        search: `centroids` or `muvera`.
+        num_candidates: passages a query that are scored exactly.
+        factory: faiss's description of MUVERA's vectors, which are made where the index keeps none; default: expect them.
+    """
     from drdecr.retrieval.two_stage import TwoStageIndex
 
     source: Any
@@ -205,5 +219,6 @@ def open_searchable(
     else:
         from drdecr.retrieval.muvera_candidates import MuveraCandidates
 
-        source = MuveraCandidates.open(index, Path(folder) / MUVERA)
+        found = MuveraCandidates.open if factory is None else partial(MuveraCandidates.open_or_build, factory=factory)
+        source = found(index, index.folder / MUVERA)
     return TwoStageIndex(index, source, num_candidates)
