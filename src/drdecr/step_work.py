@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 
+ALREADY = "%s is there already, made with these settings."
+
 REFUSALS = (ValueError, ImportError, OSError)
 
 
@@ -99,7 +101,7 @@ def run_step(
         ValueError: if it holds something else, or was begun with other settings or files.
     """
     if is_step_done(output, settings, inputs):
-        logger.warning("%s is there already, made with these settings.", output)
+        logger.warning(ALREADY, output)
         shutil.rmtree(work_folder(output), ignore_errors=True)  # a call may have been killed when all but this was done
         return output
     with StepWork(output, settings, inputs) as work:
