@@ -111,9 +111,7 @@ class StoredIndex:
             manifest = Manifest.read(self.folder)
             try:
                 self.segments = [
-                    opened
-                    if (opened := (known or {}).get(record.name)) is not None and opened.record == record
-                    else Segment(self.folder / "segments" / record.name, record, manifest.codec, self._verify)
+                    self._segment(record, manifest.codec, (known or {}).get(record.name))
                     for record in manifest.segments
                 ]
             except (FileNotFoundError, ValueError):
@@ -124,6 +122,11 @@ class StoredIndex:
             self.manifest = manifest
             self._places: dict[str, tuple[int, int]] | None = None
             return
+
+    def _segment(self, record: SegmentRecord, codec: str, known: Segment | None) -> Segment:
+        if known is not None and known.record == record:
+            return known
+        return Segment(self.folder / "segments" / record.name, record, codec, self._verify)
 
     def refresh(self) -> bool:
         """Go to the last commit and return whether there was a newer one. Not with changes that wait for a commit."""

@@ -219,6 +219,10 @@ def with_candidates(
     else:
         from drdecr.retrieval.muvera_candidates import MuveraCandidates
 
-        found = MuveraCandidates.open if factory is None else partial(MuveraCandidates.open_or_build, factory=factory)
-        source = found(index, index.folder / MUVERA)
+        kept = index.folder / MUVERA
+        source = (
+            MuveraCandidates.open(index, kept)
+            if factory is None
+            else MuveraCandidates.open_or_build(index, kept, factory)
+        )
     return TwoStageIndex(index, source, num_candidates)

@@ -61,7 +61,8 @@ def settings_of(kind: type[Settings], content: Any, where: str) -> Settings:
     dataclass: Any = kind
     known_keys(content, [field.name for field in fields(dataclass)], where)
     check_values(content, kind, where)
-    return kind(**content)
+    made: Settings = dataclass(**content)
+    return made
 
 
 def _kinds(hint: Any) -> set[type]:

@@ -25,30 +25,36 @@ def drawn(texts: list[str], **_) -> list[torch.Tensor]:
 
 @pytest.fixture
 def reader(monkeypatch):
-    monkeypatch.setattr(mined_rankings, "model_digest", lambda model: "drawn")
+    monkeypatch.setattr(mined_rankings, "model_digest", lambda model: model.digest)
     monkeypatch.setattr(mined_rankings, "PASSAGES_A_COMMIT", 25)
     monkeypatch.setattr(mined_rows, "QUESTIONS_A_PART", 3)
     config = types.SimpleNamespace(embedding_dim=DIM)
-    return types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn)
+    return types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn, digest="drawn")
 
 
 @pytest.fixture
 def passages() -> StoredPassages:
-    return StoredPassages((("x", n, f"d{n}", "t" * (n % 5) + f"p{n:02}") for n in range(PASSAGES)), "x")
+    return collection(*(f"{'t' * (n % 5)}p{n:02}" for n in range(PASSAGES)))
+
+
+def collection(*texts: str) -> StoredPassages:
+    return StoredPassages((("x", n, f"d{n}", text) for n, text in enumerate(texts)), "x")
 
 
 @pytest.fixture
 def ranked(reader, passages, tmp_path):
-    """`ranked(name, codec, kept=..., **search)` ranks in the work of `name` and returns `{row: score}` of each question."""
+    """`ranked(name, codec, pool, kept=..., **search)` ranks in the work of `name` and returns `{row: score}` of each question."""
 
-    def rank(name: str, codec: str = "residual4", kept: Path | None = None, **search) -> list[dict[int, float]]:
+    def rank(
+        name: str, codec: str = "residual4", pool: StoredPassages = passages, kept: Path | None = None, **search
+    ) -> list[dict[int, float]]:
         work = StepWork(tmp_path / name, {}, {})
         columns = dict.fromkeys(("query_id", "english", "language"), "") | {"document_ids": [], "answers": []}
         questions = work.parts("questions", mined_rows._ASKED)
         rows = [{**columns, "query": f"question {number}"} for number in range(QUESTIONS)]
         if not questions.records:
             questions.write(pa.Table.from_pylist(rows, mined_rows._ASKED), len(rows))
-        found = model_rankings(work, questions, passages, reader, reader, DEPTH, codec, PoolSearch(**search), kept)
+        found = model_rankings(work, questions, pool, reader, reader, DEPTH, codec, PoolSearch(**search), kept)
         assert len(found.records) == 3  # two parts of three questions, and one of one
         rows = [row for table in found.tables() for row in table.to_pylist()]
         return [dict(zip(row["rows"], row["scores"], strict=True)) for row in rows]
@@ -132,3 +138,20 @@ def test_vectors_of_another_factory_or_damaged_ones_are_made_anew(ranked, tmp_pa
     assert ranked("third", **search, factory="Flat") == truth
     assert "damaged" in caplog.text
     assert file.stat().st_size == size
+
+
+def test_a_kept_index_is_taken_for_the_same_model_texts_and_codes_alone(ranked, reader, passages, tmp_path):
+    kept = tmp_path / "kept"
+    found = ranked("first", "float16", kept=kept)
+    reader.encode_documents = None
+    assert ranked("again", "float16", kept=kept) == found
+    reader.encode_documents = drawn
+    assert len(list(kept.iterdir())) == 1
+    texts = list(passages.values())
+    ranked("other text", "float16", collection(texts[0] + "!", *texts[1:]), kept)
+    assert len(list(kept.iterdir())) == 2
+    ranked("other codes", "int8", kept=kept)
+    assert len(list(kept.iterdir())) == 3
+    reader.digest = "other"
+    ranked("other model", "int8", kept=kept)
+    assert len(list(kept.iterdir())) == 4
