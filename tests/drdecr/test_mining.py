@@ -9,13 +9,14 @@ import pytest
 import yaml
 from datasets import load_dataset
 
+from drdecr import mining
 from drdecr.data.sources import read_candidates
 from drdecr.mined_rankings import PoolSearch
 from drdecr.mining import MiningSettings, load_mining
 from drdecr.stage import run_stage
 from drdecr.start import load_teacher
 
-from .conftest import jsonl
+from .conftest import LETTERS, jsonl
 
 
 @pytest.fixture
@@ -146,6 +147,26 @@ def test_a_place_within_settings_can_be_overridden(write):
     assert load_mining(path, ["--search.num_candidates", "300"]).search == PoolSearch("muvera", 300)
     with pytest.raises(ValueError, match=r"--depth.by: 'depth' holds one value, not settings of its own"):
         load_mining(write(**MODEL, depth=3), ["--depth.by", "muvera"])
+
+
+def test_the_pool_is_encoded_by_the_model_that_index_names(monkeypatch):
+    monkeypatch.setattr(mining, "load_reader", lambda name: f"model {name}")
+    monkeypatch.setattr(mining, "model_rankings", lambda *arguments: arguments)
+    search = PoolSearch("centroids", 10)
+    for keys, encoder in (({}, "model a"), ({"index": "c"}, "model c")):
+        settings = MiningSettings([{}], **MODEL, depth=9, codec="residual2", search=search, token_folder="kept", **keys)
+        found = mining._rankings(settings, "work", [], [])
+        assert found == ("work", [], [], "model a", encoder, 9, "residual2", search, Path("kept"))
+
+
+def test_held_out_are_the_questions_and_what_answers_them(data):
+    distracted = {**data["dev"], "distractors": [{"format": "not read"}]}
+    texts, passages = mining._held_out(MiningSettings([data["train"]], held_out=[distracted, data["test"]]))
+    letters = LETTERS[10:]
+    assert set(texts) == {text for c in letters for text in (f"z {c} z", f"what is the city {c}")}
+    assert [passages.leak(f"The city {c} is in France.") is not None for c in LETTERS] == [
+        c in letters for c in LETTERS
+    ]
 
 
 def test_nothing_to_mine_is_refused():
