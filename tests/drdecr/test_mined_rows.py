@@ -8,7 +8,7 @@ from drdecr.data.held_out import HeldOutPassages
 from drdecr.data.negatives import NegativeSettings
 from drdecr.data.schema import QuestionSet
 from drdecr.data.stored_passages import StoredPassages
-from drdecr.mined_rankings import _RANKED, _write_ranked
+from drdecr.mined_rankings import _RANKED, _write_ranked, bm25_rankings
 from drdecr.mined_rows import DROPPED, LEAKS, asked_questions, found_passages, mined_parts, used_passages
 from drdecr.step_work import StepWork
 
@@ -63,6 +63,23 @@ def test_english_questions_are_their_own_translation_and_one_answer_is_a_list_of
     ]
     with pytest.raises(ValueError, match="own: expected a column `english`, got none"):
         asked(StepWork(work.output.with_name("other"), {}, {}), questions_of(row(0, "Kuka?")))
+
+
+def test_labelled_passages_stand_behind_a_ranking_that_lacks_them(work):
+    pytest.importorskip("bm25s")
+    texts = {"d0": "lighthouse keeper", "d1": "lighthouse keeper lamp", "d2": "bread yeast"}
+    pool = StoredPassages((("x", line, *pair) for line, pair in enumerate(texts.items())), "x")
+    rows = [row(0, "lamppu", "keeper lamp"), row(1, "majakka", "lighthouse"), row(2, "majakka?", "keeper")]
+    questions = asked_questions(work, [QuestionSet("own", Dataset.from_list(rows), texts)], [])
+    deep = bm25_rankings(StepWork(work.output.with_name("deep"), {}, {}), questions, pool, 3)
+    found = bm25_rankings(work, questions, pool, 1)
+    deep, found = (
+        [dict(zip(one["rows"], one["scores"], strict=True)) for table in part.tables() for one in table.to_pylist()]
+        for part in (deep, found)
+    )
+    assert [list(one) for one in found] == [[1, 0], [0, 1], [0, 2]]
+    assert found == [{row: scores.get(row, 0.0) for row in own} for own, scores in zip(found, deep, strict=True)]
+    assert found[2][2] == 0.0 < found[0][0] < found[0][1]
 
 
 class Letters:
