@@ -1,12 +1,20 @@
-"""How much memory `drdecr translate`, `mine` and `annotate` take, and how that grows with their rows.
+"""How much memory `drdecr translate`, `mine` and `annotate` take, and how that grows with their rows: one table.
 
-    python benchmarks/teaching.py [--rows 20000 100000] [--stages translate mine annotate search]
+    python benchmarks/teaching.py [--rows 20000 100000] [--stages translate mine annotate scores exact centroids muvera]
+
+| stage | is |
+| --- | --- |
+| `translate` | pairs of sentences |
+| `mine` | by BM25: two candidates a row, ten rows a question |
+| `annotate` | what `mine` wrote, by a scorer that counts |
+| `scores` | the same by a file of scores, which is looked up on disk |
+| `exact`, `centroids`, `muvera` | the rankings of `mine` with `method: model`: 4-bit codes; all passages or 1,000 are scored |
 
 Rows are made by a generator: passages of 40 words, a question about every tenth, as many pairs of sentences as passages. What
-computes is replaced by what costs no memory: an engine that translates letters, a scorer that counts, a model whose tokens are
-drawn by text (`search`: the index of `mine` with `method: model`). Each stage runs in a process of its own. `before` is what the
-process had when its imports were done; `peak` its largest resident size, which counts pages of mapped files, though the system
-takes them back when it needs them; `own` the largest size of what it cannot take back (`RssAnon`).
+computes is replaced by what costs no memory: an engine that translates letters, a scorer that counts, a model that draws eight
+tokens of 16 dimensions for each text. Each stage runs in a process of its own. `before` is what the process had when its
+imports were done; `peak` its largest resident size, which counts pages of mapped files, though the system takes them back when
+it needs them; `own` the largest size of what it cannot take back (`RssAnon`).
 """
 
 import argparse
@@ -18,15 +26,20 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-STAGES = ("translate", "mine", "annotate", "search")
+STAGES = ("translate", "mine", "annotate", "scores", "exact", "centroids", "muvera")
+NEEDS = {"translate": ["pairs"], "annotate": ["set", "mine"], "scores": ["set", "mine", "score_file"]}
+"""What must be there before a stage; of the others: the set."""
 WORDS_A_PASSAGE = 40
 VOCABULARY = 30_000
 SEARCHED = 500
 """Questions that a model is asked: an exact search reads all tokens for each."""
+FACTORY = "PQ256x8"
+"""Of MUVERA's vectors: what a large pool needs."""
 
 
 class Memory:
@@ -143,28 +156,74 @@ def annotate(folder: Path, count: int) -> None:
     annotating.annotate(annotating.AnnotationSettings(str(folder / "mined"), cross_encoder="x"), folder / "annotated")
 
 
-def search(folder: Path, count: int) -> None:
-    """Rank by a model: eight tokens a passage, 16 dimensions, kept in half precision."""
+def score_file(folder: Path, count: int) -> None:
+    """Write a score of each mined candidate, as another program would."""
+    from drdecr.data.formats import read_hub_unscored
+
+    rows, _ = read_hub_unscored(str(folder / "mined"), "mined_candidates", split="train")
+    with (folder / "scores.tsv").open("w") as stream:
+        for batch in rows.select_columns(["query_id", "document_ids"]).iter(1000):
+            for query_id, names in zip(batch["query_id"], batch["document_ids"], strict=True):
+                stream.writelines(f"{query_id}\t{name}\t{len(name)}\n" for name in names)
+
+
+def scores(folder: Path, count: int) -> None:
+    """Look up the scores of a file."""
+    from drdecr.annotating import AnnotationSettings
+    from drdecr.annotating import annotate as run
+
+    run(AnnotationSettings(str(folder / "mined"), scores=str(folder / "scores.tsv")), folder / "looked-up")
+
+
+def rank(folder: Path, by: str) -> None:
+    """Rank by a model: eight tokens a passage, 16 dimensions, kept in 4 bits."""
     import types
 
     import torch
 
-    from drdecr import mined_rows
+    from drdecr import mined_rankings, mined_rows
     from drdecr.data.sources import read_questions
     from drdecr.step_work import StepWork
 
     def drawn(texts: list[str], **_: Any) -> list[torch.Tensor]:
-        made = [torch.Generator().manual_seed(hash(text) & (2**31 - 1)) for text in texts]
+        made = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
         return [torch.nn.functional.normalize(torch.randn(8, 16, generator=one), dim=1) for one in made]
 
     config = types.SimpleNamespace(embedding_dim=16)
     model = types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn)
-    mined_rows.model_digest = lambda _: "drawn"
+    mined_rankings.model_digest = lambda _: "drawn"
     found = read_questions({"format": "hub_questions", "name": str(folder / "set")})
     found.questions = found.questions.select(range(min(SEARCHED, len(found.questions))))
-    work = StepWork(folder / "searched", {}, {})
+    work = StepWork(folder / by, {}, {})
     questions = mined_rows.asked_questions(work, [found], [])
-    mined_rows.model_rankings(work, questions, found.passages, model, model, 50, "float16")
+    search = mined_rankings.PoolSearch(by, 1000, FACTORY)
+    mined_rankings.model_rankings(work, questions, found.passages, model, model, 50, "residual4", search)
+
+
+def run_alone(stage: str, folder: str, rows: int) -> dict[str, float]:
+    """Run a stage in a process of its own and return what it took."""
+    command = [sys.executable, __file__, "--stage", stage, "--folder", folder, "--rows", str(rows)]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(said.splitlines()[-1])
+    return found
+
+
+def measure(stage: str, folder: Path, rows: int) -> dict[str, float]:
+    """Run a stage in this process and return what it took."""
+    import drdecr.annotating
+    import drdecr.mining
+    import drdecr.translating  # noqa: F401 - what counts as `before`
+
+    if stage in ("set", "pairs"):
+        {"set": write_set, "pairs": write_pairs}[stage](folder, rows)
+        return {}
+    before = {"before": peak_megabytes(), "own_before": anonymous_megabytes()}
+    memory, start = Memory(), time.process_time()
+    if stage in ("exact", "centroids", "muvera"):
+        rank(folder, stage)
+    else:
+        globals()[stage](folder, rows)
+    return {**before, "cpu": time.process_time() - start, "peak": peak_megabytes(), "own": memory.largest}
 
 
 def main() -> None:
@@ -175,37 +234,21 @@ def main() -> None:
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.stage in ("set", "pairs"):
-        {"set": write_set, "pairs": write_pairs}[arguments.stage](arguments.folder, arguments.rows[0])
-        return
     if arguments.stage:
-        import drdecr.annotating
-        import drdecr.mining
-        import drdecr.translating  # noqa: F401 - what counts as `before`
-
-        before = {"before": peak_megabytes(), "own_before": anonymous_megabytes()}
-        memory, start = Memory(), time.process_time()
-        globals()[arguments.stage](arguments.folder, arguments.rows[0])
-        print(
-            json.dumps({**before, "cpu": time.process_time() - start, "peak": peak_megabytes(), "own": memory.largest})
-        )
+        print(json.dumps(measure(arguments.stage, arguments.folder, arguments.rows[0])))
         return
+    print("| stage | rows | rows a second of CPU time | MB own before | MB own at the peak | MB before | MB peak |")
+    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for rows in arguments.rows:
-        with tempfile.TemporaryDirectory() as name:
-            needed = {"translate": "pairs"}
-            done: set[str] = set()
+        with tempfile.TemporaryDirectory() as folder:
+            found: dict[str, dict[str, float]] = {}
             for stage in arguments.stages:
-                first = needed.get(stage, "set")
-                for wanted in (first, stage) if first not in done else (stage,):
-                    command = [sys.executable, __file__, "--stage", wanted, "--folder", name, "--rows", str(rows)]
-                    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                    done.add(wanted)
-                found = json.loads(said.splitlines()[-1])
-                print(
-                    f"{stage}: {rows:,} rows, {rows / found['cpu']:,.0f} a second of CPU time; MB before {found['before']:.0f} "
-                    f"(own {found['own_before']:.0f}), peak {found['peak']:.0f} (own {found['own']:.0f})",
-                    flush=True,
-                )
+                for wanted in (*NEEDS.get(stage, ["set"]), stage):
+                    if wanted not in found:
+                        found[wanted] = run_alone(wanted, folder, rows)
+                took = found[stage]
+                numbers = (f"{took[name]:.0f}" for name in ("own_before", "own", "before", "peak"))
+                print(f"| {stage} | {rows:,} | {rows / took['cpu']:,.0f} | {' | '.join(numbers)} |", flush=True)
 
 
 if __name__ == "__main__":

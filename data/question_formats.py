@@ -1,9 +1,12 @@
 """Readers of questions with their passage in JSON Lines: AfriQA, QED, CLAP NQ, and your own data."""
 
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 from datasets import Dataset
 
+from .mapped_rows import mapped_rows
 from .passages import read_passages, titled
 from .schema import QUESTION_COLUMNS, QuestionSet, qualified
 from .text_files import Languages, has_fields, language_files, locate, records_of
@@ -78,7 +81,7 @@ def read_clapnq(path: str, name: str = "clapnq") -> QuestionSet:
 
 
 def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
-    """Read your own data in this package's schema.
+    """Read your own data in this package's schema; questions and passages lie in temporary files, which are mapped.
 
     Args:
         questions: JSON Lines with `query_id`, `query`, `language`, `document_ids` and perhaps `english`; `answers`,
@@ -86,7 +89,17 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
         passages: JSON Lines with `document_id`, `text` and perhaps `title`.
         name: of the set.
     """
-    rows = []
+    first: list[str] = []
+    judged = dict.fromkeys(("answer", "answers", "relevance", "irrelevant_ids"), False)
+    for row in _own_rows(questions):
+        first = first or list(row)
+        judged = {name: known or name in row for name, known in judged.items()}
+    columns = dict.fromkeys([*(name for name, known in judged.items() if known), *first])
+    rows = mapped_rows(lambda: _own_rows(questions), list(columns), questions) if columns else Dataset.from_list([])
+    return QuestionSet(name, rows, read_passages(passages))
+
+
+def _own_rows(questions: str) -> Iterator[dict[str, Any]]:
     for number, record in records_of(locate(questions)):
         ids = has_fields(record, QUESTION_COLUMNS, questions, number)["document_ids"]
         if not isinstance(ids, list):
@@ -95,10 +108,7 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
             )
         irrelevant = [str(one) for one in record.get("irrelevant_ids") or []]
         own = {"query_id": str(record["query_id"]), "document_ids": [str(one) for one in ids]}
-        rows.append({**record, **own, **({"irrelevant_ids": irrelevant} if irrelevant else {})})
-    judged = [name for name in ("answer", "answers", "relevance", "irrelevant_ids") if any(name in row for row in rows)]
-    rows = [{**dict.fromkeys(judged), **row} for row in rows]  # a Dataset takes the columns of its first row
-    return QuestionSet(name, Dataset.from_list(rows), read_passages(passages))
+        yield {**record, **own, **({"irrelevant_ids": irrelevant} if irrelevant else {})}
 
 
 def read_texts(path: str, column: str) -> list[str]:

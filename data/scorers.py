@@ -1,8 +1,7 @@
 """Who says how relevant a candidate is: the teacher, a cross-encoder, or a file of scores."""
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +10,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from drdecr.modeling_drdecr import maxsim_candidates, pad_embeddings
 
-from .digests import value_digest, weights_digest
-from .text_files import lines_of, locate
+from .digests import weights_digest
+from .stored_scores import StoredScores
+from .text_files import locate
 from .token_cache import Tokens
 
 Row = Mapping[str, Any]
@@ -173,51 +173,35 @@ class FileScorer:
     """Scores that another program gave: by question and passage id.
 
     Args:
-        path: a file of one of these forms, perhaps packed by gzip: TSV of query id, document id and score; a TREC run (six
-            fields); or JSON Lines `[query_id, [document_id, score], ...]`, the n-way form of Stanford ColBERT.
+        path: a file of one of the forms of `drdecr.data.stored_scores`, perhaps packed by gzip.
+        store: SQLite file that the scores are looked up in, kept for other calls; default: a temporary one.
 
     Raises:
         ValueError: naming file and line, for another form.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, store: Path | None = None) -> None:
         file = locate(path)
         self.path = path
-        self.by_query: dict[str, dict[str, float]] = {}
-        for query_id, document_id, score in _scores_of(file):
-            self.by_query.setdefault(query_id, {})[document_id] = score
-        self.facts = {"scorer": file.name, "revision": value_digest(self.by_query)}
+        if store is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="drdecr-scores-")
+            store = Path(self._temporary.name) / "scores.sqlite3"
+        self.scores = StoredScores(file, store)
+        self.facts = {"scorer": file.name, "revision": self.scores.digest}
 
     def score(self, rows: list[Row]) -> list[list[float]]:
         """Return the file's score of each candidate; a `ValueError` names the first that it does not hold."""
-        for row in rows:
-            known = self.by_query.get(str(row["query_id"]), {})
-            missing = next((name for name in row["document_ids"] if name not in known), None)
-            if missing is not None:
-                raise ValueError(
-                    f"{self.path}: expected a score of passage {missing!r} for question {row['query_id']!r}, got none. Score "
-                    "every candidate, or drop it."
-                )
-        return [[self.by_query[str(row["query_id"])][name] for name in row["document_ids"]] for row in rows]
+        return [[self._score(row["query_id"], name) for name in row["document_ids"]] for row in rows]
+
+    def _score(self, query_id: Any, document_id: str) -> float:
+        score = self.scores.get(str(query_id), document_id)
+        if score is None:
+            raise ValueError(
+                f"{self.path}: expected a score of passage {document_id!r} for question {query_id!r}, got none. Score "
+                "every candidate, or drop it."
+            )
+        return score
 
     def query_tokens(self, rows: Sequence[Row]) -> list[int]:
         """Return zeros: nothing is known of what the scores sum over."""
         return [0] * len(rows)
-
-
-def _scores_of(file: Path) -> Iterator[tuple[str, str, float]]:
-    """Yield question id, passage id and score of each line."""
-    for number, line in lines_of(file):
-        try:
-            if line.lstrip()[:1] == "[":
-                query_id, *pairs = json.loads(line)
-                yield from ((str(query_id), str(name), float(score)) for name, score in pairs)
-                continue
-            fields = next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE)) if "\t" in line else line.split()
-            query_id, document_id, score = (fields[0], fields[2], fields[4]) if len(fields) == 6 else fields
-            yield query_id, document_id, float(score)
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{file}, line {number}: expected query id, document id and score, a line of a TREC run, or "
-                f"[query_id, [document_id, score], ...], got {line[:80]!r}."
-            ) from error

@@ -4,6 +4,7 @@ Passages with a token at one of a query token's nearest centroids come into ques
 each token replaced by its centroid.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,9 @@ from .stored import StoredIndex
 
 
 class CentroidCandidates:
-    """Inverted lists from centroids to passages, in memory, made of an index of residual codes.
+    """Inverted lists from centroids to passages, made of an index of residual codes.
+
+    Memory holds 4 bytes for each passage in each list: at most as many as it has tokens.
 
     Args:
         index: with a residual codec.
@@ -59,11 +62,11 @@ class _Lists:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self.centroids = torch.from_numpy(segment.arrays["centroids"]).float()
-        self.ids = torch.from_numpy(segment.arrays["centroid_ids"].astype("int64"))
+        self.ids = segment.arrays["centroid_ids"]  # mapped
         rows = torch.arange(segment.record.passages)
         owners = torch.repeat_interleave(rows, segment.lengths(rows))
-        pairs = torch.unique(self.ids * segment.record.passages + owners)
-        self.rows = pairs % segment.record.passages
+        pairs = torch.unique(torch.from_numpy(self.ids.astype(np.int64)) * segment.record.passages + owners)
+        self.rows = (pairs % segment.record.passages).int()
         counts = torch.bincount(pairs // segment.record.passages, minlength=len(self.centroids))
         self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
 
@@ -73,7 +76,7 @@ class _Lists:
             return torch.empty(0, dtype=torch.int64)
         nearest = similarities.topk(min(probes, len(self.centroids)), dim=1).indices.unique()
         lists = [self.rows[self.starts[number] : self.starts[number + 1]] for number in nearest.tolist()]
-        return torch.cat(lists).unique()
+        return torch.cat(lists).unique().long()
 
     def scores(self, similarities: Tensor, rows: Tensor) -> Tensor:
         """Return MaxSim of rows with centroids in the place of tokens: `(rows,)`. Every row has a token."""
@@ -81,6 +84,7 @@ class _Lists:
         scores = []
         for start, stop in cut_into_blocks(lengths, TOKENS_A_BLOCK):
             places = places_of_tokens(self.segment.offsets[rows[start:stop]], lengths[start:stop])
-            of_tokens = similarities.index_select(1, self.ids[places])  # (query_tokens, tokens)
+            ids = torch.from_numpy(self.ids[places.numpy()].astype(np.int64))
+            of_tokens = similarities.index_select(1, ids)  # (query_tokens, tokens)
             scores.append(torch.from_numpy(best_of_passages(of_tokens, lengths[start:stop]).sum(axis=0)))
         return torch.cat(scores) if scores else similarities.new_zeros(0)

@@ -1,12 +1,13 @@
 """Candidates by one vector a passage (`muvera.py`) over faiss; kept beside the index that they belong to.
 
 ```
-folder/muvera.json   which commit, which encoding, checksum of the vectors' file
+folder/muvera.json   which commit, encoding and factory, checksum of the vectors' file
 folder/vectors.faiss
 ```
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +23,11 @@ from .protocol import Where
 from .ragged import places_of_tokens
 from .stored import StoredIndex
 
+logger = logging.getLogger(__name__)
+
 PASSAGES_A_BLOCK = 512
 DEFAULT_FACTORY = "SQ8"
-"""All vectors, 8 bit a number. `PQ256x8` takes 256 bytes a passage; `IVF1024,PQ256x8` looks at a part of them."""
+"""All vectors, 8 bit a number: 5 kB a passage. `PQ256x8` takes 256 bytes; `IVF1024,PQ256x8` looks at a part of them."""
 
 
 class MuveraCandidates:
@@ -63,12 +66,11 @@ class MuveraCandidates:
             ImportError: without faiss.
             ValueError: for an index without passages, or a factory that faiss does not know or cannot train on so few.
         """
-        faiss = _faiss()
         encoding = encoding or FixedDimensionalEncoding(index.manifest.dim)
         if not len(index):
             raise ValueError("MuveraCandidates: expected an index with passages, got none. Add some and commit.")
+        vectors = empty_vectors(encoding, factory)
         try:
-            vectors = faiss.index_factory(encoding.width, factory, faiss.METRIC_INNER_PRODUCT)
             blocks = _vectors(index, encoding)
             first: list[np.ndarray] = []
             while sum(map(len, first)) < training_passages and (block := next(blocks, None)) is not None:
@@ -77,9 +79,21 @@ class MuveraCandidates:
             for block in (*first, *blocks):
                 vectors.add(block)
         except RuntimeError as error:
-            raise ValueError(f"faiss, {factory!r}: {str(error).splitlines()[-1]}. Choose another factory.") from error
-        _write(Path(folder), index, encoding, vectors)
+            raise _refused(factory, error) from error
+        _write(Path(folder), index, encoding, vectors, factory)
         return cls(index, encoding, vectors)
+
+    @classmethod
+    def open_or_build(cls, index: StoredIndex, folder: Path, factory: str = DEFAULT_FACTORY) -> "MuveraCandidates":
+        """Open the vectors that a folder keeps of this commit and factory, or make them; arguments and errors of `build`."""
+        file = folder / "muvera.json"
+        content = json.loads(file.read_text()) if file.exists() else {}
+        if content.get("commit") == index.manifest.commit and content.get("factory") == factory:
+            try:
+                return cls.open(index, folder)
+            except DamagedIndexError as error:
+                logger.warning("%s", error)
+        return cls.build(index, folder, factory)
 
     @classmethod
     def open(cls, index: StoredIndex, folder: str | Path) -> "MuveraCandidates":
@@ -124,6 +138,24 @@ class MuveraCandidates:
         return faiss.SearchParameters(sel=selector)
 
 
+def empty_vectors(encoding: FixedDimensionalEncoding, factory: str) -> Any:
+    """Return a faiss index for vectors of an encoding.
+
+    Raises:
+        ImportError: without faiss.
+        ValueError: for a factory that faiss does not know.
+    """
+    faiss = _faiss()
+    try:
+        return faiss.index_factory(encoding.width, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise _refused(factory, error) from error
+
+
+def _refused(factory: str, error: RuntimeError) -> ValueError:
+    return ValueError(f"faiss, {factory!r}: {str(error).splitlines()[-1]}. Choose another factory.")
+
+
 def _vectors(index: StoredIndex, encoding: FixedDimensionalEncoding) -> Any:
     for segment in index.segments:
         for rows in segment.rows().split(PASSAGES_A_BLOCK):
@@ -132,15 +164,16 @@ def _vectors(index: StoredIndex, encoding: FixedDimensionalEncoding) -> Any:
             yield encoding.documents(list(tokens.split(lengths.tolist()))).numpy()
 
 
-def _write(folder: Path, index: StoredIndex, encoding: FixedDimensionalEncoding, vectors: Any) -> None:
+def _write(folder: Path, index: StoredIndex, encoding: FixedDimensionalEncoding, vectors: Any, factory: str) -> None:
     faiss = _faiss()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "muvera.json").unlink(missing_ok=True)  # without it the vectors count as not there
-    data = faiss.serialize_index(vectors)
-    write_whole(folder / "vectors.faiss", lambda file: file.write(memoryview(data)))
+    # A callback, for a second copy of all vectors would not fit where the first one just did.
+    write_whole(folder / "vectors.faiss", lambda file: faiss.write_index(vectors, faiss.PyCallbackIOWriter(file.write)))
     content = {
         "commit": index.manifest.commit,
         "encoding": asdict(encoding),
+        "factory": factory,
         "file": file_record(folder / "vectors.faiss"),
     }
     write_whole(folder / "muvera.json", lambda file: file.write(json.dumps(content, indent=1).encode()))

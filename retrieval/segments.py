@@ -4,12 +4,14 @@ A segment is a folder of `*.npy` (the codec's arrays and `offsets`), and `passag
 makes it. Rows are sorted by length.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -33,6 +35,12 @@ ABSENT = object()
 
 def _texts(array: pa.Array) -> list[str]:
     return [_text(value) for value in array.to_pylist()]
+
+
+def id_keys(ids: Iterable[str]) -> npt.NDArray[np.int64]:
+    """Return 64 bits of each id, by which it is found among many; two ids may have the same."""
+    digests = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in ids)
+    return np.frombuffer(b"".join(digests), dtype=np.int64)
 
 
 def _text(value: bytes) -> str:
@@ -72,6 +80,7 @@ class Segment:
             self.alive[torch.from_numpy(np.load(folder / record.deleted))] = False
         self._reader = pa.ipc.open_file(pa.memory_map(str(folder / "passages.arrow")))
         self._values: dict[str, list[Any]] = {}
+        self._keys: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return int(self.alive.sum())
@@ -80,6 +89,18 @@ class Segment:
         """Return the ids of all rows, deleted ones too."""
         batches = range(self._reader.num_record_batches)
         return [text for number in batches for text in _texts(self._reader.get_batch(number).column(0))]
+
+    def rows_of(self, names: set[str], keys: npt.NDArray[np.int64]) -> list[int]:
+        """Return the rows of those passages that are here and not deleted; memory keeps 8 bytes of each passage.
+
+        Args:
+            names: ids.
+            keys: theirs, as `id_keys` gives them.
+        """
+        if self._keys is None:
+            self._keys = id_keys(self.ids())
+        rows = np.flatnonzero(np.isin(self._keys, keys)).tolist()
+        return [row for row in rows if self.alive[row] and self.ids_of([row])[0] in names]
 
     def ids_of(self, rows: Sequence[int]) -> list[str]:
         """Return the ids of some rows."""

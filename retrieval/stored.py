@@ -27,7 +27,7 @@ from .manifest import NAME, Manifest, SegmentRecord, file_record, write_whole
 from .pooling import pool_tokens
 from .protocol import Where, check_batch, matches
 from .ranking import Ranking
-from .segments import Segment
+from .segments import Segment, id_keys
 from .writing import merge_segments, write_segment
 
 ATTEMPTS = 20
@@ -105,12 +105,13 @@ class StoredIndex:
             index._sweep()
         return index
 
-    def _load(self) -> None:
+    def _load(self, known: Mapping[str, Segment] | None = None) -> None:
+        """Open the last commit; segments that are `known` and the same stay open."""
         for attempt in range(ATTEMPTS):
             manifest = Manifest.read(self.folder)
             try:
                 self.segments = [
-                    Segment(self.folder / "segments" / record.name, record, manifest.codec, self._verify)
+                    self._segment(record, manifest.codec, (known or {}).get(record.name))
                     for record in manifest.segments
                 ]
             except (FileNotFoundError, ValueError):
@@ -121,6 +122,11 @@ class StoredIndex:
             self.manifest = manifest
             self._places: dict[str, tuple[int, int]] | None = None
             return
+
+    def _segment(self, record: SegmentRecord, codec: str, known: Segment | None) -> Segment:
+        if known is not None and known.record == record:
+            return known
+        return Segment(self.folder / "segments" / record.name, record, codec, self._verify)
 
     def refresh(self) -> bool:
         """Go to the last commit and return whether there was a newer one. Not with changes that wait for a commit."""
@@ -247,7 +253,9 @@ class StoredIndex:
         if where is not None:
             allowed = {(n, row) for n, segment in enumerate(self.segments) for row in segment.rows(where).tolist()}
         if chosen is not None:
-            named = {self.places()[name] for name in chosen if name in self.places()}
+            names = set(chosen)
+            keys = id_keys(names)
+            named = {(n, row) for n, segment in enumerate(self.segments) for row in segment.rows_of(names, keys)}
             allowed = named if allowed is None else allowed & named
         count = 0
         for number, row in allowed or ():
@@ -311,7 +319,7 @@ class StoredIndex:
         self._added, self._deleted = {}, {}
         verify, self._verify = self._verify, False  # these checksums were made a moment ago
         try:
-            self._load()
+            self._load({segment.record.name: segment for segment in self.segments})
         finally:
             self._verify = verify
         self._sweep()

@@ -27,7 +27,7 @@ from .start import load_teacher
 from .step_card import is_step_done, write_step
 from .step_inputs import input_digests
 from .step_rows import passage_parts
-from .step_work import StepWork, work_folder
+from .step_work import ALREADY, StepWork, work_folder
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
     """
     inputs = _inputs(settings)
     if is_step_done(output, asdict(settings), inputs):
-        logger.warning("%s is annotated already.", output)
+        logger.warning(ALREADY, output)
         if is_main_process():
             shutil.rmtree(work_folder(output), ignore_errors=True)
         return output
@@ -157,7 +157,8 @@ def _scorer(settings: AnnotationSettings, rows: Dataset, passages: StoredPassage
             raise ValueError(
                 f"{settings.rows}: expected a column `query_id`, which scores of a file are found by, got none."
             )
-        return FileScorer(settings.scores)
+        with PartialState().main_process_first():  # the others look up what the first one read
+            return FileScorer(settings.scores, parts / "scores.sqlite3")
     if settings.cross_encoder:
         return CrossEncoderScorer(
             settings.cross_encoder,
@@ -215,7 +216,7 @@ def _write(
         f"Questions with candidates and `teacher_scores` by `{Path(str(said)).name}`. `teacher_query_tokens` says how many "
         "query tokens a score sums over; 0: it is no such sum."
     )
-    facts = {"settings": asdict(settings), "inputs": dict(inputs), "scorer": scorer.facts}
+    facts = {**work.facts, "scorer": scorer.facts}
     write_step(output, configs, "Annotated candidates", note, facts, {"rows": len(rows)}, license, folders)
 
 

@@ -72,10 +72,13 @@ def train(
     `drdecr keys` says which keys there are.
     On several devices: `accelerate launch -m drdecr.train RECIPE.yaml [--key value ...]`.
     """
+    from .processes import is_main_process
     from .recipe import load_recipe
     from .stage import run_stage
 
-    typer.echo(f"model: {run_stage(load_recipe(recipe, context.args))}")
+    model = run_stage(load_recipe(recipe, context.args))
+    if is_main_process():
+        typer.echo(f"model: {model}")
 
 
 @app.command()

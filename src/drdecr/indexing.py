@@ -217,6 +217,20 @@ def open_searchable(
     index = StoredIndex.open(folder, verify=verify)
     if search == "exact":
         return index
+    return with_candidates(index, search, num_candidates)
+
+
+def with_candidates(
+    index: StoredIndex, search: str, num_candidates: int = 200, factory: str | None = None
+) -> Searchable:
+    """Search an open index by candidates.
+
+    Args:
+        index: whose last commit is searched.
+        search: `centroids` or `muvera`.
+        num_candidates: passages a query that are scored exactly.
+        factory: faiss's description of MUVERA's vectors, which are made where the index keeps none; default: expect them.
+    """
     from drdecr.retrieval.two_stage import TwoStageIndex
 
     source: Any
@@ -227,5 +241,10 @@ def open_searchable(
     else:
         from drdecr.retrieval.muvera_candidates import MuveraCandidates
 
-        source = MuveraCandidates.open(index, Path(folder) / MUVERA)
+        kept = index.folder / MUVERA
+        source = (
+            MuveraCandidates.open(index, kept)
+            if factory is None
+            else MuveraCandidates.open_or_build(index, kept, factory)
+        )
     return TwoStageIndex(index, source, num_candidates)

@@ -1,21 +1,26 @@
-"""Commands as modules, for `accelerate launch -m drdecr.annotate` and `... -m drdecr.encode`: on one device or many."""
+"""Commands as modules, for `accelerate launch -m drdecr.train`, `... -m drdecr.annotate` and `... -m drdecr.encode`."""
 
+import logging
 import sys
 
 from .cli import app
 from .errors import SHOWN, in_one_line
-from .processes import shut_down
+from .processes import is_main_process, shut_down
 
 
 def run_launched(command: str, arguments: list[str] | None = None) -> None:
-    """Run a command of `drdecr` in each of the processes; an error is one line and exit code 1.
+    """Run a command of `drdecr` in each of the processes, on one device or many, and exit.
+
+    An error is one line and exit code 1, wrong usage is told as by `drdecr` itself.
 
     Args:
         command: its name.
         arguments: behind it (default: those of the process).
     """
+    level = logging.INFO if is_main_process() else logging.ERROR  # one log, not one a process
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     try:
-        app([command, *(sys.argv[1:] if arguments is None else arguments)], standalone_mode=False)
+        app([command, *(sys.argv[1:] if arguments is None else arguments)])
     except SHOWN as error:
         sys.stderr.write(in_one_line(error) + "\n")
         sys.exit(1)

@@ -1,10 +1,11 @@
-"""The phases of `drdecr mine`, each a folder of parts that a killed call goes on with: questions, rankings, rows, passages."""
+"""The phases of `drdecr mine`, each a folder of parts that a killed call goes on with: questions, rows, passages.
 
-import hashlib
+Rankings, between the first two, are in `mined_rankings.py`.
+"""
+
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,7 @@ import pyarrow.compute
 from datasets import Dataset, Features, List, Value
 from tqdm.auto import tqdm
 
-from drdecr.data.bm25 import Bm25Index
 from drdecr.data.cleaning import normalised
-from drdecr.data.digests import model_digest
 from drdecr.data.held_out import HeldOutPassages
 from drdecr.data.negatives import ROW_FEATURES, NegativeSettings, rows_with_negatives
 from drdecr.data.row_checks import text_key
@@ -25,17 +24,12 @@ from drdecr.data.schema import BATCH, QuestionSet
 from drdecr.data.scorers import TeacherScorer
 from drdecr.data.seen_keys import SeenKeys
 from drdecr.data.stored_passages import StoredPassages
-from drdecr.retrieval import StoredIndex
 
-from .encode import open_or_create
 from .step_rows import passage_parts
 from .step_work import StepWork
 
 QUESTIONS_A_PART = 512
 """Questions of a ranking's part, and of a shard of rows: with 300 rows each, some 30 MB."""
-
-PASSAGES_A_COMMIT = 4096
-"""Passages that are encoded between two commits of an index: at 128 dimensions and 150 tokens 300 MB."""
 
 DROPPED = "questions dropped, repeated or held out"
 LEAKS = {"held_out": "passages of rows that answer a held-out question", "overlap": "passages of rows that nearly do"}
@@ -44,7 +38,6 @@ _TEXT, _IDS = Value("string"), List(Value("string"))
 _ASKED = Features(
     dict.fromkeys(("query_id", "query", "english", "language"), _TEXT) | {"document_ids": _IDS, "answers": _IDS}
 ).arrow_schema
-_RANKED = pa.schema([("rows", pa.list_(pa.int64())), ("scores", pa.list_(pa.float64()))])
 
 
 def asked_questions(work: StepWork, sets: Sequence[QuestionSet], held_out: Iterable[str]) -> RowParts:
@@ -90,76 +83,7 @@ def questions_by_part(questions: RowParts, start: int = 0) -> Iterator[list[dict
         yield batch
 
 
-def bm25_rankings(work: StepWork, questions: RowParts, passages: StoredPassages, depth: int) -> RowParts:
-    """Rank passages by BM25 with the English question; labelled passages stand behind the ranking, if not in it."""
-    parts = work.parts("rankings", _RANKED)
-    if not parts.is_complete:
-        index = Bm25Index(passages, folder=work.folder / "bm25")
-        for batch in _shown(questions, parts, "BM25"):
-            labelled = [[name for name in row["document_ids"] if name in passages] for row in batch]
-            _write_ranked(parts, index.search([row["english"] for row in batch], depth, labelled), passages)
-        parts.complete()
-    return parts
-
-
-def model_rankings(
-    work: StepWork,
-    questions: RowParts,
-    passages: StoredPassages,
-    reader: Any,
-    encoder: Any,
-    depth: int,
-    codec: str,
-    kept: Path | None = None,
-) -> RowParts:
-    """Rank passages by a model that is asked the question as it stands, in an index on disk.
-
-    Args:
-        work: of the step.
-        questions: that are asked.
-        passages: of the pool.
-        reader: is asked.
-        encoder: encodes the passages.
-        depth: passages a question.
-        codec: of the index (`drdecr.retrieval.codecs`).
-        kept: folder in which the index stays for other calls; default: it goes with the step's work.
-    """
-    parts = work.parts("rankings", _RANKED)
-    if parts.is_complete:
-        return parts
-    about = {"model": model_digest(encoder), "passages": _collection_digest(passages)}
-    digest = hashlib.sha256("".join([*about.values(), codec]).encode()).hexdigest()[:16]
-    folder = (kept or work.folder) / f"index-{digest}"
-    with open_or_create(folder, encoder.config.embedding_dim, about, codec, 1) as index:
-        _encode(index, encoder, passages)
-        for batch in _shown(questions, parts, "searching"):
-            hits = index.search(reader.encode_queries([row["query"] for row in batch]), top_k=depth)
-            found = (dict(zip(*pair, strict=True)) for pair in zip(hits.document_ids, hits.scores, strict=True))
-            _write_ranked(parts, found, passages)
-    parts.complete()
-    return parts
-
-
-def _encode(index: StoredIndex, encoder: Any, passages: StoredPassages) -> None:
-    """Bring an index to the whole collection: passages are added in order, so that their number says where it is."""
-    pairs = islice(passages.items(), len(index), None)
-    left = len(passages) - len(index)
-    with tqdm(desc="encoding passages", total=left, unit="passage", disable=None if left else True) as progress:
-        while batch := list(islice(pairs, PASSAGES_A_COMMIT)):
-            names, texts = zip(*batch, strict=True)
-            index.add(names, encoder.encode_documents(list(texts), show_progress_bar=False))
-            index.commit()
-            progress.update(len(batch))
-
-
-def _collection_digest(passages: StoredPassages) -> str:
-    digest = hashlib.sha256()
-    for ids, texts in passages.batches():
-        digest.update("\0".join([*ids, *texts]).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-def _shown(questions: RowParts, parts: RowParts, what: str) -> Iterator[list[dict[str, Any]]]:
+def shown(questions: RowParts, parts: RowParts, what: str) -> Iterator[list[dict[str, Any]]]:
     """Yield the parts of questions that are not done yet, with a progress bar."""
     done = len(parts.records)
     with tqdm(
@@ -168,13 +92,6 @@ def _shown(questions: RowParts, parts: RowParts, what: str) -> Iterator[list[dic
         for batch in questions_by_part(questions, done):
             yield batch
             bar.update(len(batch))
-
-
-def _write_ranked(parts: RowParts, rankings: Iterable[Mapping[str, float]], passages: StoredPassages) -> None:
-    rows = [
-        {"rows": [passages.row_of(name) for name in ranking], "scores": list(ranking.values())} for ranking in rankings
-    ]
-    parts.write(pa.Table.from_pylist(rows, _RANKED), len(rows))
 
 
 def found_passages(questions: RowParts, rankings: RowParts, passages: StoredPassages) -> StoredPassages:
@@ -212,7 +129,7 @@ def mined_parts(
 ) -> RowParts:
     """Choose positives and negatives (`rows_with_negatives`), a part of the questions at a time."""
     parts = work.parts("rows", Features(ROW_FEATURES).arrow_schema)
-    batches = zip(_shown(questions, parts, "choosing"), rankings.tables(len(parts.records)), strict=True)
+    batches = zip(shown(questions, parts, "choosing"), rankings.tables(len(parts.records)), strict=True)
     for batch, table in batches if not parts.is_complete else ():
         ranked = [dict(zip(map(passages.id_at, row["rows"]), row["scores"], strict=True)) for row in table.to_pylist()]
         tokens = None

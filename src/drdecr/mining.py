@@ -1,8 +1,6 @@
 """Mine hard negatives: by BM25 with the English question, or across languages with our own model."""
 
 import logging
-import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,20 +17,12 @@ from drdecr.data.token_store import stored_documents, stored_queries
 from drdecr.retrieval.codecs import CODECS
 
 from .measuring import load_reader
-from .mined_rows import (
-    asked_questions,
-    bm25_rankings,
-    english_texts,
-    found_passages,
-    mined_parts,
-    model_rankings,
-    used_passages,
-)
-from .recipe import parse_overrides, read_yaml
-from .settings import check_values, known_keys
-from .step_card import is_step_done, write_step
-from .step_inputs import input_digests
-from .step_work import StepWork, work_folder
+from .mined_rankings import PoolSearch, bm25_rankings, model_rankings
+from .mined_rows import asked_questions, english_texts, found_passages, mined_parts, used_passages
+from .settings import settings_of
+from .step_card import write_step
+from .step_inputs import input_digests, load_settings
+from .step_work import StepWork, run_step
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +52,8 @@ class MiningSettings:
             output, until it is done.
         codec: of the index that `reader` searches: `float16` (default), `int8`, `residual4` or `residual2`
             (docs/retrieval.md has what each costs).
+        search: of method `model`: which passages `reader` scores, `{by: ..., num_candidates: ..., factory: ...}`
+            (`drdecr.mined_rankings.PoolSearch`); default: all of the pool.
     """
 
     questions: list[dict[str, Any]] = field(default_factory=list)
@@ -79,9 +71,12 @@ class MiningSettings:
     min_margin: float | None = None
     token_folder: str | None = None
     codec: str = "float16"
+    search: PoolSearch = field(default_factory=PoolSearch)
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
+        if not isinstance(self.search, PoolSearch):
+            self.search = settings_of(PoolSearch, self.search, "search")
         if self.method not in METHODS:
             raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}.")
         if not self.questions:
@@ -90,12 +85,21 @@ class MiningSettings:
             raise ValueError(
                 "method `model`: expected a `reader` that searches and a `teacher` that scores. Name both."
             )
-        if self.method == "bm25" and (self.reader or self.index):
+        if self.method == "bm25" and (self.reader or self.index or self.search != PoolSearch()):
             raise ValueError(
-                "method `bm25`: expected no `reader` or `index`, which would have no effect. Leave them out."
+                "method `bm25`: expected no `reader`, `index` or `search`, which would have no effect. Leave them out."
             )
         if self.codec not in CODECS:
             raise ValueError(f"codec: expected one of {', '.join(CODECS)}, got {self.codec!r}.")
+        if self.search.by == "centroids" and not self.codec.startswith("residual"):
+            raise ValueError(
+                f"search.by: candidates by centroids need residual codes, got codec {self.codec!r}. Give `codec: residual4`."
+            )
+        if self.search.by != "exact" and self.search.num_candidates < self.depth:
+            raise ValueError(
+                f"search.num_candidates: expected at least as many as `depth`, {self.depth}, got "
+                f"{self.search.num_candidates}. Five times the depth, say."
+            )
         self.negatives  # noqa: B018 - checks the numbers
 
     @property
@@ -108,10 +112,7 @@ class MiningSettings:
 
 def load_mining(path: Path, overrides: list[str]) -> MiningSettings:
     """Read the settings from YAML and apply `--key value` overrides."""
-    content = {**read_yaml(path, "the settings of `drdecr mine` (docs/teaching.md)"), **parse_overrides(overrides)}
-    known_keys(content, list(MiningSettings.__dataclass_fields__), str(path))
-    check_values(content, MiningSettings, str(path))
-    return MiningSettings(**content)
+    return load_settings(MiningSettings, path, overrides, "mine")
 
 
 def mine(settings: MiningSettings, output: Path, license: str | None = None) -> Path:
@@ -130,19 +131,11 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
         {name: getattr(settings, name) for name in ("questions", "pool", "held_out")},
         {name: getattr(settings, name) for name in ("reader", "index", "teacher")},
     )
-    if is_step_done(output, asdict(settings), inputs):
-        logger.warning("%s is mined already.", output)
-        shutil.rmtree(work_folder(output), ignore_errors=True)  # a call may have been killed when all but this was done
-        return output
-    with StepWork(output, asdict(settings), inputs) as work:
-        _mine(settings, work, inputs, output, license)
-    work.remove()
-    return output
+    return run_step(output, asdict(settings), inputs, lambda work: _mine(settings, work, license))
 
 
-def _mine(
-    settings: MiningSettings, work: StepWork, inputs: Mapping[str, str], output: Path, license: str | None
-) -> None:
+def _mine(settings: MiningSettings, work: StepWork, license: str | None) -> None:
+    settings.search.check_faiss()
     sets = [read_questions(entry) for entry in settings.questions]
     passages = joined_on_disk([*sets, *(read_questions(entry) for entry in settings.pool)])
     held_out, held_out_passages = _held_out(settings)
@@ -159,8 +152,7 @@ def _mine(
         raise ValueError(f"Expected rows, got none: {counts}. Search deeper, or ask for fewer negatives.")
     documents, leaks = used_passages(work, rows, passages, held_out_passages)
     configs = {"mined_candidates": {"train": rows}, "passages": {"train": documents}}
-    facts = {"settings": asdict(settings), "inputs": dict(inputs)}
-    write_step(output, configs, "Mined candidates", _note(settings), facts, {**counts, **leaks}, license)
+    write_step(work.output, configs, "Mined candidates", _note(settings), work.facts, {**counts, **leaks}, license)
 
 
 def _held_out(settings: MiningSettings) -> tuple[list[str], HeldOutPassages]:
@@ -181,7 +173,15 @@ def _rankings(settings: MiningSettings, work: StepWork, questions: RowParts, pas
     reader = load_reader(str(settings.reader))
     encoder = load_reader(settings.index) if settings.index else reader
     return model_rankings(
-        work, questions, passages, reader, encoder, settings.depth, settings.codec, _token_folder(settings)
+        work,
+        questions,
+        passages,
+        reader,
+        encoder,
+        settings.depth,
+        settings.codec,
+        settings.search,
+        _token_folder(settings),
     )
 
 

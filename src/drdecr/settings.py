@@ -5,7 +5,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
 
 KINDS: dict[Any, tuple[type, ...]] = {
     bool: (bool,),
@@ -16,6 +16,8 @@ KINDS: dict[Any, tuple[type, ...]] = {
     dict: (dict,),
 }
 """What YAML may hold for a field. Other fields, such as transformers' enumerations, are left to their own checks."""
+
+Settings = TypeVar("Settings")
 
 
 def known_keys(content: Mapping[str, Any], names: Sequence[str], where: str) -> None:
@@ -46,6 +48,21 @@ def check_values(content: Mapping[str, Any], settings: type, where: str) -> None
         if kinds and value is not None and (wrong_bool or not isinstance(value, tuple(kinds))):
             names = " or ".join(sorted({kind.__name__ for kind in kinds}))
             raise ValueError(f"{where}: expected {names} for {key!r}, got {value!r}. Correct the value.")
+
+
+def settings_of(kind: type[Settings], content: Any, where: str) -> Settings:
+    """Make settings, a dataclass, of what YAML holds for them.
+
+    Raises:
+        ValueError: for an unknown key, or a value of another kind; as the dataclass itself.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where}: expected `key: value` lines, got {content!r}.")
+    dataclass: Any = kind
+    known_keys(content, [field.name for field in fields(dataclass)], where)
+    check_values(content, kind, where)
+    made: Settings = dataclass(**content)
+    return made
 
 
 def _kinds(hint: Any) -> set[type]:

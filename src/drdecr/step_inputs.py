@@ -1,6 +1,6 @@
-"""Which files a step of the data path read: what tells a repeated call that they are others now."""
+"""What a step of the data path is asked for, and which files it read: what tells a repeated call that they are others now."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,29 @@ from drdecr.data.source_files import files_of
 from drdecr.data.whole_files import digest_of
 
 from .identity import KINDS_OF_FILES
+from .recipe import parse_overrides, read_yaml
+from .settings import Settings, settings_of
 
 NOT_HERE = "not here"
+
+
+def load_settings(kind: type[Settings], path: Path, overrides: Sequence[str], command: str) -> Settings:
+    """Read a step's settings from YAML and apply overrides, `--key value` or `--section.key value`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for what is no mapping, or an unknown key or value.
+    """
+    content = read_yaml(path, f"the settings of `drdecr {command}` (docs/teaching.md)")
+    for key, value in parse_overrides(overrides).items():
+        section, dot, name = key.partition(".")
+        if dot and not isinstance(content.setdefault(section, {}), dict):
+            raise ValueError(
+                f"--{key}: {section!r} holds one value, not settings of its own. Give `--{section} VALUE`."
+            )
+        place, last = (content[section], name) if dot else (content, key)
+        place[last] = value
+    return settings_of(kind, content, str(path))
 
 
 def input_digests(

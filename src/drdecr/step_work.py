@@ -1,7 +1,8 @@
 """What a step of the data path keeps beside its output until it is done, so that a killed call goes on."""
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ from drdecr.data.digests import value_digest
 from drdecr.data.row_parts import RowParts
 from drdecr.data.whole_files import read_json, write_json
 
+from .step_card import is_step_done
+
+logger = logging.getLogger(__name__)
+
 PLAN = "plan.json"
+
+ALREADY = "%s is there already, made with these settings."
+
+REFUSALS = (ValueError, ImportError, OSError)
 
 
 def work_folder(output: Path) -> Path:
@@ -32,7 +41,8 @@ class StepWork:
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-        self.folder = work_folder(output)
+        self.output, self.folder = output, work_folder(output)
+        self.facts: dict[str, Any] = {"settings": dict(settings), "inputs": dict(inputs)}
         plan = {"settings": value_digest(settings), "inputs": dict(inputs)}
         if (self.folder / PLAN).exists():
             begun = read_json(self.folder / PLAN)
@@ -51,7 +61,7 @@ class StepWork:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave nothing of a call that was refused before any part was whole: another may be given."""
-        if kind is not None and issubclass(kind, ValueError) and not any(self.folder.glob("*/*.parquet")):
+        if kind is not None and issubclass(kind, REFUSALS) and not any(self.folder.glob("*/*.parquet")):
             self.remove()
 
     def parts(self, name: str, schema: pa.Schema, anew: bool = False) -> RowParts:
@@ -71,3 +81,30 @@ class StepWork:
     def remove(self) -> None:
         """Delete it, when the output is there."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run_step(
+    output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], make: Callable[[StepWork], None]
+) -> Path:
+    """Make a step's output; nothing is done where it is there already.
+
+    Args:
+        output: folder that is written whole or not at all.
+        settings: of the step, values that JSON can hold.
+        inputs: digests of what it reads.
+        make: writes the output, with what it keeps until then.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: if it holds something else, or was begun with other settings or files.
+    """
+    if is_step_done(output, settings, inputs):
+        logger.warning(ALREADY, output)
+        shutil.rmtree(work_folder(output), ignore_errors=True)  # a call may have been killed when all but this was done
+        return output
+    with StepWork(output, settings, inputs) as work:
+        make(work)
+    work.remove()
+    return output

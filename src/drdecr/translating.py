@@ -1,7 +1,5 @@
 """Translate a data set's questions and sentences, with provenance, into a dataset that recipes and tests read."""
 
-import logging
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,15 +18,12 @@ from drdecr.data.translation_filters import TranslationFilters
 from drdecr.data.translation_models import ChatTranslator, Seq2SeqTranslator
 from drdecr.data.translation_store import StoredTranslator
 
-from .recipe import parse_overrides, read_yaml
-from .settings import check_values, known_keys
-from .step_card import is_step_done, write_step
-from .step_inputs import input_digests
+from .settings import known_keys
+from .step_card import write_step
+from .step_inputs import input_digests, load_settings
 from .step_rows import TEXTS, common_columns, pair_rows, passage_parts, question_rows
-from .step_work import StepWork, work_folder
+from .step_work import StepWork, run_step
 from .translated_rows import Translating
-
-logger = logging.getLogger(__name__)
 
 ENGINES: dict[str, Any] = {"apertium": ApertiumTranslator, "seq2seq": Seq2SeqTranslator, "chat": ChatTranslator}
 
@@ -92,10 +87,7 @@ class TranslationSettings:
 
 def load_translation(path: Path, overrides: list[str]) -> TranslationSettings:
     """Read the settings from YAML and apply `--key value` overrides."""
-    content = {**read_yaml(path, "the settings of `drdecr translate` (docs/teaching.md)"), **parse_overrides(overrides)}
-    known_keys(content, list(TranslationSettings.__dataclass_fields__), str(path))
-    check_values(content, TranslationSettings, str(path))
-    return TranslationSettings(**content)
+    return load_settings(TranslationSettings, path, overrides, "translate")
 
 
 def load_translator(settings: TranslationSettings, store: Path, model: str | None = None) -> Translator:
@@ -148,20 +140,11 @@ def translate(settings: TranslationSettings, output: Path, license: str | None =
         {name: getattr(settings, name) for name in ("questions", "parallel", "texts")},
         {"model": settings.model, "back_model": settings.back_model},
     )
-    if is_step_done(output, asdict(settings), inputs):
-        logger.warning("%s is translated already.", output)
-        shutil.rmtree(work_folder(output), ignore_errors=True)  # a call may have been killed when all but this was done
-        return output
-    with StepWork(output, asdict(settings), inputs) as work:
-        _translate(settings, work, inputs, output, license)
-    work.remove()
-    return output
+    return run_step(output, asdict(settings), inputs, lambda work: _translate(settings, work, license))
 
 
-def _translate(
-    settings: TranslationSettings, work: StepWork, inputs: Mapping[str, str], output: Path, license: str | None
-) -> None:
-    store = Path(settings.store) if settings.store else output.with_name(f"{output.name}.sqlite3")
+def _translate(settings: TranslationSettings, work: StepWork, license: str | None) -> None:
+    store = Path(settings.store) if settings.store else work.output.with_name(f"{work.output.name}.sqlite3")
     translator = load_translator(settings, store)
     back = None
     if settings.min_round_trip is not None:
@@ -180,5 +163,5 @@ def _translate(
         configs["parallel"] = {"train": pairs}
     engine = translator.engine
     note = f"Translated into {settings.target} by `{Path(engine.name).name}`. Its score: {engine.score}."
-    facts = {"settings": asdict(settings), "inputs": dict(inputs), "engine": asdict(engine)}
-    write_step(output, configs, "Translated sets", note, facts, dict(counts), license)
+    facts = {**work.facts, "engine": asdict(engine)}
+    write_step(work.output, configs, "Translated sets", note, facts, dict(counts), license)

@@ -44,6 +44,16 @@ def test_blocks_give_the_scores_of_one_index(passages, block):
             assert score == pytest.approx(expected[int(name[1:])], rel=1e-5, abs=1e-6)
 
 
+def test_some_of_a_files_passages_are_a_collection_of_their_own(passages):
+    stored = StoredPassages((("x", n, *pair) for n, pair in enumerate(passages.items())), "x")
+    kept = np.arange(len(passages)) % 3 != 0
+    chosen = {name: text for (name, text), own in zip(passages.items(), kept, strict=True) if own}
+    also = [["d52", "d1"]] * len(QUERIES)
+    found = list(bm25.Bm25Index(stored.only(kept), block=7).search(QUERIES, 10, also))
+    assert found == list(bm25.Bm25Index(chosen, block=7).search(QUERIES, 10, also))
+    assert set().union(*found) <= set(chosen)
+
+
 def test_equal_scores_stand_in_the_order_of_the_passages_across_blocks():
     same = {f"d{number}": "lighthouse keeper" for number in range(9)}
     for block in (2, 9):

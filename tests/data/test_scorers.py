@@ -2,15 +2,18 @@
 
 import gzip
 import json
+import math
 
 import pytest
 import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
+from drdecr.data import stored_scores
 from drdecr.data.annotation import annotate_rows
 from drdecr.data.scorers import CrossEncoderScorer, FileScorer, TeacherScorer
 from drdecr.data.token_cache import TokenCache
+from drdecr.data.whole_files import digest_of
 from drdecr.modeling_drdecr import DrDecrModel
 
 PASSAGES = {"a": "paris , the capital of france .", "b": "the sea", "c": "a river in the city of the king", "d": "? !"}
@@ -112,7 +115,29 @@ def test_every_form_of_a_score_file_says_the_same(tmp_path):
         scorer.score([{**ROWS[2], "document_ids": ["b", "d"]}])
     (tmp_path / "odd.tsv").write_text("1\tc\t2.5\n1\ta\n")
     with pytest.raises(ValueError, match=r"odd.tsv, line 2: expected query id, document id and score"):
-        FileScorer(str(tmp_path / "odd.tsv"))
+        FileScorer(str(tmp_path / "odd.tsv"), tmp_path / "kept" / "scores.sqlite3")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_scores_are_read_once_and_again_when_the_file_changes(tmp_path, monkeypatch):
+    file, store = tmp_path / "s.jsonl", tmp_path / "kept" / "scores.sqlite3"
+    lines = ['["1", ["c", 2.5], ["a", -1]]', '["1", ["a", 7]]', '[2, ["\\ud800", 0.1], ["n", NaN]]']
+    file.write_text("\n".join(lines))
+    first = FileScorer(str(file), store)
+    assert first.score([{"query_id": "1", "document_ids": ["a", "c"]}]) == [[7.0, 2.5]]  # the last one counts
+    assert first.scores.get("2", "\ud800") == 0.1
+    assert math.isnan(first.scores.get("2", "n"))
+    assert first.scores.get("2", "c") is None
+    monkeypatch.setattr(stored_scores, "scores_of", None)
+    again = FileScorer(str(file), store)
+    assert again.scores.get("1", "a") == 7.0
+    assert again.facts == first.facts == {"scorer": "s.jsonl", "revision": digest_of(file)}
+    monkeypatch.undo()
+    file.write_text("\n".join(lines[::-1]))
+    other = FileScorer(str(file), store)
+    assert other.scores.get("1", "a") == -1.0
+    assert other.facts["revision"] != first.facts["revision"]
+    assert [path.name for path in store.parent.iterdir()] == [store.name]
 
 
 def test_annotated_rows_keep_their_order_and_columns(tmp_path):

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from drdecr import mined_rows, translating
+from drdecr import mined_rankings, mined_rows, translating
 from drdecr.annotating import AnnotationSettings, annotate
 from drdecr.data.bm25 import Bm25Index
 from drdecr.data.translation import Engine, Translation
@@ -33,7 +33,7 @@ def chain(source: Path, folder: Path, teacher: str) -> None:
     """Prepare, translate, mine and annotate, in small parts."""
     translating.ENGINES["apertium"] = Words
     mined_rows.QUESTIONS_A_PART = 3  # type: ignore[misc]
-    mined_rows.Bm25Index = partial(Bm25Index, block=5)  # type: ignore[assignment, misc]
+    mined_rankings.Bm25Index = partial(Bm25Index, block=5)  # type: ignore[assignment, misc]
     folder.mkdir(exist_ok=True)
     entry = {"name_of_source": "own", "format": "jsonl", "name": "own"}
     entry |= {name: str(source / f"{name}.jsonl") for name in ("questions", "passages")}

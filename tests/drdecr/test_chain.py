@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from drdecr import mined_rows, translating
+from drdecr import mined_rankings, mined_rows, translating
 from drdecr.data.bm25 import Bm25Index
 from drdecr.data.sources import read_candidates, read_questions
 from drdecr.mining import MiningSettings, mine
@@ -52,7 +52,7 @@ def steps(data, tmp_path, monkeypatch):
     pytest.importorskip("bm25s")
     monkeypatch.setitem(translating.ENGINES, "apertium", Words)
     monkeypatch.setattr(mined_rows, "QUESTIONS_A_PART", 3)
-    monkeypatch.setattr(mined_rows, "Bm25Index", partial(Bm25Index, block=5))
+    monkeypatch.setattr(mined_rankings, "Bm25Index", partial(Bm25Index, block=5))
 
     def run(folder: Path) -> None:
         folder.mkdir(exist_ok=True)

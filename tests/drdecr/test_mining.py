@@ -1,18 +1,22 @@
 """`drdecr mine`: rows that a recipe learns from, found by words or by a student that is asked in another language."""
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from datasets import load_dataset
 
+from drdecr import mining
 from drdecr.data.sources import read_candidates
+from drdecr.mined_rankings import PoolSearch
 from drdecr.mining import MiningSettings, load_mining
 from drdecr.stage import run_stage
 from drdecr.start import load_teacher
 
-from .conftest import jsonl
+from .conftest import LETTERS, jsonl
 
 
 @pytest.fixture
@@ -108,12 +112,26 @@ def test_a_student_mines_what_it_finds_and_the_teacher_scores_it(write, start, r
     assert (run.folder / "run.json").exists()
 
 
+MODEL = {"method": "model", "reader": "a", "teacher": "b"}
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"method": "dense"}, "method: expected one of bm25, model"),
         ({"method": "model", "reader": "a"}, "expected a `reader` that searches and a `teacher`"),
-        ({"reader": "a"}, "expected no `reader` or `index`"),
+        ({"reader": "a"}, "expected no `reader`, `index` or `search`"),
+        ({"search": {"by": "muvera"}}, "expected no `reader`, `index` or `search`"),
+        (MODEL | {"search": {"by": "plaid"}}, "search.by: expected one of exact, centroids, muvera, got 'plaid'"),
+        (MODEL | {"search": {"by": "centroids"}}, "need residual codes, got codec 'float16'"),
+        (
+            MODEL | {"search": {"by": "muvera", "num_candidates": 100}},
+            "expected at least as many as `depth`, 200, got 100",
+        ),
+        (MODEL | {"search": {"num_candidates": 0}}, r"search.num_candidates: expected at least 1, got 0"),
+        (MODEL | {"search": {"factroy": "SQ8"}}, r"search: unknown key 'factroy'. Did you mean 'factory'"),
+        (MODEL | {"search": {"by": 3}}, r"search: expected str for 'by', got 3"),
+        (MODEL | {"search": "muvera"}, r"search: expected `key: value` lines, got 'muvera'"),
         ({"num_candidates": 1}, "Expected at least two candidates"),
         ({"readers": "a"}, r"unknown key 'readers'. Did you mean 'reader'"),
         ({"depth": "deep"}, "expected int for 'depth', got 'deep'"),
@@ -124,6 +142,72 @@ def test_odd_settings_are_refused(write, keys, message, tmp_path):
         load_mining(write(**keys), [])
 
 
+def test_a_place_within_settings_can_be_overridden(write):
+    path = write(**MODEL, search={"by": "muvera"})
+    assert load_mining(path, ["--search.num_candidates", "300"]).search == PoolSearch("muvera", 300)
+    with pytest.raises(ValueError, match=r"--depth.by: 'depth' holds one value, not settings of its own"):
+        load_mining(write(**MODEL, depth=3), ["--depth.by", "muvera"])
+
+
+def test_the_pool_is_encoded_by_the_model_that_index_names(monkeypatch):
+    monkeypatch.setattr(mining, "load_reader", lambda name: f"model {name}")
+    monkeypatch.setattr(mining, "model_rankings", lambda *arguments: arguments)
+    search = PoolSearch("centroids", 10)
+    for keys, encoder in (({}, "model a"), ({"index": "c"}, "model c")):
+        settings = MiningSettings([{}], **MODEL, depth=9, codec="residual2", search=search, token_folder="kept", **keys)
+        found = mining._rankings(settings, "work", [], [])
+        assert found == ("work", [], [], "model a", encoder, 9, "residual2", search, Path("kept"))
+
+
+def test_held_out_are_the_questions_and_what_answers_them(data):
+    distracted = {**data["dev"], "distractors": [{"format": "not read"}]}
+    texts, passages = mining._held_out(MiningSettings([data["train"]], held_out=[distracted, data["test"]]))
+    letters = LETTERS[10:]
+    assert set(texts) == {text for c in letters for text in (f"z {c} z", f"what is the city {c}")}
+    assert [passages.leak(f"The city {c} is in France.") is not None for c in LETTERS] == [
+        c in letters for c in LETTERS
+    ]
+
+
 def test_nothing_to_mine_is_refused():
     with pytest.raises(ValueError, match="expected at least one question set, got none"):
         MiningSettings()
+
+
+@pytest.mark.parametrize("by", ["centroids", "muvera"])
+def test_a_search_by_candidates_mines_the_rows_of_an_exact_one(write, start, tmp_path, call, by):
+    if by == "muvera":
+        pytest.importorskip("faiss")
+    model, tokens = str(tmp_path / "runs" / "start" / "model"), tmp_path / "tokens"
+    keys = {"method": "model", "reader": model, "teacher": model, "codec": "residual4", "max_share": 1.0}
+    keys |= {"token_folder": str(tokens), "num_negatives": 16, "depth": 16}
+
+    def rows(name: str, *words) -> set[tuple]:
+        code, _, error = call("mine", write(**keys), tmp_path / name, *words)
+        assert code == 0, error
+        found = rows_of(tmp_path / name)
+        return {(row["query_id"], *row["document_ids"], *row["teacher_scores"]) for row in found}
+
+    exact = rows("exact")
+    every = ("--search.by", by, "--search.num_candidates", 16)
+    assert rows("all", *every) == exact
+    few = rows("few", "--search.by", by, "--search.num_candidates", 5, "--depth", 5)
+    assert few < exact
+    assert len(few) > 10
+    assert len(list(tokens.glob("index-*"))) == 1  # encoded once
+    facts = json.loads((tmp_path / "few" / "facts.json").read_text())
+    assert facts["settings"]["search"] == {"by": by, "num_candidates": 5, "factory": "SQ8"}
+    code, _, error = call("mine", write(**keys), tmp_path / "all")
+    assert code == 1
+    assert "was not made with these settings" in error
+
+
+def test_candidates_by_muvera_need_faiss_before_anything_is_read(write, tmp_path, call, monkeypatch):
+    words = ("mine", write(method="model", reader="none", teacher="none", search={"by": "muvera"}), tmp_path / "mined")
+    if importlib.util.find_spec("faiss"):
+        assert "faiss, 'nonsense'" in call(*words, "--search.factory", "nonsense")[2]
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    code, _, error = call(*words)
+    assert code == 1
+    assert error.strip() == "error: Candidates by MUVERA need faiss: `pip install drdecr[faiss]`."
+    assert not (tmp_path / "mined.parts").exists()

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+from drdecr.launched import run_launched
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.processes import check_processes
 from drdecr.stage import run_stage
-from drdecr.train import main
 
 from .conftest import jsonl, question_rows
 
@@ -104,6 +104,22 @@ def test_only_the_main_process_writes_a_start(recipe_of, monkeypatch):
 
 def test_an_error_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([str(tmp_path / "no.yaml")])
+        run_launched("train", [str(tmp_path / "no.yaml")])
     assert stopped.value.code == 1
     assert capsys.readouterr().err.startswith("error: ")
+    with pytest.raises(SystemExit) as stopped:
+        run_launched("train", [])
+    assert stopped.value.code == 2
+    assert "Missing argument" in capsys.readouterr().err
+
+
+def test_launched_processes_run_the_recipe_and_one_tells_of_it(write_recipe, tmp_path, monkeypatch, capsys):
+    written, model = write_recipe("start", stage="initialise"), tmp_path / "runs" / "start" / "model"
+    for rank, said in (("1", ""), ("0", f"model: {model}\n")):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as stopped:
+            run_launched("train", [str(written), "--embedding_dim", "4"])
+        assert stopped.value.code in (0, None)
+        assert capsys.readouterr().out == said
+        assert model.exists() == (rank == "0")
+    assert "embedding_dim: 4" in (tmp_path / "runs" / "start" / "recipe.yaml").read_text()

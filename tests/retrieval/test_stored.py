@@ -1,9 +1,10 @@
 """The index on disk: what is searched, what is replaced, what a filter lets through."""
 
+import numpy as np
 import pytest
 import torch
 
-from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex, segments, writing
+from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex, segments, stored, writing
 from drdecr.retrieval.codecs import CODECS
 
 
@@ -86,7 +87,11 @@ def test_nothing_is_found_before_its_commit_and_a_reader_stays_at_its_own(index,
     assert sorted(reader.search(query).document_ids[0]) == names(5, 1)
 
 
-def test_updates_and_deletes_leave_what_a_dictionary_would_hold(index, ragged):
+@pytest.mark.parametrize("keys", ["apart", "one for all"])
+def test_updates_and_deletes_leave_what_a_dictionary_would_hold(index, ragged, keys, monkeypatch):
+    if keys == "one for all":
+        for module in (segments, stored):
+            monkeypatch.setattr(module, "id_keys", lambda ids: np.zeros(len(ids), dtype=np.int64))
     generator = torch.Generator().manual_seed(3)
     expected, waiting = {}, {}
     for step, tokens in enumerate(ragged(60, seed=0)):

@@ -1,0 +1,157 @@
+"""Rankings by a model: what candidates leave out is all that they change, and a killed call goes on."""
+
+import types
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from drdecr import mined_rankings, mined_rows
+from drdecr.data.stored_passages import StoredPassages
+from drdecr.mined_rankings import PoolSearch, model_rankings
+from drdecr.step_work import StepWork
+
+SEED = 7
+DIM, PASSAGES, QUESTIONS, DEPTH = 8, 60, 7, 12
+
+
+def drawn(texts: list[str], **_) -> list[torch.Tensor]:
+    """Tokens that depend on the text alone: as many as it has letters."""
+    made = ((text, torch.Generator().manual_seed(SEED * int.from_bytes(text.encode()[-3:]))) for text in texts)
+    return [normalize(torch.randn(len(text), DIM, generator=one), dim=1) for text, one in made]
+
+
+@pytest.fixture
+def reader(monkeypatch):
+    monkeypatch.setattr(mined_rankings, "model_digest", lambda model: model.digest)
+    monkeypatch.setattr(mined_rankings, "PASSAGES_A_COMMIT", 25)
+    monkeypatch.setattr(mined_rows, "QUESTIONS_A_PART", 3)
+    config = types.SimpleNamespace(embedding_dim=DIM)
+    return types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn, digest="drawn")
+
+
+@pytest.fixture
+def passages() -> StoredPassages:
+    return collection(*(f"{'t' * (n % 5)}p{n:02}" for n in range(PASSAGES)))
+
+
+def collection(*texts: str) -> StoredPassages:
+    return StoredPassages((("x", n, f"d{n}", text) for n, text in enumerate(texts)), "x")
+
+
+@pytest.fixture
+def ranked(reader, passages, tmp_path):
+    """`ranked(name, codec, pool, kept=..., **search)` ranks in the work of `name` and returns `{row: score}` of each question."""
+
+    def rank(
+        name: str, codec: str = "residual4", pool: StoredPassages = passages, kept: Path | None = None, **search
+    ) -> list[dict[int, float]]:
+        work = StepWork(tmp_path / name, {}, {})
+        columns = dict.fromkeys(("query_id", "english", "language"), "") | {"document_ids": [], "answers": []}
+        questions = work.parts("questions", mined_rows._ASKED)
+        rows = [{**columns, "query": f"question {number}"} for number in range(QUESTIONS)]
+        if not questions.records:
+            questions.write(pa.Table.from_pylist(rows, mined_rows._ASKED), len(rows))
+        found = model_rankings(work, questions, pool, reader, reader, DEPTH, codec, PoolSearch(**search), kept)
+        assert len(found.records) == 3  # two parts of three questions, and one of one
+        rows = [row for table in found.tables() for row in table.to_pylist()]
+        return [dict(zip(row["rows"], row["scores"], strict=True)) for row in rows]
+
+    return rank
+
+
+def test_an_exact_search_ranks_as_a_loop_over_all_pairs_does(ranked, passages):
+    for number, found in enumerate(ranked("exact", "float16")[:2]):
+        query = drawn([f"question {number}"])[0]
+        scores = [
+            sum(max(float(q @ d.half().float()) for d in drawn([text])[0]) for q in query) for text in passages.values()
+        ]
+        best = sorted(range(PASSAGES), key=lambda row: -scores[row])[:DEPTH]
+        assert list(found) == best
+        assert list(found.values()) == pytest.approx([scores[row] for row in best], abs=1e-4)
+
+
+@pytest.mark.parametrize("by", ["centroids", "muvera"])
+def test_all_passages_as_candidates_give_the_exact_ranking(ranked, by):
+    if by == "muvera":
+        pytest.importorskip("faiss")
+    truth = ranked("exact")
+    found = ranked("all", by=by, num_candidates=PASSAGES)
+    assert [list(row) for row in found] == [list(row) for row in truth]
+    for own, expected in zip(found, truth, strict=True):
+        assert own == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("by", ["centroids", "muvera"])
+def test_few_candidates_are_scored_exactly(ranked, by, monkeypatch):
+    if by == "muvera":
+        pytest.importorskip("faiss")
+    found = ranked("few", by=by, num_candidates=DEPTH)
+    monkeypatch.setattr(f"{__name__}.DEPTH", PASSAGES)
+    every = ranked("exact")
+    missed = 0
+    for own, scores in zip(found, every, strict=True):
+        assert len(own) == 12
+        assert list(own.values()) == sorted(own.values(), reverse=True)
+        assert own == pytest.approx({row: scores[row] for row in own}, abs=1e-5)
+        missed += len(set(list(scores)[:12]) - set(own))
+    assert missed > 0  # else these were no candidates
+
+
+def test_a_killed_call_goes_on_with_the_vectors_that_it_made(ranked, reader, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    from drdecr.retrieval.muvera_candidates import MuveraCandidates
+    from drdecr.retrieval.two_stage import TwoStageIndex
+
+    search = {"by": "muvera", "num_candidates": 20}
+    whole = ranked("whole", **search)
+    searched, built = TwoStageIndex.search, []
+
+    def dying(self, *arguments, **keywords):
+        if built.append("search") or len(built) == 2:
+            raise KeyboardInterrupt
+        return searched(self, *arguments, **keywords)
+
+    monkeypatch.setattr(TwoStageIndex, "search", dying)
+    with pytest.raises(KeyboardInterrupt):
+        ranked("killed", **search)
+    monkeypatch.setattr(TwoStageIndex, "search", searched)
+    monkeypatch.setattr(MuveraCandidates, "build", None)
+    reader.encode_documents = None
+    assert ranked("killed", **search) == whole
+    for name in ("00000", "00001", "00002"):
+        killed, alone = (tmp_path / f"{work}.parts" / "rankings" / f"{name}.parquet" for work in ("killed", "whole"))
+        assert killed.read_bytes() == alone.read_bytes()
+
+
+def test_vectors_of_another_factory_or_damaged_ones_are_made_anew(ranked, tmp_path, caplog):
+    pytest.importorskip("faiss")
+    search = {"by": "muvera", "num_candidates": PASSAGES, "kept": tmp_path / "kept"}
+    truth = ranked("first", **search)
+    assert ranked("second", **search, factory="Flat") == truth
+    file = next((tmp_path / "kept").glob("index-*/muvera/vectors.faiss"))
+    size = file.stat().st_size
+    assert size > PASSAGES * 5120 * 4  # four bytes a number, where SQ8 takes one
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert ranked("third", **search, factory="Flat") == truth
+    assert "damaged" in caplog.text
+    assert file.stat().st_size == size
+
+
+def test_a_kept_index_is_taken_for_the_same_model_texts_and_codes_alone(ranked, reader, passages, tmp_path):
+    kept = tmp_path / "kept"
+    found = ranked("first", "float16", kept=kept)
+    reader.encode_documents = None
+    assert ranked("again", "float16", kept=kept) == found
+    reader.encode_documents = drawn
+    assert len(list(kept.iterdir())) == 1
+    texts = list(passages.values())
+    ranked("other text", "float16", collection(texts[0] + "!", *texts[1:]), kept)
+    assert len(list(kept.iterdir())) == 2
+    ranked("other codes", "int8", kept=kept)
+    assert len(list(kept.iterdir())) == 3
+    reader.digest = "other"
+    ranked("other model", "int8", kept=kept)
+    assert len(list(kept.iterdir())) == 4
