@@ -41,8 +41,6 @@ def sums_of_queries(best: np.ndarray, queries: PackedEmbeddings) -> Tensor:
     Returns:
         float32 `(num_queries, passages)`; 0 for a query without a token.
     """
-    if len(queries) == 1:
-        return torch.from_numpy(best.sum(axis=0))[None, :]
     offsets = queries.offsets.numpy()
     filled = offsets[1:] > offsets[:-1]
     scores = np.zeros((len(queries), best.shape[1]), dtype=np.float32)
