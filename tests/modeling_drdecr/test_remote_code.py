@@ -12,7 +12,6 @@ PASSAGES = ["paris is the capital .", "the king , in a city", ""]
 
 SCRIPT = f"""
 import sys
-import pytest
 import torch
 from transformers import AutoModel, AutoProcessor
 
