@@ -8,7 +8,7 @@ PACKAGES = modeling_drdecr retrieval data trainers evaluation recipes
 .PHONY: help install check test test-processes test-slow demo real clean
 
 help:  ## show this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(INSTALLED)  ## make .venv with the package and its tools
 
@@ -30,7 +30,7 @@ check: $(INSTALLED)  ## lint, format and types
 test: $(INSTALLED)  ## the tests, offline, without extra data
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not processes'
 
-test-processes: $(INSTALLED)  ## the tests of launched runs, scripts and models where the package is absent
+test-processes: $(INSTALLED)  ## the tests of launched trainings, scripts and models where the package is absent
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'processes and not slow'
 
 test-slow: $(INSTALLED)  ## the tests that need minutes
