@@ -19,6 +19,7 @@ from .teaching_commands import add_commands
 
 app = typer.Typer(
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Cross-lingual late-interaction retrieval: distil a multilingual ColBERT student from an English teacher.",

@@ -111,6 +111,11 @@ def test_an_error_is_one_line(tmp_path, capsys):
         run_launched("train", [])
     assert stopped.value.code == 2
     assert "Missing argument" in capsys.readouterr().err
+    for word in ("-h", "--help"):
+        with pytest.raises(SystemExit) as stopped:
+            run_launched("train", [word])
+        assert stopped.value.code == 0
+        assert "Run one stage" in capsys.readouterr().out
 
 
 def test_launched_processes_run_the_recipe_and_one_tells_of_it(write_recipe, tmp_path, monkeypatch, capsys):
