@@ -1,8 +1,9 @@
-"""Texts of a batch to token embeddings: each different text once and, on request, a few at a time at constant memory."""
+"""Texts of a batch to token embeddings: each different text once, in groups of like length, or few at constant memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -10,13 +11,25 @@ from torch.utils.checkpoint import checkpoint
 Texts = dict[str, Tensor]
 """`input_ids`, `attention_mask`, `scoring_mask`, `text_mask`, each `(..., tokens)`."""
 
+PASSES_ON_CPU = 4
+"""Groups of a batch's texts that a CPU encodes one behind the other."""
+
+PASS_COST = 64
+"""Tokens that an encoder of 12 layers could read in the time that a forward pass of its own costs beside them, on a CPU."""
+
 
 def encode_once(
-    model: Any, texts: Texts, mini_batch_size: int | None = None, inner: Any = None, distinct: bool = True
+    model: Any,
+    texts: Texts,
+    mini_batch_size: int | None = None,
+    inner: Any = None,
+    distinct: bool = True,
+    passes: int = 1,
 ) -> Tensor:
     """Encode every different text of a batch once.
 
-    With `mini_batch_size` the texts are encoded that many at a time, those of like length together, and only their
+    With `passes` above 1 texts of like length are encoded together, in up to that many forward passes, so that less padding
+    is read. With `mini_batch_size` the texts are encoded that many at a time, those of like length together, and only their
     embeddings are kept: the backward pass encodes each mini-batch again. Memory then does not grow with the number of
     texts, apart from the embeddings themselves; values and gradients are those of one pass, dropout's draws included in the
     sense that the second pass repeats the first one's (gradient caching, Gao et al. 2021).
@@ -29,6 +42,7 @@ def encode_once(
             in the backward pass. Default: `model`.
         distinct: whether repeated texts are found (default True). False where processes must make equally many forward
             passes, as those of FSDP.
+        passes: forward passes at most, without `mini_batch_size` (default 1).
 
     Returns:
         `(..., tokens, dim)`; padding is 0 or the model's own output.
@@ -39,10 +53,15 @@ def encode_once(
     first, place = distinct_rows(flat) if distinct else (torch.arange(count),) * 2
     if len(first) < len(place):
         flat = {name: tensor[first] for name, tensor in flat.items()}
-    if mini_batch_size is None or len(first) <= mini_batch_size:
-        embeddings = model(**flat).embeddings
+    if mini_batch_size is not None and len(first) > mini_batch_size:
+        lengths = _lengths(flat)
+        groups = lengths.argsort(stable=True).split(mini_batch_size)
+        embeddings = _in_groups(model, inner or model, flat, lengths, groups, _made_again)
+    elif passes > 1 and len(first) > 1:
+        lengths = _lengths(flat)
+        embeddings = _in_groups(model, inner or model, flat, lengths, groups_of_like_length(lengths, passes), _kept)
     else:
-        embeddings = _in_mini_batches(model, inner or model, flat, mini_batch_size)
+        embeddings = model(**flat).embeddings
     if len(first) < len(place):
         embeddings = embeddings[place]
     return embeddings.unflatten(0, ids.shape[:-1])
@@ -72,21 +91,61 @@ def first_of_group(group: Tensor) -> Tensor:
     return first[group]
 
 
-def _in_mini_batches(model: Any, inner: Any, texts: Texts, size: int) -> Tensor:
-    tokens = texts["input_ids"].shape[1]
-    positions = torch.arange(1, tokens + 1, device=texts["input_ids"].device)
-    counts = torch.stack([texts[name].bool() for name in texts if name != "input_ids"]).any(dim=0)
-    lengths = (counts * positions).amax(dim=1)  # up to the last token that anything looks at
+def groups_of_like_length(lengths: Tensor, most: int) -> list[Tensor]:
+    """Divide texts into groups so that as few tokens as can be are read, padding and `PASS_COST` a group counted.
+
+    Args:
+        lengths: int64 `(texts,)`, in tokens.
+        most: groups.
+
+    Returns:
+        The places of each group's texts, the shortest first: of all divisions of the sorted texts the cheapest.
+    """
     order = lengths.argsort(stable=True)
+    places = np.arange(len(order) + 1)
+    # cost[start, end]: of one group of the sorted texts from start to end; infinite where that is none.
+    longest = np.concatenate([[0], lengths[order].cpu().numpy()])
+    cost = np.where(places[:, None] < places, (places - places[:, None]) * longest + PASS_COST, np.inf)
+    cheapest, starts = cost[0], []
+    for _ in range(most - 1):  # with one group more: where the last one starts, and what all then cost
+        options = cheapest[:, None] + cost
+        options[0] = cost[0]
+        starts.append(options.argmin(axis=0))
+        cheapest = options.min(axis=0)
+    groups, end = [], len(order)
+    for start in reversed(starts):
+        groups.append(order[start[end] : end])
+        end = start[end]
+    groups.append(order[:end])
+    return [group for group in reversed(groups) if len(group)]
+
+
+def _lengths(texts: Texts) -> Tensor:
+    """Count the tokens of each text up to the last one that anything looks at."""
+    ids = texts["input_ids"]
+    positions = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+    looked_at = torch.stack([texts[name].bool() for name in texts if name != "input_ids"]).any(dim=0)
+    return (looked_at * positions).amax(dim=1)
+
+
+def _in_groups(
+    model: Any,
+    inner: Any,
+    texts: Texts,
+    lengths: Tensor,
+    groups: Sequence[Tensor],
+    encode: Callable[[Any, Texts], Tensor],
+) -> Tensor:
+    tokens = texts["input_ids"].shape[1]
     parts: list[Tensor] = []
-    for rows in order.split(size):
+    for rows in groups:
         longest = int(lengths[rows].max())
         part = {name: tensor[rows, :longest] for name, tensor in texts.items()}
         # The first one goes through the wrapper, which waits for it to prepare the backward pass; it is the shortest, and the
-        # only one whose activations stay.
-        found = _kept(model, part) if not parts else _made_again(inner, part)
+        # only one whose activations stay where the others are made again.
+        found = encode(inner, part) if parts else _kept(model, part)
         parts.append(torch.nn.functional.pad(found, (0, 0, 0, tokens - longest)))
-    return torch.cat(parts)[order.argsort()]
+    return torch.cat(parts)[torch.cat(list(groups)).argsort()]
 
 
 def _kept(model: Callable[..., Any], texts: Texts) -> Tensor:

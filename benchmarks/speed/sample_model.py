@@ -21,12 +21,15 @@ def sample_passages(count: int) -> list[str]:
 
 
 def sample_rows(count: int, num_candidates: int) -> tuple[list[dict[str, object]], dict[str, str]]:
-    """Return rows with an English question and candidates, the labelled passage first, and the passages."""
+    """Return rows with an English question and candidates, the labelled passage first, and the passages; none stands twice."""
     found = read_sample_questions("train")
     names = list(found.passages)
     rows = []
-    for index, question in enumerate(found.questions.select(range(count))):
+    every = len(found.questions) // count
+    chosen = list(found.questions.select(range(0, every * count, every)))
+    free = [name for name in names if name not in {question["document_ids"][0] for question in chosen}]
+    for index, question in enumerate(chosen):
         own = question["document_ids"][0]
-        others = [name for name in names[index * 5 % len(names) :] + names if name != own][: num_candidates - 1]
+        others = free[index * (num_candidates - 1) : (index + 1) * (num_candidates - 1)]
         rows.append({"query": question["query"], "english": question["english"], "document_ids": [own, *others]})
     return rows, found.passages

@@ -15,7 +15,14 @@ from torch import Tensor
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.token_cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim_candidates
-from drdecr.trainers import DistillationArguments, DistillationTrainer, aligned_token_mse, relevance_kl
+from drdecr.trainers import (
+    DistillationArguments,
+    DistillationTrainer,
+    aligned_token_mse,
+    english_anchor_mse,
+    relevance_kl,
+)
+from drdecr.trainers.precision import faster_precision
 
 ROWS, CANDIDATES = 16, 2
 QUERY_TOKENS, DOCUMENT_TOKENS = 32, 180
@@ -65,6 +72,16 @@ def published_tokens(student: DrDecrModel, teacher: DrDecrModel, batch: dict[str
     return aligned_token_mse(own, other, partners)
 
 
+def published_representation(student: DrDecrModel, teacher: DrDecrTeacher, batch: dict[str, Any]) -> Tensor:
+    """Both terms of stage C: tokens in the query slot, and the English sentence in the document slot, padded too."""
+    anchor = padded(batch["anchor"], DOCUMENT_TOKENS)
+    own = student(**anchor).embeddings
+    with torch.no_grad():
+        other = teacher(**anchor).embeddings
+    tokens = published_tokens(student, teacher, batch)
+    return 0.5 * tokens + 0.5 * english_anchor_mse(own, other, anchor["scoring_mask"])
+
+
 def report(repeats: int) -> Iterator[str]:
     """Yield the tables."""
     start = load_sample_model()
@@ -75,9 +92,10 @@ def report(repeats: int) -> Iterator[str]:
     used = {name: passages[name] for row in rows for name in row["document_ids"]}
     queries = TokenCache.of_queries(teacher, [row["english"] for row in rows], show_progress_bar=False)
     documents = TokenCache.of_documents(teacher, used, show_progress_bar=False)
-    for row in rows:
-        scores = [(queries.tokens(row["english"]) @ documents.tokens(name).T) for name in row["document_ids"]]
-        row["teacher_scores"] = [score.float().amax(dim=1).sum().item() for score in scores]
+    asked = teacher.encode_queries([row["english"] for row in rows], show_progress_bar=False)
+    read = dict(zip(used, teacher.encode_documents(list(used.values()), show_progress_bar=False), strict=True))
+    for row, query in zip(rows, asked, strict=True):
+        row["teacher_scores"] = [(query @ read[name].T).amax(dim=1).sum().item() for name in row["document_ids"]]
     live = DistillationCollator(start.processor, passages=passages)(
         [{name: row[name] for name in ("query", "english", "document_ids")} for row in rows]
     )
@@ -85,25 +103,41 @@ def report(repeats: int) -> Iterator[str]:
     cached_scores = DistillationCollator(processor, passages=passages)(rows)
     cached_passages = DistillationCollator(processor, passages=passages, document_cache=documents)(rows)
     texts = [{name: row[name] for name in ("query", "english")} for row in rows]
+    precisions: dict[str, dict[str, bool]] = {"": {}}
+    if faster_precision("cpu") == "bfloat16":  # emulated, a step takes minutes
+        precisions[", bfloat16"] = {"bf16": True}
+    live_sentences, cached_sentences = (
+        DistillationCollator(processor, query_cache=cache, anchor=True)(texts) for cache in (None, queries)
+    )
     cached_tokens = DistillationCollator(processor, query_cache=queries)(texts)
     with tempfile.TemporaryDirectory() as folder:
         make = partial(step_of, folder, start, teacher)
-        steps = {
-            "published way": make({"relevance_weight": 1.0}, live, published_relevance),
-            "cached scores": make({"relevance_weight": 1.0}, cached_scores),
-            "cached scores, bfloat16": make({"relevance_weight": 1.0, "bf16": True}, cached_scores),
-            "into the index": make({"relevance_weight": 1.0}, cached_passages),
-            "into the index, bfloat16": make({"relevance_weight": 1.0, "bf16": True}, cached_passages),
+        parts = {
+            f"Stage D: {ROWS} questions, {CANDIDATES} candidates each": (
+                {"relevance_weight": 1.0},
+                (published_relevance, live),
+                {"cached scores": cached_scores, "into the index": cached_passages},
+            ),
+            f"Stage C: {ROWS} sentences and their English anchors": (
+                {"token_weight": 0.5, "anchor_weight": 0.5},
+                (published_representation, live_sentences),
+                {"cached tokens": cached_sentences},
+            ),
+            f"Stage C, the token term: {ROWS} sentences": (
+                {"token_weight": 1.0},
+                (published_tokens, live_sentences),
+                {"cached tokens": cached_tokens},
+            ),
         }
-        yield f"### Stage D: {ROWS} questions, {CANDIDATES} candidates each, forward, backward and update\n"
-        yield _table(steps, repeats) + "\n"
-        steps = {
-            "published way": make({"token_weight": 1.0}, live, published_tokens),
-            "cached tokens": make({"token_weight": 1.0}, cached_tokens),
-            "cached tokens, bfloat16": make({"token_weight": 1.0, "bf16": True}, cached_tokens),
-        }
-        yield f"### Stage C, the token term: {ROWS} sentences, forward, backward and update\n"
-        yield _table(steps, repeats)
+        for title, (weights, (published, batch), ours) in parts.items():
+            steps = {
+                "published way": make(weights, batch, published, trained_words=True),
+                "the same, word embeddings frozen": make(weights, batch, published),
+            }
+            for precision, setting in precisions.items():
+                steps |= {f"{name}{precision}": make({**weights, **setting}, batch) for name, batch in ours.items()}
+            yield f"### {title}, forward, backward and update\n"
+            yield _table(steps, repeats) + "\n"
 
 
 def step_of(
@@ -113,22 +147,25 @@ def step_of(
     settings: dict[str, Any],
     batch: dict[str, Any],
     published: Callable[..., Tensor] | None = None,
+    trained_words: bool = False,
 ) -> tuple[Callable[[], None], float]:
     """Return a function that trains one step of a copy of the student, and the loss before any.
 
     Args:
         folder: for the trainer.
         start: the student.
-        teacher: read by `published`.
+        teacher: read where the batch does not say what it finds.
         settings: the trainer's.
         batch: of the collator.
         published: makes the loss in the trainer's place.
+        trained_words: the word embeddings are updated too, as in the paper.
     """
     student = copy.deepcopy(start)
-    student.get_input_embeddings().requires_grad_(False)
-    optimizer = torch.optim.AdamW([weight for weight in student.parameters() if weight.requires_grad], lr=0.0)
+    student.get_input_embeddings().requires_grad_(trained_words)
+    trained = [weight for weight in student.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)  # the Trainer's
     args = DistillationArguments(output_dir=folder, use_cpu=True, max_steps=1, report_to=[], **settings)
-    trainer = DistillationTrainer(student, args)
+    trainer = DistillationTrainer(student, args, teacher)
     prepared = trainer.accelerator.prepare_model(student)  # runs the encoder in bfloat16 where that is asked for
 
     def loss_of() -> Tensor:

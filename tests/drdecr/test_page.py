@@ -28,6 +28,7 @@ def address(tiny_model):
     page.close()
 
 
+@pytest.mark.processes
 def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address, browser, tmp_path):
     view = browser.new_page(viewport={"width": 390, "height": 844})
     asked, complaints = [], []

@@ -154,6 +154,7 @@ addEventListener("load", () => {
 </script>"""
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("width", [1280, 500])  # no window of a headless chromium is narrower
 def test_a_browser_opens_sorts_and_filters_it_without_a_complaint(source, width, tmp_path, chromium):
     page = tmp_path / "report.html"

@@ -18,7 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.mixture import MixedSet
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
-from drdecr.trainers import AdaptersOffTeacher, DistillationArguments, DistillationTrainer, LoraSettings, add_adapter
+from drdecr.trainers import (
+    AdaptersOffTeacher,
+    DistillationArguments,
+    DistillationTrainer,
+    LoraSettings,
+    add_adapter,
+    encoding,
+)
 
 ROWS_A_PROCESS, STEPS = 4, 3
 POOLED = {"in_batch_weight": 0.5, "relevance_over": "batch", "gather_across_devices": True}
@@ -71,6 +78,7 @@ def train(folder: Path, rows: Any, passages: dict[str, str], processes: int, nam
 
 def main() -> None:
     folder, processes = Path(sys.argv[1]), int(sys.argv[2])
+    encoding.PASS_COST = 1  # these texts are so short that no second forward pass would pay
     data = json.loads((folder / "rows.json").read_text())
     gathered = {
         "per_device_train_batch_size": 2 * ROWS_A_PROCESS // processes,

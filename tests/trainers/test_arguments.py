@@ -58,6 +58,7 @@ def test_settings_can_be_given_on_the_command_line(tmp_path: Path):
         ({"projection_learning_rate": -1e-3}, "projection_learning_rate: expected a positive number"),
         ({"alignment": "best"}, "alignment: expected one of greedy, optimal, argmax, sinkhorn, got 'best'"),
         ({"encode_mini_batch_size": 0}, "encode_mini_batch_size: expected at least 1, got 0"),
+        ({"forward_passes": 0}, "forward_passes: expected at least 1, got 0"),
         ({"alignment_temperature": 0.01}, "alignment_temperature: expected at least 0.03, got 0.01"),
     ],
 )

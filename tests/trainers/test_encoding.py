@@ -1,6 +1,8 @@
 """Texts of a batch: each is encoded once, and a few at a time they give what they give together."""
 
 import copy
+import itertools
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,8 @@ from torch import Tensor, nn
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
-from drdecr.trainers import DistillationTrainer
-from drdecr.trainers.encoding import distinct_rows, encode_once
+from drdecr.trainers import DistillationTrainer, encoding
+from drdecr.trainers.encoding import distinct_rows, encode_once, groups_of_like_length
 
 TEXTS = ["the sea", "what is the capital of france", "a king", "the sea", "the river in the city of paris", "a king"]
 
@@ -37,8 +39,11 @@ def test_each_text_is_found_where_it_stands_first(tiny_processor: DrDecrProcesso
     assert place.tolist() == [0, 1, 2, 0, 3, 2]
 
 
-@pytest.mark.parametrize("size", [None, 1, 3])
-def test_values_and_gradients_are_those_of_one_pass_over_all_texts(still_model: DrDecrModel, size: int | None):
+@pytest.mark.parametrize(("size", "passes"), [(None, 1), (1, 1), (3, 1), (None, 2), (None, 9)])
+def test_values_and_gradients_are_those_of_one_pass_over_all_texts(
+    still_model: DrDecrModel, size: int | None, passes: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(encoding, "PASS_COST", 1)
     texts = {
         name: tensor.unflatten(0, (2, 3)) for name, tensor in still_model.processor.process_documents(TEXTS).items()
     }
@@ -49,7 +54,7 @@ def test_values_and_gradients_are_those_of_one_pass_over_all_texts(still_model: 
         lambda: still_model(**{name: tensor.flatten(0, 1) for name, tensor in texts.items()}).embeddings.unflatten(
             0, (2, 3)
         ),
-        lambda: encode_once(still_model, texts, size),
+        lambda: encode_once(still_model, texts, size, passes=passes),
     ):
         still_model.zero_grad()
         embeddings = encode()
@@ -75,6 +80,41 @@ def test_mini_batches_hold_texts_of_like_length_without_the_padding_of_others(ti
     encode_once(tiny_model, texts, mini_batch_size=2).sum().backward()
     # 2 words and <s> [D] </s>, twice; then 6 and 7 words. The first is kept and the second encoded again, backwards.
     assert counting.calls == [(2, 5), (2, 10), (2, 10)]
+
+
+@pytest.mark.parametrize("pass_cost", [1, 7, 40])
+def test_groups_of_like_length_are_the_cheapest_of_all_divisions(pass_cost: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(encoding, "PASS_COST", pass_cost)
+    drawn = random.Random(0)
+    for most in range(1, 6):
+        lengths = [drawn.randrange(1, 30) for _ in range(drawn.randrange(1, 9))]
+        ascending = sorted(lengths)
+        costs = []
+        for cuts in range(min(most, len(lengths))):
+            for inner in itertools.combinations(range(1, len(lengths)), cuts):
+                parts = [ascending[start:end] for start, end in itertools.pairwise([0, *inner, len(lengths)])]
+                costs.append(sum(len(part) * part[-1] + pass_cost for part in parts))
+        groups = groups_of_like_length(torch.tensor(lengths), most)
+        assert sorted(torch.cat(groups).tolist()) == list(range(len(lengths)))
+        read = [[lengths[place] for place in group] for group in groups]
+        assert [length for group in read for length in group] == ascending
+        assert sum(len(group) * max(group) + pass_cost for group in read) == min(costs)
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, [(2, 5), (2, 10)]), ({"forward_passes": 1}, [(4, 10)])])
+def test_a_trainer_on_a_cpu_reads_texts_of_like_length_together(
+    settings: dict[str, Any],
+    expected: list[tuple[int, int]],
+    still_model: DrDecrModel,
+    collate: DistillationCollator,
+    build: Callable[..., DistillationTrainer],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(encoding, "PASS_COST", 6)
+    trainer = build(DistillationTrainer, still_model, [], collate, contrastive_weight=1.0, **settings)
+    counting = Counting(still_model)
+    trainer._encode(still_model, dict(still_model.processor.process_documents(TEXTS)))
+    assert counting.calls == expected
 
 
 def test_the_second_pass_repeats_the_dropout_of_the_first(tiny_model: DrDecrModel):
