@@ -133,6 +133,7 @@ class Bm25Index:
             write_atomically(words, json.dumps(new, ensure_ascii=False).encode("utf-8", "surrogatepass"))
             with whole_file(counts) as unfinished, unfinished.open("wb") as stream:
                 np.savez(stream, **arrays)
+            del arrays  # before the next block's texts are read
 
     def _counted(self, texts: list[str]) -> dict[str, Any]:
         """Return words, passages and times, ordered by word and then passage, and the passages' lengths."""

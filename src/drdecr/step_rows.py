@@ -20,8 +20,8 @@ TEXTS = Value("string")
 
 PASSAGE_SCHEMA = Features({"document_id": TEXTS, "text": TEXTS}).arrow_schema
 
-PASSAGES_A_SHARD = 200_000
-"""Some 150 MB of Wikipedia's."""
+PASSAGES_A_SHARD = 50_000
+"""Some 40 MB of Wikipedia's."""
 
 
 def common_columns(sets: Sequence[QuestionSet]) -> dict[str, Any]:
