@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .json_files import read_json, write_json
+from .metrics import PerQuery
 from .results import Difference
 
 Ranks = dict[str, int | None]
@@ -85,6 +86,7 @@ class Details:
         depth: passages a question that ranks are known for.
         languages: `query_id -> language`.
         ranks: of system and baseline, by label.
+        scores: `label -> measure -> query_id -> score`, of which distances to another file's system are made; {}: not kept.
         gaps: `label -> language or "avg" -> Difference`, label minus teacher, of baseline and system.
         gains: `language or "avg" -> Difference`, system minus baseline.
         failures: of the system; not always all of them.
@@ -101,6 +103,7 @@ class Details:
     depth: int = 10
     languages: dict[str, str] = field(default_factory=dict)
     ranks: dict[str, Ranks] = field(default_factory=dict)
+    scores: dict[str, PerQuery] = field(default_factory=dict)
     gaps: dict[str, dict[str, Difference]] = field(default_factory=dict)
     gains: dict[str, Difference] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)

@@ -58,8 +58,9 @@ def render_report(sources: Sequence[Source], title: str = "Retrieval report") ->
         lstrip_blocks=True,
     )
     groups = [_group(number, found) for number, found in enumerate(_by_collection(sources), start=1)]
+    colours = {label: colour for group in groups for label, colour in group["colours"].items()}
     looks = [
-        _look(number, source.details, source.results)
+        _look(number, source.details, source.results, colours)
         for number, source in enumerate(sources, start=1)
         if source.details is not None
     ]
@@ -70,20 +71,20 @@ def _with_labels_that_differ(sources: Sequence[Source]) -> list[Source]:
     labels = [label for source in sources for label in source.results]
     if len(set(labels)) == len(labels):
         return list(sources)
-    renamed = []
-    for source in sources:
-        new = {label: f"{source.name}: {label}" for label in source.results}
-        results = {new[label]: result for label, result in source.results.items()}
-        renamed.append(Source(source.name, results, _renamed(source.details, new)))
-    return renamed
+    return [renamed(source, {label: f"{source.name}: {label}" for label in source.results}) for source in sources]
 
 
-def _renamed(details: Details | None, new: Mapping[str, str]) -> Details | None:
-    if details is None:
-        return None
+def renamed(source: Source, new: Mapping[str, str]) -> Source:
+    """Return a source whose systems have other labels, `{old: new}`, also in its details."""
+    results = {new[label]: result for label, result in source.results.items()}
+    return Source(source.name, results, source.details and _renamed(source.details, new))
+
+
+def _renamed(details: Details, new: Mapping[str, str]) -> Details:
     words = {name: new.get(value or "", value) for name, value in vars(details).items() if name in ROLES}
     maps = {
-        name: {new.get(key, key): value for key, value in getattr(details, name).items()} for name in ("ranks", "gaps")
+        name: {new.get(key, key): value for key, value in getattr(details, name).items()}
+        for name in ("ranks", "gaps", "scores")
     }
     return Details(**{**vars(details), **words, **maps, "systems": [new[label] for label in details.systems]})
 
@@ -142,9 +143,10 @@ def _cell(score: Score | None, n: int) -> dict[str, str]:
     return {"mean": f"{score.mean:.3f}", "interval": f"[{score.low:.2f}, {score.high:.2f}]{own_n}"}
 
 
-def _look(number: int, details: Details, results: Mapping[str, EvaluationResult]) -> dict[str, Any]:
-    """Return what one run's own sections show."""
-    colours = colours_of(details.systems)
+def _look(
+    number: int, details: Details, results: Mapping[str, EvaluationResult], colours: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what one run's own sections show, in the colours of the first charts."""
     look: dict[str, Any] = {"number": number, "details": details, "colours": colours, "gap": None, "moves": None}
     look["measure"] = display_name(details.measure)
     score = results[details.system].scores.get(details.measure, {}).get(AVERAGE)

@@ -23,14 +23,14 @@ class Protocol:
         name: under which a result says it.
         measures: the one that rankings go by first. `R@2kt` and `R@5kt` are XOR-Retrieve's, `AnswerRecall@k` the share of
             questions with an answer in the first k passages, all others in the spelling of ir_measures.
-        split: of the questions that published figures are of.
+        published_split: of the questions that published figures are of; what was asked may be another.
         depth: passages a question that are searched.
         leaves_out_own_id: whether a passage with the query's id is taken out of the ranking.
     """
 
     name: str
     measures: tuple[str, ...]
-    split: str
+    published_split: str
     depth: int = 100
     leaves_out_own_id: bool = False
 
@@ -44,7 +44,7 @@ PROTOCOLS = {
         Protocol("miracl", ("nDCG@10", "R@100"), "dev"),  # Zhang et al. 2023
         Protocol("mr_tydi", ("RR@100", "R@100"), "test"),  # Zhang et al. 2021
         Protocol(
-            "neuclir", ("nDCG@20", "AP", "R@100", "R@1000"), "the year's topics", depth=1000
+            "neuclir", ("nDCG@20", "AP", "R@100", "R@1000"), "the year's topics; test for HC4", depth=1000
         ),  # Lawrie et al. 2023
         # Thakur et al. 2021; its evaluation drops identical ids (ArguAna and Quora ask with documents).
         Protocol("beir", ("nDCG@10", "R@100"), "test; dev for MS MARCO", leaves_out_own_id=True),
@@ -66,6 +66,9 @@ OF_FORMATS = {
     "afriqa": "afriqa",
 }
 
+OF_IR_DATASETS = {"neuclir": "neuclir", "hc4": "neuclir", "beir": "beir"}
+"""Protocols by the first part of a name in ir_datasets, such as `hc4/ru/test`."""
+
 
 def protocol_of(entry: Mapping[str, Any], found: QuestionSet, name: str | None = None) -> Protocol:
     """Return how a set is measured.
@@ -81,8 +84,8 @@ def protocol_of(entry: Mapping[str, Any], found: QuestionSet, name: str | None =
     if name is not None and name not in PROTOCOLS:
         raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {name!r}.")
     by_format = OF_FORMATS.get(entry.get("format", ""))
-    if entry.get("format") == "ir_datasets" and str(entry.get("dataset", "")).startswith("neuclir/"):
-        by_format = "neuclir"
+    if entry.get("format") == "ir_datasets":
+        by_format = OF_IR_DATASETS.get(str(entry.get("dataset", "")).split("/")[0])
     chosen = PROTOCOLS[name or by_format or ("default" if found.qrels else "answers")]
     if any(map(_is_of_answers, chosen.measures)) and not found.answers:
         raise ValueError(f"{found.name}: the protocol {chosen.name!r} looks for answers, and the set has none.")
@@ -103,7 +106,11 @@ def score_by_protocol(found: QuestionSet, run: Run, protocol: Protocol) -> tuple
         `measure -> query_id -> score`, and what one must know to read them.
     """
     run = trimmed(run, protocol)
-    facts: dict[str, Any] = {"protocol": protocol.name, "split": protocol.split, "depth": protocol.depth}
+    facts: dict[str, Any] = {
+        "protocol": protocol.name,
+        "published_split": protocol.published_split,
+        "depth": protocol.depth,
+    }
     if protocol.measures[0] in TOKEN_BUDGETS:
         recall = score_rankings(_texts(found, run), found.answers, [TOKEN_BUDGETS[name] for name in protocol.measures])
         return recall.scores, {**facts, **recall.notes()}

@@ -127,7 +127,7 @@ def evaluate(
         Console().print(terminal_table({model: result}, name))
     typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
     if output:
-        set_details(model, asked.sets, asked.run, asked.depth).to_json(details_file(output))
+        set_details(model, asked.sets, asked.run, asked.depth, asked.scores).to_json(details_file(output))
         result.to_json(output)
 
 
@@ -140,15 +140,18 @@ def compare(
     languages: Annotated[
         Path | None, typer.Option(help="Lines of query id, tab, language; default: one group.")
     ] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="What was searched, in words, for the file of --output.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the comparison as JSON.")] = None,
 ) -> None:
     """Compare two runs on the same questions: paired 95 % intervals, sign-flip test, Holm's correction over languages."""
     from drdecr.evaluation.report import markdown_differences
 
-    from .measuring import compare_runs
+    from .comparing_runs import compare_runs
 
     measures = measure or ["RR@10"]
-    found = compare_runs(baseline, system, qrels, measures, languages)
+    found = compare_runs(baseline, system, qrels, measures, languages, collection)
     for name in measures:
         typer.echo(markdown_differences(found, name))
     if output:
@@ -186,6 +189,9 @@ def report(
     ],
     output: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Of the page.")] = "Retrieval report",
+    teacher: Annotated[
+        Path | None, typer.Option(help="The file of results, of these or another, that distances are measured to.")
+    ] = None,
 ) -> None:
     """Write one HTML page to look at: scores by language, distance to the teacher, rank changes, alignment, failures.
 
@@ -194,7 +200,7 @@ def report(
     """
     from .report import write_report
 
-    typer.echo(f"report: {write_report(sources, output, title)}")
+    typer.echo(f"report: {write_report(sources, output, title, teacher)}")
 
 
 @app.command()

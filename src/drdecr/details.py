@@ -13,7 +13,7 @@ import torch
 from drdecr.data.schema import QuestionSet
 from drdecr.evaluation.details import Details, Ranks, TokenAlignment
 from drdecr.evaluation.failures import collect_failures, first_ranks, worst_of_each_language
-from drdecr.evaluation.metrics import Run
+from drdecr.evaluation.metrics import PerQuery, Run
 from drdecr.evaluation.results import Difference, compare
 from drdecr.evaluation.runs import read_run
 from drdecr.modeling_drdecr import DrDecrModel
@@ -97,16 +97,19 @@ def pipeline_details(
     )
 
 
-def set_details(label: str, sets: list[QuestionSet], run: Run, depth: int) -> Details:
-    """Gather what one system found; arguments as in `Details`."""
+def set_details(label: str, sets: list[QuestionSet], run: Run, depth: int, scores: PerQuery | None = None) -> Details:
+    """Gather what one system found; arguments as in `Details`, `scores` of this system."""
+    scores = scores or {}
     ranks = _ranks(sets, run, depth)
     failures = _failures(sets, run, ranks, None)
     return Details(
         systems=[label],
         system=label,
+        measure=MEASURE if MEASURE in scores else next(iter(scores), MEASURE),
         depth=depth,
         languages={query_id: code for found in sets for query_id, code in found.languages.items()},
         ranks={label: ranks},
+        scores={label: scores},
         failures=worst_of_each_language(failures),
         num_failures=len(failures),
     )

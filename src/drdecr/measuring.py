@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ from drdecr.evaluation.metrics import per_query_scores
 from drdecr.evaluation.protocols import protocol_of, score_by_protocol, trimmed
 from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
-from drdecr.evaluation.runs import check_words, read_qrels, read_run, write_qrels, write_run
+from drdecr.evaluation.runs import check_words, write_qrels, write_run
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.retrieval import ExactIndex
 
 from .recipe import Recipe, read_yaml
 from .run_folder import environment, write_text
+from .settings import settings_of
 from .start import load_teacher
 from .validation import MEASURE
 
@@ -55,6 +56,21 @@ class Measured:
 
 
 @dataclass
+class EvaluationSettings:
+    """What `drdecr evaluate` reads from YAML.
+
+    Args:
+        test: entries of question sets, at least one.
+        collection: what they are searched in, in words; default: the sets' names.
+        protocol: what is reported; default: what the format of each set says (`evaluation.protocols`).
+    """
+
+    test: list[dict[str, Any]] = field(default_factory=list)
+    collection: str | None = None
+    protocol: str | None = None
+
+
+@dataclass
 class Asked:
     """What a checkpoint was asked and what it found.
 
@@ -62,11 +78,13 @@ class Asked:
         sets: the questions.
         run: passages a question, as the protocol looks at them.
         depth: how many there are at most.
+        scores: question by question.
     """
 
     sets: list[QuestionSet]
     run: dict[str, dict[str, float]]
     depth: int
+    scores: PerQuery
 
 
 def build_index(model: DrDecrModel, found: QuestionSet, token_folder: Path | None = None) -> ExactIndex:
@@ -131,13 +149,14 @@ def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[Ques
     results: dict[str, EvaluationResult] = {}
     scores: dict[str, PerQuery] = {}
     indexes: dict[tuple[str, str], ExactIndex] = {}
+    digests = [content_digest(found) for found in sets]
     for system in pipeline.systems:
-        scores[system.label], facts = _score_system(system, recipes, sets, pipeline, indexes)
+        scores[system.label], facts = _score_system(system, recipes, sets, digests, pipeline, indexes)
         results[system.label] = summarize(
             scores[system.label],
             languages,
             collection=pipeline.collection,
-            data_version=", ".join(f"{found.name}: {len(found.questions)} questions" for found in sets),
+            data_version=data_version(sets, digests),
             command=facts["command"],
             average_over=others,
             notes={"hardware": facts["hardware"], "git_commit": facts["git_commit"]},
@@ -163,8 +182,7 @@ def measure_checkpoint(
 
     Args:
         source: checkpoint folder or Hub name.
-        data: YAML with `test`, a list of question sets, and perhaps `collection`, what they are searched in, and `protocol`,
-            which says what is reported (default: what the format of each set says, `evaluation.protocols`).
+        data: YAML of `EvaluationSettings`.
         index: checkpoint that encodes the passages; default: the same.
         reads: column of the questions that is asked.
         run_file: where the best 100 passages a question (or as many as the protocol looks at) are written as a TREC run, the
@@ -175,16 +193,17 @@ def measure_checkpoint(
         The result, and what was asked and found.
 
     Raises:
-        ValueError: if the file names no set, or as in `check_sets` and `protocol_of`; if a run is asked for and an id holds
-            a blank.
+        ValueError: if the file names no set or has an unknown key, or as in `check_sets` and `protocol_of`; if a run is
+            asked for and an id holds a blank.
         FileNotFoundError: if there is no folder for the run; before anything is searched.
     """
     content = read_yaml(data, "`test:`, a list of question sets, and `collection:` (docs/evaluation.md)")
     if not content.get("test"):
         raise ValueError(f"{data}: expected `test:`, a list of question sets, got {', '.join(content)}.")
-    sets = [read_questions(entry) for entry in content["test"]]
+    settings = settings_of(EvaluationSettings, content, str(data))
+    sets = [read_questions(entry) for entry in settings.test]
     check_sets(sets, [reads])
-    protocols = [protocol_of(*pair, content.get("protocol")) for pair in zip(content["test"], sets, strict=True)]
+    protocols = [protocol_of(*pair, settings.protocol) for pair in zip(settings.test, sets, strict=True)]
     if run_file is not None:
         check_words(ids_of(sets))
         if not run_file.parent.is_dir():  # said now: the search would be lost
@@ -210,12 +229,12 @@ def measure_checkpoint(
     result = summarize(
         scores,
         {query_id: code for found in sets for query_id, code in found.languages.items()},
-        collection=content.get("collection", str(data)),
-        data_version=", ".join(f"{found.name}: {len(found.questions)} questions" for found in sets),
+        collection=settings.collection or ", ".join(found.name for found in sets),
+        data_version=data_version(sets, [content_digest(found) for found in sets]),
         command=facts["command"],
         notes={**notes, "hardware": facts["hardware"], "git_commit": facts["git_commit"]},
     )
-    return result, Asked(sets, run, min(protocol.depth for protocol in protocols))
+    return result, Asked(sets, run, min(protocol.depth for protocol in protocols), scores)
 
 
 def _warn_of_short_lists(name: str, facts: Mapping[str, Any]) -> None:
@@ -245,47 +264,11 @@ def _add(scores: PerQuery, more: PerQuery) -> None:
         scores.setdefault(name, {}).update(by_query)
 
 
-def compare_runs(
-    baseline: Path, system: Path, qrels: Path, measures: list[str], languages: Path | None = None
-) -> Comparison:
-    """Compare two TREC runs; a judged query without a line in a run scores 0 in it.
-
-    Args:
-        baseline: run that is compared with.
-        system: the other run.
-        qrels: judgements.
-        measures: names as ir_measures writes them.
-        languages: file with lines of query id, tab, language; default: all queries are one group, `all`.
-
-    Raises:
-        ValueError: for a file of another form, or a judged query without a language.
-    """
-    judged = read_qrels(qrels)
-    by_query = dict.fromkeys(judged, "all")
-    if languages is not None:
-        rows = [line.split("\t") for line in languages.read_text(encoding="utf-8").splitlines() if line.strip()]
-        odd = next((number for number, row in enumerate(rows, start=1) if len(row) != 2), None)
-        if odd is not None:
-            raise ValueError(f"{languages}, line {odd}: expected query id, tab, language, got {rows[odd - 1][0]!r}.")
-        by_query = dict(rows)  # type: ignore[arg-type]
-
-    def scores(file: Path) -> PerQuery:
-        run = read_run(file)
-        unjudged = [query_id for query_id in run if query_id not in judged]
-        if unjudged:
-            logger.warning(
-                "%s: %d queries are not judged and left out, the first %s.", file, len(unjudged), unjudged[0]
-            )
-        return per_query_scores({name: hits for name, hits in run.items() if name in judged}, judged, measures)
-
-    old, new = scores(baseline), scores(system)
-    return compare(old, new, by_query, notes={"baseline": str(baseline), "system": str(system), "qrels": str(qrels)})
-
-
 def _score_system(
     system: "System",
     recipes: Mapping[str, Recipe],
     sets: list[QuestionSet],
+    digests: list[str],
     pipeline: "Pipeline",
     indexes: dict[tuple[str, str], ExactIndex],
 ) -> tuple[PerQuery, dict[str, Any]]:
@@ -298,7 +281,7 @@ def _score_system(
     """
     index_stage = system.index or system.stage
     runs = [(recipes[name].folder / "run.json").read_text(encoding="utf-8") for name in (system.stage, index_stage)]
-    key = hashlib.sha256(json.dumps([asdict(system), runs, [_digest(found) for found in sets]]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([asdict(system), runs, digests]).encode()).hexdigest()
     name = file_names([row.label for row in pipeline.systems])[system.label]
     file = Path(pipeline.output) / "results" / f"{name}.scores.json"
     if file.exists() and (kept := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
@@ -328,12 +311,25 @@ def _score_system(
     return scores, facts
 
 
-def _digest(found: QuestionSet) -> str:
-    """Return what tells a test set from another that is read from the same entry."""
+def content_digest(found: QuestionSet) -> str:
+    """Return what tells a test set from another that is read from the same entry, or has the same name and number of rows."""
     digest = hashlib.sha256(json.dumps(found.questions.to_dict(), ensure_ascii=False, sort_keys=True).encode())
     for document_id, text in found.passages.items():
         digest.update(json.dumps([document_id, text]).encode())
     return digest.hexdigest()
+
+
+def data_version(sets: Sequence[QuestionSet], digests: Sequence[str]) -> str:
+    """Say which questions, over how many passages, were asked: by content, since a name or a count fits other data too.
+
+    Args:
+        sets: that were asked.
+        digests: their `content_digest`, of which the first twelve signs are said.
+    """
+    return ", ".join(
+        f"{found.name}: {len(found.questions)} questions, {len(found.passages)} passages (sha256 {digest[:12]})"
+        for found, digest in zip(sets, digests, strict=True)
+    )
 
 
 def write_tables(pipeline: "Pipeline", measured: Measured) -> None:

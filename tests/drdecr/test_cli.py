@@ -1,5 +1,6 @@
 """The command line: help, errors of one line, answers; and a checkpoint that opens without the package."""
 
+import hashlib
 import json
 import sys
 
@@ -190,6 +191,26 @@ def test_evaluate_writes_the_result(call, model, data, tmp_path):
     assert set(json.loads((tmp_path / "result.json").read_text())["scores"]["RR@10"]) == {"xx", "en", "avg"}
 
 
+def test_a_collection_without_words_has_the_sets_names_and_never_a_path(call, model, data, tmp_path):
+    second = {**data["dev"], "name": "second"}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"], second]}))
+    code, output, errors = call("evaluate", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
+    assert code == 0, errors
+    assert "collection: test, second; test: 6 questions, 16 passages (sha256 " in output
+    assert json.loads((tmp_path / "result.json").read_text())["metadata"]["collection"] == "test, second"
+
+
+def test_evaluate_refuses_keys_and_values_that_it_does_not_know(call, data, tmp_path):
+    for wrong, *words in (
+        ({"protocl": "beir"}, "test.yaml: unknown key 'protocl'", "Did you mean 'protocol'?"),
+        ({"colection": "tiny"}, "test.yaml: unknown key 'colection'", "Did you mean 'collection'?"),
+        ({"collection": ["tiny"]}, "test.yaml: expected str for 'collection', got ['tiny']"),
+        ({"test": "test.jsonl"}, "test.yaml: expected list for 'test'"),
+    ):
+        (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]], **wrong}))
+        assert_one_line(call("evaluate", tmp_path / "nowhere", tmp_path / "test.yaml"), *words)
+
+
 def test_evaluate_searches_another_checkpoints_index_and_keeps_the_run(call, model, recipe_of, data, tmp_path):
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]]}))
     other = DrDecrModel.from_pretrained(model)
@@ -225,7 +246,9 @@ def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tm
     result = json.loads((tmp_path / "result.json").read_text())
     assert {name: row["mean"] for name, row in result["scores"]["R@5kt"].items()} == {"fi": 0.5, "ko": 1.0, "avg": 0.75}
     (facts,) = result["metadata"]["sets"].values()
-    assert (facts["protocol"], facts["split"], facts["depth"]) == ("xor_retrieve", "dev v1.1", 100)
+    assert (facts["protocol"], facts["published_split"], facts["depth"]) == ("xor_retrieve", "dev v1.1", 100)
+    assert "split" not in facts  # which one was asked, nobody knows
+    assert "dev v1.1" not in result["metadata"]["data_version"]
     assert (facts["skipped_questions"], facts["missed_with_short_list"]["R@5kt"]) == (1, 1)
     assert "1 questions found no answer" in caplog.text
 
@@ -260,7 +283,26 @@ def test_compare_takes_runs_of_any_system(call, tmp_path):
     assert "| all | 3 | +0.333" in call("compare", *files)[1]
     (tmp_path / "languages").write_text("q1 fi\n")
     assert_one_line(call("compare", *files, "--languages", tmp_path / "languages"), "query id, tab, language")
+    for lines, got in (("q1\tfi\nq2\tfi\n", "got None for 'q3' (1 such"), ("q1\tavg\n", "got 'avg' for 'q1' (3 such")):
+        (tmp_path / "languages").write_text(lines)
+        found = call("compare", *files, "--languages", tmp_path / "languages")
+        assert_one_line(found, f"{tmp_path / 'languages'}: expected a language other than 'avg'", got)
     assert_one_line(call("compare", tmp_path / "qrels", *files[1:]), "qrels, line 1", "query_id Q0 document_id")
+
+
+def test_a_comparison_says_what_its_files_held(call, tmp_path):
+    files = [tmp_path / name for name in ("one.run", "two.run", "qrels")]
+    about = []
+    for label, score in (("first", 3), ("again", 3), ("other", 4)):
+        for file, line in zip(files, (f"q1 Q0 a 1 {score} x\n", "q1 Q0 a 1 1 y\n", "q1 0 a 1\n"), strict=True):
+            file.write_text(line)
+        words = ("--output", tmp_path / f"{label}.json", "--collection", "tiny")
+        assert call("compare", *files, *words)[0] == 0
+        about.append(json.loads((tmp_path / f"{label}.json").read_text())["metadata"])
+    assert about[0] == about[1] != about[2]
+    assert {name for name in about[0] if about[0][name] != about[2][name]} == {"baseline_sha256"}
+    assert about[0]["qrels_sha256"] == hashlib.sha256(b"q1 0 a 1\n").hexdigest()[:12]
+    assert about[0]["collection"] == "tiny"
 
 
 @pytest.mark.processes

@@ -83,13 +83,23 @@ def test_beir_leaves_the_query_itself_out_of_its_ranking(graded):
     assert figures(graded, "miracl", run)["nDCG@10"] < figures(graded, "beir", run)["nDCG@10"]
 
 
+@pytest.mark.parametrize(("dataset", "reader"), [("hc4/ru/test", "neuclir"), ("beir/scifact/test", "beir")])
+def test_a_name_of_ir_datasets_says_the_protocol_of_its_benchmark(dataset, reader, graded):
+    chosen = protocol_of({"format": "ir_datasets", "dataset": dataset}, graded)
+    assert chosen == PROTOCOLS[reader]
+    run = run_of("q1", *(f"d{number:04}" for number in range(1200)))
+    kept = trimmed(run, chosen)["q1"]
+    assert len(kept) == (1000 if reader == "neuclir" else 100)
+    assert ("q1" in kept) == (reader == "neuclir")
+
+
 def test_the_format_says_the_protocol_and_the_file_may_say_another(graded):
     assert set(OF_FORMATS) <= set(QUESTION_READERS)
     assert set(OF_FORMATS.values()) <= set(PROTOCOLS)
     assert protocol_of({"format": "miracl"}, graded).name == "miracl"
     assert protocol_of({"format": "squad"}, graded).name == "xquad"
     assert protocol_of({"format": "ir_datasets", "dataset": "neuclir/1/fa/trec-2022"}, graded).name == "neuclir"
-    assert protocol_of({"format": "ir_datasets", "dataset": "hc4/ru/test"}, graded).name == "default"
+    assert protocol_of({"format": "ir_datasets", "dataset": "vaswani"}, graded).name == "default"
     assert protocol_of({"format": "jsonl"}, graded).name == "default"
     assert protocol_of({"format": "miracl"}, graded, "beir").name == "beir"
     rows = [{"query_id": "a", "query": "q", "language": "fi", "document_ids": [], "answers": ["Paris"]}]

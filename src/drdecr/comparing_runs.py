@@ -1,0 +1,75 @@
+"""`drdecr compare`: two TREC runs of any systems on the same questions."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from drdecr.evaluation.metrics import PerQuery, Qrels, per_query_scores
+from drdecr.evaluation.results import AVERAGE, Comparison, compare
+from drdecr.evaluation.runs import read_qrels, read_run
+
+logger = logging.getLogger(__name__)
+
+
+def compare_runs(
+    baseline: Path,
+    system: Path,
+    qrels: Path,
+    measures: list[str],
+    languages: Path | None = None,
+    collection: str | None = None,
+) -> Comparison:
+    """Compare two TREC runs; a judged query without a line in a run scores 0 in it.
+
+    Args:
+        baseline: run that is compared with.
+        system: the other run.
+        qrels: judgements.
+        measures: names as ir_measures writes them.
+        languages: file with lines of query id, tab, language; default: all queries are one group, `all`.
+        collection: what was searched, in words; default: not said.
+
+    Returns:
+        The comparison; its metadata tell each file by path and by content, since another can come to lie under the path.
+
+    Raises:
+        ValueError: for a file of another form, or a judged query without a language.
+    """
+    judged = read_qrels(qrels)
+    by_query = dict.fromkeys(judged, "all") if languages is None else _read_languages(languages, judged)
+    old, new = (_scores(file, judged, measures) for file in (baseline, system))
+    files = {"baseline": baseline, "system": system, "qrels": qrels, "languages": languages}
+    notes: dict[str, Any] = {} if collection is None else {"collection": collection}
+    for name, file in files.items():
+        if file is not None:
+            notes |= {name: str(file), f"{name}_sha256": _digest(file)}
+    return compare(old, new, by_query, notes=notes)
+
+
+def _read_languages(file: Path, judged: Qrels) -> dict[str, str]:
+    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    odd = next((number for number, row in enumerate(rows, start=1) if len(row) != 2), None)
+    if odd is not None:
+        raise ValueError(f"{file}, line {odd}: expected query id, tab, language, got {rows[odd - 1][0]!r}.")
+    by_query = {query_id: language.strip() for query_id, language in rows}
+    missing = [query_id for query_id in judged if by_query.get(query_id, "") in ("", AVERAGE)]
+    if missing:
+        raise ValueError(
+            f"{file}: expected a language other than {AVERAGE!r} for each of {len(judged)} judged queries, got "
+            f"{by_query.get(missing[0])!r} for {missing[0]!r} ({len(missing)} such queries). Give each a line."
+        )
+    return by_query
+
+
+def _scores(file: Path, judged: Qrels, measures: list[str]) -> PerQuery:
+    run = read_run(file)
+    unjudged = [query_id for query_id in run if query_id not in judged]
+    if unjudged:
+        logger.warning("%s: %d queries are not judged and left out, the first %s.", file, len(unjudged), unjudged[0])
+    return per_query_scores({name: hits for name, hits in run.items() if name in judged}, judged, measures)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
