@@ -5,18 +5,25 @@
 | `*.jsonl`, `*.jsonl.gz` | objects: `document_id` (`_id`, `id`, `docid`), `text` (`contents`), perhaps `title`; else metadata |
 | `*.tsv`, `*.tsv.gz` | `id <tab> text`, perhaps `<tab> title`; with a first line of names, columns like those of JSON Lines |
 | `*.parquet`, `hub:name`, `hub:name@config` | columns like those of JSON Lines; of a dataset the split `train` |
-| a folder | every `*.txt` and `*.md` in it and below, named by its path |
+| a folder | every `*.txt` and `*.md` in it and below, named by its path, in which white space and `%` are `%20`, `%25` ... |
 """
 
+import itertools
 import json
+import logging
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .text_files import lines_of, locate, records_of
 
+logger = logging.getLogger(__name__)
 ID_FIELDS = ("document_id", "_id", "id", "docid")
 TEXT_FIELDS = ("text", "contents")
 TEXT_FILES = (".txt", ".md")
@@ -45,11 +52,17 @@ def read_documents(source: str | Path) -> Iterator[Document]:
 
     Raises:
         FileNotFoundError: if there is nothing.
-        ValueError: naming file and line, for a record without id or text, an id that stands twice, or another kind of file.
+        ValueError: for a source without any document, or another kind of file; naming file and line, for a record without
+            id or text, or an id that stands twice.
     """
-    return _without_repetition(
-        _read(str(source))
-    )  # what is missing is said now, not when the first document is asked for
+    # What is missing is said now, not when the first document is asked for, before which an index may have been made.
+    documents = _without_repetition(_read(str(source)))
+    first = next(documents, None)
+    if first is None:
+        raise ValueError(
+            f"{source}: expected documents, got none. Check that it is the right source, and written to its end."
+        )
+    return itertools.chain([first], documents)
 
 
 def _without_repetition(documents: Iterable[tuple[str, Document]]) -> Iterator[Document]:
@@ -170,13 +183,28 @@ def _hub_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _folder(folder: Path) -> Iterator[tuple[str, Document]]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in TEXT_FILES and path.is_file())
+    there = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in there if path.suffix.lower() in TEXT_FILES]
+    others = Counter(path.suffix.lower() or "without an ending" for path in there) - Counter(
+        path.suffix.lower() for path in files
+    )
     if not files:
         raise ValueError(f"{folder}: expected {' or '.join(TEXT_FILES)} files in it or below, found none.")
+    if others:
+        ranked = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+        _say_left_out(folder, others.total(), ", ".join(f"{count} {kind}" for kind, count in ranked[:5]))
     for path in files:
-        name = _sound(path.relative_to(folder).as_posix())
+        # Ids stand in TREC runs, between blanks. With % written otherwise too, no two files get one id.
+        name = re.sub(r"[\s%]", lambda found: quote(found[0]), _sound(path.relative_to(folder).as_posix()))
         # One file with a broken character must not stop a folder of thousands.
         yield str(path), Document(name, path.read_text(encoding="utf-8", errors="replace"), "", {})
+
+
+@cache
+def _say_left_out(folder: Path, count: int, kinds: str) -> None:
+    """Say it once, though a folder is read again for every shard."""
+    are = "file of another kind is" if count == 1 else "files of other kinds are"
+    logger.warning("%s: %d %s left out (%s); read are %s.", folder, count, are, kinds, " and ".join(TEXT_FILES))
 
 
 def read_queries(path: str | Path) -> dict[str, str]:

@@ -108,10 +108,13 @@ class MuveraCandidates:
         content = json.loads((folder / "muvera.json").read_text())
         if content["commit"] != index.manifest.commit:
             raise ValueError(
-                f"{folder}: made for commit {content['commit']}, the index is at {index.manifest.commit}. Make it again."
+                f"{folder}: made for commit {content['commit']}, the index is at {index.manifest.commit}. Make it again: "
+                "`drdecr index INDEX --muvera`."
             )
         if file_record(folder / "vectors.faiss") != content["file"]:
-            raise DamagedIndexError(f"{folder / 'vectors.faiss'}: damaged, its checksum is another. Make it again.")
+            raise DamagedIndexError(
+                f"{folder / 'vectors.faiss'}: damaged, its checksum is another. Make it again: `drdecr index INDEX --muvera`."
+            )
         encoding = FixedDimensionalEncoding(**content["encoding"])
         return cls(index, encoding, faiss.read_index(str(folder / "vectors.faiss")))
 

@@ -1,6 +1,7 @@
 """Qdrant's engine inside this process (`qdrant-edge-py`): native MaxSim, a write-ahead log, one folder."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from .qdrant_common import ID_KEY, VECTOR, PointIndex, filter_of, missing_extra
 from .stored import check_search
 
 PASSAGES_A_CALL = 256
+IDS_A_CALL = 4096
+SETTINGS, SHARD, MAKING = "qdrant.json", "shard", "shard.making"
+"""What a folder of this engine holds; the last until the first two are there."""
 
 
 class QdrantEdgeIndex(PointIndex):
@@ -36,27 +40,52 @@ class QdrantEdgeIndex(PointIndex):
             ValueError: if the folder holds something.
         """
         edge, folder = _edge(), Path(folder)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not _is_unused(folder):
             raise ValueError(f"{folder}: expected a new or empty folder. Choose another, or open this index.")
-        (folder / "shard").mkdir(parents=True)
+        for left in (SHARD, MAKING):  # of a process that was killed here
+            shutil.rmtree(folder / left, ignore_errors=True)
+        (folder / MAKING).mkdir(parents=True)
         vectors = edge.EdgeVectorParams(
             size=dim,
             distance=edge.Distance.Dot,  # tokens have length 1; pooled ones too
             multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
             datatype=edge.VectorStorageDatatype.Float16,
         )
-        shard = edge.EdgeShard.create(str(folder / "shard"), edge.EdgeConfig(vectors={VECTOR: vectors}))
+        edge.EdgeShard.create(str(folder / MAKING), edge.EdgeConfig(vectors={VECTOR: vectors})).close()
+        (folder / MAKING).rename(folder / SHARD)
         settings: dict[str, Any] = {"dim": dim, "about": dict(about or {})}
-        write_whole(folder / "qdrant.json", lambda file: file.write(json.dumps(settings).encode()))
-        return cls(shard, dim, about)
+        write_whole(folder / SETTINGS, lambda file: file.write(json.dumps(settings).encode()))
+        return cls.open(folder)
 
     @classmethod
     def open(cls, folder: str | Path) -> "QdrantEdgeIndex":
-        """Open an index. `FileNotFoundError` if there is none."""
-        settings = Path(folder) / "qdrant.json"
+        """Open an index, to search and to change it.
+
+        Raises:
+            ImportError: without `qdrant-edge-py`.
+            FileNotFoundError: if there is none.
+            ValueError: if another process has it open, or the engine cannot read it.
+        """
+        settings, edge = Path(folder) / SETTINGS, _edge()
         if not settings.is_file():
-            raise FileNotFoundError(f"{folder}: expected an index of Qdrant, found no qdrant.json. Create one.")
-        return cls(_edge().EdgeShard.load(str(Path(folder) / "shard")), **json.loads(settings.read_text()))
+            raise FileNotFoundError(f"{folder}: expected an index of Qdrant, found no {SETTINGS}. Create one.")
+        try:
+            shard = edge.EdgeShard.load(str(Path(folder) / SHARD))
+        except Exception as error:  # the engine raises nothing narrower
+            if "WouldBlock" in str(error):
+                raise ValueError(
+                    f"{folder}: another process has this index of Qdrant open. Wait for it, or end it."
+                ) from error
+            raise ValueError(
+                f"{folder}: Qdrant's engine cannot open it ({error}). Remove the folder and make it again."
+            ) from error
+        return cls(shard, **json.loads(settings.read_text()))
+
+    def __enter__(self) -> "QdrantEdgeIndex":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return self._shard.count(self._models.CountRequest())
@@ -81,6 +110,18 @@ class QdrantEdgeIndex(PointIndex):
 
     def _records(self, ids: list[str]) -> list[Any]:
         return self._shard.retrieve(ids, with_payload=True, with_vector=False)
+
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages, in no order that means anything."""
+        found: list[str] = []
+        offset = None
+        while True:
+            records, offset = self._shard.scroll(
+                self._models.ScrollRequest(offset=offset, limit=IDS_A_CALL, with_payload=[ID_KEY], with_vector=False)
+            )
+            found += [record.payload[ID_KEY] for record in records]
+            if offset is None:
+                return found
 
     def commit(self) -> None:
         """Force everything to the disk."""
@@ -111,6 +152,28 @@ class QdrantEdgeIndex(PointIndex):
                 params=edge.SearchParams(exact=True),
             )
         )
+
+
+def _is_unused(folder: Path) -> bool:
+    """Tell whether a folder is empty, or was being made into an index when its process ended."""
+    if not folder.is_dir():
+        return False
+    shard = folder / SHARD
+    left = [path for path in folder.iterdir() if path.name not in (SHARD, MAKING)]
+    left = [path for path in left if not path.match(f".{SETTINGS}.*.tmp")]
+    return not left and (not shard.exists() or _holds_nothing(shard))
+
+
+def _holds_nothing(shard: Path) -> bool:
+    """Tell whether a shard without settings, which may be somebody else's, is one that was just being made."""
+    edge = _edge()
+    try:
+        opened = edge.EdgeShard.load(str(shard))
+    except Exception:  # noqa: BLE001  # the engine raises nothing narrower
+        return False
+    count = opened.count(edge.CountRequest())
+    opened.close()
+    return count == 0
 
 
 def _edge() -> Any:

@@ -350,7 +350,7 @@ def common(
 ) -> None:
     """Options before the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "httpx2", "httpcore", "matplotlib"):
+    for noisy in ("httpx", "httpx2", "httpcore", "matplotlib", "faiss"):  # faiss tells which of its builds it looks for
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if version:
         typer.echo(__version__)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from drdecr.data.documents import Document
@@ -148,7 +149,7 @@ def encode_collection(
 ) -> dict[str, int]:
     """Bring an index to the state of a collection: encode what is new or changed, leave the rest.
 
-    After a kill the same call goes on behind the last commit.
+    After a kill the same call goes on behind the last commit, which holds every document as it was or as it is to be.
 
     Args:
         model: with its processor.
@@ -162,57 +163,102 @@ def encode_collection(
     Returns:
         Counts of documents: `new`, `changed`, `unchanged`, `deleted`; and of `passages` encoded.
     """
-    there = _documents_of(index)
+    there = documents_of(index)
     counts = dict.fromkeys(("new", "changed", "unchanged", "deleted", "passages"), 0)
     seen: set[str] = set()
 
-    def fresh() -> Iterator[Passage]:
-        for document in tqdm(documents, desc="documents", unit="", disable=_hidden(show_progress_bar)):
+    def fresh() -> Iterator[tuple[list[Passage], list[str]]]:
+        """Yield of each document that is encoded its passages, and the ids of those that it no longer has."""
+        for document in documents:
             seen.add(document.document_id)
-            digest, passage_ids = there.get(document.document_id, (None, []))
-            if digest == digest_of(document):
+            bar.set_postfix_str(f"{len(seen)} documents read", refresh=False)
+            bar.update(0)
+            held = there.get(document.document_id)
+            if held is not None and held.is_same(document):
                 counts["unchanged"] += 1
                 continue
-            counts["new" if digest is None else "changed"] += 1
+            counts["new" if held is None else "changed"] += 1
             passages = splitting.passages(document, model.processor)
-            index.delete([name for name in passage_ids if name not in {passage.passage_id for passage in passages}])
-            yield from passages
+            names = {passage.passage_id for passage in passages}
+            yield passages, [name for name in held.passage_ids if name not in names] if held is not None else []
 
+    # What a document gains and what it loses wait together, and for one commit: it is there as it was, or as it is.
     waiting: list[Passage] = []
-    for passage in fresh():
-        # A document's passages are committed together, so that one with a digest is whole.
-        starts_document = passage.payload["start"] == 0 or passage.passage_id.endswith("#0")
-        if starts_document and len(waiting) >= PASSAGES_A_COMMIT:
-            counts["passages"] += _commit(model, index, waiting, batch_size)
-            waiting = []
-        waiting.append(passage)
-    if prune:
-        gone = [name for name in there if name not in seen]
-        index.delete([passage_id for name in gone for passage_id in there[name][1]])
-        counts["deleted"] = len(gone)
-    counts["passages"] += _commit(model, index, waiting, batch_size)
+    gone: list[str] = []
+    # miniters: drawn by the clock alone, also while documents are read that need no encoding.
+    hidden = None if show_progress_bar is None else not show_progress_bar  # None asks tqdm to draw on a terminal only
+    with tqdm(desc="encoding", unit=" passages", miniters=0, disable=hidden) as bar:
+        for passages, lost in fresh():
+            waiting += passages
+            gone += lost
+            if len(waiting) >= PASSAGES_A_COMMIT:
+                counts["passages"] += _commit(model, index, waiting, gone, batch_size, bar)
+                waiting, gone = [], []
+        if prune:
+            absent = [name for name in there if name not in seen]
+            gone += [passage_id for name in absent for passage_id in there[name].passage_ids]
+            counts["deleted"] = len(absent)
+        counts["passages"] += _commit(model, index, waiting, gone, batch_size, bar)
     return counts
 
 
-def _hidden(show_progress_bar: bool | None) -> bool | None:
-    return None if show_progress_bar is None else not show_progress_bar  # None asks tqdm to draw on a terminal only
-
-
-def _commit(model: DrDecrModel, index: StoredIndex, passages: Sequence[Passage], batch_size: int) -> int:
-    texts = [passage.reads for passage in passages]
-    embeddings = model.encode_documents(texts, batch_size, show_progress_bar=False)
+def _commit(
+    model: DrDecrModel, index: StoredIndex, passages: Sequence[Passage], gone: list[str], batch_size: int, bar: Any
+) -> int:
+    embeddings = _embed(model, [passage.reads for passage in passages], batch_size, bar)
+    # Behind the encoding, which takes minutes: an index whose owner goes on after an interruption has no half of it.
     index.add([passage.passage_id for passage in passages], embeddings, [passage.payload for passage in passages])
+    index.delete(gone)
     index.commit()
     return len(passages)
 
 
-def _documents_of(index: StoredIndex) -> dict[str, tuple[str, list[str]]]:
-    """Return `{document_id: (digest, passage ids)}` of what an index holds."""
-    found: dict[str, tuple[str, list[str]]] = {}
+def _embed(model: DrDecrModel, texts: Sequence[str], batch_size: int, bar: Any) -> list[Tensor]:
+    """Encode texts, a batch at a time, so that the bar moves with each; the batches are those of `encode_documents`."""
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]), reverse=True)
+    encoded: dict[int, Tensor] = {}
+    for start in range(0, len(order), batch_size):
+        numbers = order[start : start + batch_size]
+        tokens = model.encode_documents([texts[number] for number in numbers], batch_size, show_progress_bar=False)
+        encoded.update(zip(numbers, tokens, strict=True))
+        bar.update(len(numbers))
+    return [encoded[number] for number in range(len(texts))]
+
+
+@dataclass
+class HeldDocument:
+    """What an index holds of a document.
+
+    Args:
+        digests: that its passages name; one, unless it was written in part.
+        passage_ids: of its passages.
+        end: the furthest character that they reach.
+    """
+
+    digests: set[str]
+    passage_ids: list[str]
+    end: int
+
+    def is_same(self, document: Document) -> bool:
+        """Return whether these are all passages of the document as it is.
+
+        The digest alone does not tell: passages of a document may have been deleted one by one.
+        """
+        numbered = {f"{document.document_id}#{number}" for number in range(len(self.passage_ids))}
+        whole = set(self.passage_ids) == numbered and not document.text[self.end :].strip()
+        return whole and self.digests == {digest_of(document)}
+
+
+def documents_of(index: StoredIndex) -> dict[str, HeldDocument]:
+    """Return what an index holds of each document, by its id."""
+    found: dict[str, HeldDocument] = {}
     for segment in index.segments:
         for name, payload, kept in zip(segment.ids(), segment.payloads(), segment.alive, strict=True):
             if kept:
-                found.setdefault(payload["document_id"], (payload["digest"], []))[1].append(name)
+                held = found.setdefault(payload["document_id"], HeldDocument(set(), [], 0))
+                held.digests.add(payload["digest"])
+                held.passage_ids.append(name)
+                held.end = max(held.end, payload["end"])
     return found
 
 

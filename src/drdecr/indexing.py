@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tqdm.auto import tqdm
 
 from drdecr.retrieval import PassageIndex, ShardedIndex, StoredIndex
-from drdecr.retrieval.manifest import NAME
+from drdecr.retrieval.manifest import NAME, differences
 from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
 from drdecr.retrieval.shard_manifest import (
+    PART,
     ShardManifest,
     about_shard,
     collect_shards,
@@ -22,6 +23,9 @@ from drdecr.retrieval.shard_manifest import (
 )
 
 from .systems import Searchable
+
+if TYPE_CHECKING:
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 
 PASSAGES_A_COMMIT = 8192
 MUVERA = "muvera"
@@ -70,6 +74,15 @@ def open_stored(folder: Path, writable: bool = False) -> Stored:
     return StoredIndex.open(folder, writable=writable)
 
 
+def open_to_delete(folder: Path) -> "Stored | QdrantEdgeIndex":
+    """Open an index of any engine, or shards, so that passages can be deleted; errors as of its class, or `check_index`."""
+    if (folder / QDRANT).is_file():
+        from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+        return QdrantEdgeIndex.open(folder)
+    return open_stored(folder, writable=True)
+
+
 def parts_of(folder: Path) -> list[Path]:
     """Return the folders of the shards; of one index, its own. Errors as of `check_stored`."""
     check_stored(folder)
@@ -91,15 +104,15 @@ def copy_index(source: Stored, target: PassageIndex, ids: list[str]) -> int:
     return len(ids)
 
 
-def forget_stale(source: Stored, target: StoredIndex, ids: list[str]) -> set[str]:
+def forget_stale(source: Stored, target: "StoredIndex | QdrantEdgeIndex", ids: list[str]) -> set[str]:
     """Delete from the target what is not among `ids`, and return those that both have with the same payload.
 
     The payloads that `drdecr encode` writes change with every change of a document. Deletions wait for a commit.
     """
-    there = target.places()
+    there = set(target.passage_ids())
     shared = [name for name in ids if name in there]
     pairs = zip(shared, source.payloads(shared), target.payloads(shared), strict=True)
-    target.delete(sorted(there.keys() - set(ids)))
+    target.delete(sorted(there - set(ids)))
     return {name for name, ours, theirs in pairs if ours == theirs}
 
 
@@ -179,11 +192,20 @@ def _build_qdrant_edge(found: Stored, dim: int, folder: Path, codec: str, pool_f
 
     if codec != "float16" or pool_factor != 1:
         raise ValueError("engine qdrant-edge keeps all tokens in float16. Leave --codec and --pool out.")
-    target = QdrantEdgeIndex.create(folder, dim, found.about)
-    try:
-        return copy_index(found, target, found.passage_ids())
-    finally:
-        target.close()
+    if not (folder / QDRANT).is_file():
+        target = QdrantEdgeIndex.create(folder, dim, found.about)
+    else:
+        target = QdrantEdgeIndex.open(folder)
+        other = differences({**target.about, "dim": target.dim}, {**found.about, "dim": dim})
+        if other:
+            target.close()
+            raise ValueError(f"{folder}: made with {other}. Give the same source, or another folder.")
+    with target:
+        ids = found.passage_ids()
+        known = forget_stale(found, target, ids)
+        added = copy_index(found, target, [name for name in ids if name not in known])
+        target.commit()  # of deletions alone
+        return added
 
 
 def open_searchable(
@@ -242,6 +264,12 @@ def with_candidates(
         from drdecr.retrieval.muvera_candidates import MuveraCandidates
 
         kept = index.folder / MUVERA
+        if factory is None and not (kept / "muvera.json").is_file():
+            whole = index.folder.parent if PART in index.about else index.folder
+            raise FileNotFoundError(
+                f"{index.folder}: candidates by MUVERA need its vectors, found none. Make them with `drdecr index {whole} "
+                "--muvera`."
+            )
         source = (
             MuveraCandidates.open(index, kept)
             if factory is None

@@ -55,15 +55,15 @@ def encode(
         counts = encode_shards(job, workers)
         if is_main_process():
             sharded = ShardedIndex.open(folder, verify=False)
-            size = f"{len(sharded)} passages in {number} shards, {sharded.num_bytes() / 1e6:.1f} MB"
-            typer.echo(f"{folder}: {', '.join(f'{count} {name}' for name, count in counts.items())}; {size}")
+            passages = f"{amount(len(sharded), 'passage')} in {amount(number, 'shard')}"
+            typer.echo(f"{folder}: {told(counts)}; {passages}, {sharded.num_bytes() / 1e6:.1f} MB")
         return
     reader = load_reader(model)
     about = about_index(model, model_digest(reader), splitting)
     with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
         counts = encode_collection(reader, found, index, splitting, batch_size, prune)
-        size = f"{len(index)} passages, {index.num_bytes() / 1e6:.1f} MB"
-    typer.echo(f"{folder}: {', '.join(f'{count} {name}' for name, count in counts.items())}; {size}")
+        size = f"{amount(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
+    typer.echo(f"{folder}: {told(counts)}; {size}")
 
 
 @app.command()
@@ -91,7 +91,7 @@ def index(
         )
     if folder is not None:
         added = build_index(source, folder, codec, pool, engine, shards)
-        typer.echo(f"{folder}: {added} passages added")
+        typer.echo(f"{folder}: {amount(added, 'passage')} added")
     elif codec != "float16" or pool != 1 or engine != "exact" or shards:
         raise ValueError(
             "--codec, --pool, --engine and --shards make another index. Name its folder behind the source."
@@ -110,7 +110,8 @@ def index(
         within = f" and {len(parts)} shards" if len(parts) > 1 else ""
         passages, segments = sum(map(len, parts)), sum(len(part.segments) for part in parts)
         size = sum(part.num_bytes() for part in parts)
-        typer.echo(f"{made}: {passages} passages in {segments} segments{within}, {size / 1e6:.1f} MB")
+        within = f"{amount(segments, 'segment')}{within}"
+        typer.echo(f"{made}: {amount(passages, 'passage')} in {within}, {size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -120,7 +121,8 @@ def search(
     queries: Annotated[Path | None, typer.Option(help="JSONL, TSV or lines of questions, besides.")] = None,
     run: Annotated[Path | None, typer.Option(help="Write what is found as a TREC run.")] = None,
     passages: Annotated[
-        Path | None, typer.Option(help="For a model: JSON Lines with document_id and text; default: the sample.")
+        str | None,
+        typer.Option(help="For a model, which encodes them now: as of `drdecr encode`; default: the sample."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Reads the questions; default: the model that encoded.")] = None,
     top_k: Annotated[int, typer.Option(help="Documents a question.", min=1)] = 3,
@@ -132,7 +134,7 @@ def search(
 ) -> None:
     """Answer questions in any language with the documents of an index."""
     from drdecr.data.documents import read_queries
-    from drdecr.evaluation.runs import write_run
+    from drdecr.evaluation.runs import check_words, write_run
 
     from .systems import as_run
 
@@ -145,12 +147,15 @@ def search(
     if run is not None and not run.parent.is_dir():
         raise FileNotFoundError(f"{run}: expected its folder to exist. Make {run.parent} first.")
     system = open_system(source, model, passages, by, num_candidates, workers, calibrated)
+    if run is not None:  # now, for a search may take long, and what it found would be lost
+        check_words(asked, "--run, query id")
+        check_words(getattr(system.index, "passage_ids", list)(), "--run, id of a passage")
     answers = system.search(list(asked.values()), top_k, parse_where(where))
     if run is not None:
         write_run(run, as_run(list(asked), answers), tag="drdecr")
     if run is None or questions:
         for question, found in zip(asked.values(), answers, strict=True):
-            show(question, found)
+            show(question, found, where)
 
 
 @app.command()
@@ -183,17 +188,17 @@ def remove(
     where: WhereOption = None,
 ) -> None:
     """Delete documents of an index, by id or by metadata; with both, those that meet both."""
-    from .indexing import open_stored
+    from .indexing import open_to_delete
 
     wanted: dict[str, Any] = parse_where(where) or {}
     if document_ids:
         wanted["document_id"] = document_ids
     if not wanted:
         raise ValueError("remove: expected ids or --where key=value, got neither.")
-    with open_stored(folder, writable=True) as opened:
+    with open_to_delete(folder) as opened:
         count = opened.delete(where=wanted)
         opened.commit()
-    typer.echo(f"{folder}: {count} passages deleted")
+    typer.echo(f"{folder}: {amount(count, 'passage')} deleted")
 
 
 @app.command()
@@ -222,7 +227,7 @@ def serve(
 def open_system(
     source: str,
     model: str | None,
-    passages: Path | None = None,
+    passages: str | None = None,
     by: str = "exact",
     num_candidates: int = 200,
     workers: int = 1,
@@ -257,16 +262,21 @@ def open_system(
     return OneStepSystem(reader, found)
 
 
-def system_in_memory(model: str, passages: Path | None) -> Any:
-    """Encode a small collection, by default the sample, and search it in memory."""
-    from drdecr.data.formats import read_passages
+def system_in_memory(model: str, passages: str | None) -> Any:
+    """Encode a small collection, by default the sample, and search it in memory; documents are not cut into passages."""
+    from drdecr.data.documents import read_documents
+    from drdecr.data.passages import passage_text
     from drdecr.data.sample_data import read_sample_questions
     from drdecr.retrieval import ExactIndex
 
     from .measuring import load_reader
     from .systems import InMemoryIndex, OneStepSystem
 
-    collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
+    collection = (
+        {document.document_id: passage_text(document.title, document.text) for document in read_documents(passages)}
+        if passages
+        else read_sample_questions("test").passages
+    )
     loaded = load_reader(model)
     found = ExactIndex(list(collection), loaded.encode_documents(list(collection.values())))
     return OneStepSystem(loaded, InMemoryIndex(found, collection))
@@ -295,10 +305,27 @@ def parse_where(pairs: list[str] | None) -> dict[str, Any] | None:
     return dict(wanted) or None
 
 
-def show(question: str, found: list[Any]) -> None:
-    """Print what was found for a question."""
+def show(question: str, found: list[Any], where: list[str] | None = None) -> None:
+    """Print what was found for a question; if that is nothing, by which filter."""
+    console = Console(markup=False)  # a passage may hold [brackets]
     table = Table(title=question, title_justify="left", show_edge=False, show_header=False)
     for one in found:
         heading = f"{one.title}: " if one.title else ""
         table.add_row(f"{one.score:.2f}", one.document_id, f"{heading}{one.text}"[:160])
-    Console(markup=False).print(table)  # a passage may hold [brackets]
+    if found:
+        console.print(table)
+    else:  # of a table without rows the title is not printed either
+        filtered = f" with {' '.join(f'--where {pair}' for pair in where)}" if where else ""
+        console.print(f"{question}\n  nothing found{filtered}", highlight=False, soft_wrap=True)
+
+
+def amount(count: int, noun: str) -> str:
+    """Return `1 passage`, `2 passages`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def told(counts: dict[str, int]) -> str:
+    """Return counts of `encode_collection` in words; those of documents stand alone."""
+    return ", ".join(
+        amount(count, "passage") if name == "passages" else f"{count} {name}" for name, count in counts.items()
+    )

@@ -66,6 +66,30 @@ def test_a_folder_gives_each_text_file_by_its_path(tmp_path):
     assert list(read_documents(tmp_path)) == [Document("a.TXT", "one \ufffd\ufffd end"), Document("sub/b.md", "two")]
 
 
+def test_ids_of_files_have_no_blanks_and_differ_as_their_names_do(tmp_path):
+    names = {
+        "a b.txt": "a%20b.txt",
+        "a%20b.txt": "a%2520b.txt",
+        "c\u3000\u00a0d.txt": "c%E3%80%80%C2%A0d.txt",
+        "100%.md": "100%25.md",
+    }
+    (tmp_path / "in here").mkdir()
+    for name in names:
+        (tmp_path / "in here" / name).write_text(name, encoding="utf-8")
+    found = {document.text: document.document_id for document in read_documents(tmp_path)}
+    assert found == {name: f"in%20here/{written}" for name, written in names.items()}
+
+
+def test_files_of_other_kinds_are_counted_once(tmp_path, caplog):
+    for name in ("a.txt", "b.pdf", "c.pdf", "d.HTML", "README"):
+        (tmp_path / name).write_text("text")
+    for _ in range(2):
+        assert len(list(read_documents(tmp_path))) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: 4 files of other kinds are left out (2 .pdf, 1 .html, 1 without an ending); read are .txt and .md."
+    ]
+
+
 def test_other_names_of_id_and_text_and_odd_values(tmp_path):
     rows = ['{"_id": 7, "contents": "x"}', '{"docid": "\\ud800", "text": "a\\ud800b"}']
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
@@ -86,12 +110,20 @@ def test_other_names_of_id_and_text_and_odd_values(tmp_path):
         ("d.tsv", b"a\tb\tc\td", r"line 1: expected document_id, text, title with tabs between, got 4 cells"),
         ("d.parquet", b"PAR1 no", r"d\.parquet: expected a whole parquet file"),
         ("d.csv", b"", r"expected \.jsonl, \.tsv"),
+        ("d.jsonl", b"\n \n", r"d\.jsonl: expected documents, got none\. Check that"),
+        ("d.tsv", b"id\ttext\n", r"d\.tsv: expected documents, got none"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         list(read_documents(tmp_path / name))
+
+
+def test_a_source_without_documents_is_refused_before_one_is_asked_for(tmp_path):
+    pyarrow.parquet.write_table(pa.Table.from_pylist([], _schema()), tmp_path / "d.parquet")
+    with pytest.raises(ValueError, match="expected documents, got none"):
+        read_documents(tmp_path / "d.parquet")
 
 
 def test_a_folder_without_texts_and_a_missing_file_are_named(tmp_path):

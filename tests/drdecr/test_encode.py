@@ -1,6 +1,7 @@
 """Collections to indexes: what is encoded, what is left alone, and where a kill leaves it."""
 
 import random
+import shutil
 
 import pytest
 import torch
@@ -136,3 +137,110 @@ def test_blank_documents_and_titles_without_end_have_a_passage(run, tmp_path):
     assert passages["blank#0"][0]["text"] == ""
     assert len(passages["title#0"][1]) > 5
     assert len([name for name in passages if name.startswith("both#")]) > 3
+
+
+def long_and_short():
+    """Four documents of some ten passages, and what is left of them: one passage each."""
+    long = [Document(f"d{n}", text_of(n, 180)) for n in range(4)]
+    return long, [Document(document.document_id, "the sea") for document in long]
+
+
+def texts_in(folder):
+    return {name: payload["text"] for name, (payload, _) in held(folder).items()}
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_an_update_that_stops_anywhere_leaves_each_document_as_it_was_or_as_it_is(
+    run, tmp_path, tiny_model, monkeypatch, grows
+):
+    monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 1)
+    index, truths, collections = tmp_path / "index", [], long_and_short()
+    for collection in collections:
+        run(collection)
+        truths.append(texts_in(index))
+        shutil.rmtree(index)
+    old, new = (truths[1], truths[0]) if grows else truths
+    assert sorted({len(truths[0]), len(truths[1])})[0] == 4
+    assert len(truths[0]) > 30
+    before, after = collections[::-1] if grows else collections
+    own = [{name.split("#")[0]: {} for name in old} for _ in range(2)]
+    for side, truth in zip(own, (old, new), strict=True):
+        for name, text in truth.items():
+            side[name.split("#")[0]][name] = text
+    run(before)
+    shutil.copytree(index, tmp_path / "old")
+    commit, embed = StoredIndex.commit, tiny_model.encode_documents
+    for calls in range(40):
+        shutil.rmtree(index)
+        shutil.copytree(tmp_path / "old", index)
+        left = [calls]
+
+        def counted(real, left=left):
+            def call(*arguments, **options):
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return real(*arguments, **options)
+
+            return call
+
+        stopped = False
+        with monkeypatch.context() as patch:
+            patch.setattr(StoredIndex, "commit", counted(commit))
+            patch.setattr(tiny_model, "encode_documents", counted(embed))
+            try:
+                run(after)
+            except KeyboardInterrupt:
+                stopped = True
+        found = texts_in(index)
+        for name in own[0]:
+            passages = {one: text for one, text in found.items() if one.split("#")[0] == name}
+            assert passages in (own[0][name], own[1][name]), (calls, name)
+        for collection, truth in ((before, old), (after, new)):  # there and back
+            run(collection)
+            assert texts_in(index) == truth
+        if not stopped:
+            break
+    assert calls > 7  # four commits, each behind its encoding
+
+
+def test_who_catches_a_failed_encoding_and_commits_has_lost_nothing(tmp_path, tiny_model, monkeypatch):
+    long, short = long_and_short()
+    with open_or_create(tmp_path / "index", 16, {}, "float16", 1) as index:
+        encode_collection(tiny_model, long, index, Splitting(overlap=3))
+        before = texts_in(tmp_path / "index")
+        with monkeypatch.context() as patch:
+            patch.setattr(tiny_model, "encode_documents", lambda *a, **k: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                encode_collection(tiny_model, short, index, Splitting(overlap=3), prune=True)
+        index.commit()
+    assert texts_in(tmp_path / "index") == before
+
+
+def test_a_document_that_lost_passages_is_encoded_again(run, tmp_path):
+    long, _ = long_and_short()
+    run(long)
+    truth = texts_in(tmp_path / "index")
+    last = max((name for name in truth if name.startswith("d3#")), key=lambda name: int(name.split("#")[1]))
+    with StoredIndex.open(tmp_path / "index", writable=True) as index:
+        index.delete(["d1#3", last])
+        index.commit()
+    assert run(long)["changed"] == 2
+    assert texts_in(tmp_path / "index") == truth
+
+
+def test_the_bar_counts_what_is_encoded_and_changes_no_batch(documents, tmp_path, tiny_model, monkeypatch, capsys):
+    sizes, real = [], tiny_model.encode_documents
+    monkeypatch.setattr(
+        tiny_model, "encode_documents", lambda texts, *a, **k: sizes.append(len(texts)) or real(texts, *a, **k)
+    )
+    with open_or_create(tmp_path / "index", 16, {}, "float16", 1) as index:
+        counts = encode_collection(tiny_model, documents, index, Splitting(overlap=3), 4, show_progress_bar=True)
+        texts = [one for document in documents for one in Splitting(overlap=3).passages(document, tiny_model.processor)]
+    assert (sum(sizes), max(sizes)) == (counts["passages"], 4)  # the bar moves with each batch
+    drawn = capsys.readouterr().err.splitlines()[-1]
+    assert f"{counts['passages']} passages" in drawn
+    assert "6 documents read" in drawn
+    passages = held(tmp_path / "index")
+    for passage, tokens in zip(texts, real([one.reads for one in texts], 4), strict=True):
+        assert passages[passage.passage_id][1].equal(tokens.half().float())

@@ -66,6 +66,70 @@ def test_a_copy_that_was_broken_off_goes_on(source, tmp_path, monkeypatch):
     same(source, tmp_path / "copy")
 
 
+def same_edge(source, folder):
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+    ours = StoredIndex.open(source)
+    ids = sorted(ours.passage_ids())
+    queries = [ours.embeddings([name])[0] for name in ids]
+    with QdrantEdgeIndex.open(folder) as theirs:
+        assert sorted(theirs.passage_ids()) == ids
+        assert theirs.payloads(ids) == ours.payloads(ids)
+        hits, truth = theirs.search(queries, top_k=len(ids)), ours.search(queries, top_k=len(ids))
+    assert [own[0] for own in hits.document_ids] == ids  # each passage has its own vectors
+    for own, scores in zip(hits.scores, truth.scores, strict=True):
+        assert own == pytest.approx(scores, abs=2e-3)
+
+
+def test_a_copy_in_qdrants_engine_follows_its_source(source, tmp_path, monkeypatch):
+    pytest.importorskip("qdrant_edge")
+    from drdecr.retrieval import qdrant_edge_index
+
+    monkeypatch.setattr(qdrant_edge_index, "IDS_A_CALL", 2)
+    folder = tmp_path / "edge"
+    assert build_index(source, folder, "float16", 1, "qdrant-edge") == 7
+    same_edge(source, folder)
+    with StoredIndex.open(source, writable=True) as index:
+        index.add(["p1", "new"], [tokens(20), tokens(21)], [{"digest": 20}, {"digest": 21}])
+        index.delete(["p2"])
+        index.commit()
+    assert build_index(source, folder, "float16", 1, "qdrant-edge") == 2
+    same_edge(source, folder)
+    with StoredIndex.open(source, writable=True) as index:
+        index.delete(["p3"])
+        index.commit()
+    assert build_index(source, folder, "float16", 1, "qdrant-edge") == 0
+    same_edge(source, folder)
+    with StoredIndex.create(tmp_path / "other", dim=8, about={"model": "another"}) as index:
+        index.add(["p"], [tokens(0)])
+        index.commit()
+    with pytest.raises(ValueError, match="edge: made with model 'm', asked for 'another'"):
+        build_index(tmp_path / "other", folder, "float16", 1, "qdrant-edge")
+    same_edge(source, folder)
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_copy_in_qdrants_engine_that_was_broken_off_goes_on(source, tmp_path, monkeypatch, calls):
+    pytest.importorskip("qdrant_edge")
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
+    real, left = QdrantEdgeIndex.commit, [calls]
+
+    def dying(self):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(QdrantEdgeIndex, "commit", dying)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(source, tmp_path / "edge", "float16", 1, "qdrant-edge")
+    build_index(source, tmp_path / "edge", "float16", 1, "qdrant-edge")
+    same_edge(source, tmp_path / "edge")
+
+
 def test_what_lost_precision_is_no_source(source, tmp_path):
     build_index(source, tmp_path / "copy", "int8", 1, "exact")
     with pytest.raises(ValueError, match="expected all tokens in float16, got int8"):

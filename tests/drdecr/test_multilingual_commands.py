@@ -129,7 +129,7 @@ def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
         (["calibrate", "index", "none.jsonl"], "'a' has no language"),
         (
             ["calibrate", "index", "empty.jsonl"],
-            "empty.jsonl: expected documents in the collection's languages, got none",
+            "empty.jsonl: expected documents, got none",
         ),
         (["calibrate", "nowhere", "texts.jsonl"], "nowhere: expected an index, found none"),
         (["calibrate", "index", "nowhere.jsonl", "--model", "nowhere"], "nowhere.jsonl: no such file"),

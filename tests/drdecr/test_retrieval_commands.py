@@ -1,6 +1,7 @@
 """From a folder of documents to answers and TREC runs, by commands alone."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval_commands import parse_where
 from drdecr.stage import run_stage
+from drdecr.systems import OneStepSystem
 
 LETTERS = "bcdefghijklm"
 
@@ -45,7 +47,7 @@ def test_documents_are_encoded_indexed_searched_and_ranked_again(call, model, do
     code, output, errors = call("index", encoded, tmp_path / "small", "--codec", "residual4", "--muvera", "--compact")
     assert code == 0, errors
     assert "12 passages added" in output
-    assert "in 1 segments" in output
+    assert "in 1 segment," in output
     runs = {}
     for name, options in {
         "exact": [encoded],
@@ -76,8 +78,69 @@ def test_questions_are_answered_with_filters_and_documents_removed(call, encoded
     assert [name for name in LETTERS if f"d-{name} " in output] == list("bcd")
     assert "2 passages deleted" in call("remove", encoded, "d-b", "d-e", "d-nobody")[1]
     assert "2 passages deleted" in call("remove", encoded, "--where", "group=true")[1]
-    assert len(StoredIndex.open(encoded)) == 8
-    assert "1 segments" in call("index", encoded, "--compact")[1]
+    assert "1 passage deleted" in call("remove", encoded, "d-f")[1]
+    assert len(StoredIndex.open(encoded)) == 7
+    assert "7 passages in 1 segment," in call("index", encoded, "--compact")[1]
+
+
+def test_a_search_that_finds_nothing_says_so_with_its_filter(call, encoded):
+    question = "what is the city b"
+    code, output, errors = call("search", encoded, question, "--where", "grup=true", "--where", "group=[x]")
+    assert code == 0, errors
+    assert output.splitlines() == [question, "  nothing found with --where grup=true --where group=[x]"]
+    assert "12 passages deleted" in call("remove", encoded, *(f"d-{name}" for name in LETTERS))[1]
+    assert call("search", encoded, question)[1].splitlines() == [question, "  nothing found"]
+
+
+def test_a_model_searches_every_kind_of_file_that_is_encoded(call, model, tmp_path):
+    (tmp_path / "d.tsv").write_text("d-b\tis in france.\tthe city b\nd-c\tthe sea\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a b.txt").write_text("the sea")
+    code, output, errors = call("search", model, "what is the city b", "--passages", tmp_path / "d.tsv")
+    assert code == 0, errors
+    assert "the city b. is in france." in output
+    found = call("search", model, "the sea", "--passages", tmp_path / "folder", "--run", tmp_path / "out.trec")
+    assert found[0] == 0, found[2]
+    assert list(read_run(tmp_path / "out.trec")["q1"]) == ["a%20b.txt"]
+
+
+def test_ids_that_a_run_cannot_hold_are_said_before_the_search(call, model, encoded, tmp_path, monkeypatch):
+    (tmp_path / "blank.jsonl").write_text('{"id": "d b", "text": "the sea"}\n')
+    assert call("encode", model, tmp_path / "blank.jsonl", tmp_path / "blank")[0] == 0
+    (tmp_path / "blank.tsv").write_text("q 1\tthe sea\n")
+    monkeypatch.setattr(OneStepSystem, "search", lambda *a, **k: 1 / 0)
+    for index, queries, message in [("blank", "q.tsv", "'d b#0'"), ("encoded", "blank.tsv", "'q 1'")]:
+        words = ["--queries", tmp_path / queries, "--run", tmp_path / "out.trec"]
+        code, _, errors = call("search", tmp_path / index, *words)
+        assert code == 1
+        assert f"a TREC file has blanks between its fields, got {message}" in errors
+
+
+@pytest.mark.parametrize("options", [[], ["--shards", "2"]])
+def test_missing_vectors_of_muvera_are_named_with_the_command_that_makes_them(
+    call, model, documents, tmp_path, options
+):
+    assert call("encode", model, documents, tmp_path / "made", *options)[0] == 0
+    code, _, errors = call("search", tmp_path / "made", "what is the city b", "--by", "muvera")
+    assert code == 1
+    assert f"Make them with `drdecr index {tmp_path / 'made'} --muvera`." in errors.strip().splitlines()[-1]
+
+
+def test_faiss_does_not_tell_which_of_its_builds_it_looks_for(call, caplog):
+    caplog.set_level(logging.INFO)  # as the command line does, of which pytest has the handlers
+    assert call("--version")[0] == 0
+    assert not logging.getLogger("faiss.loader").isEnabledFor(logging.INFO)
+
+
+@pytest.mark.parametrize("options", [[], ["--prune"], ["--shards", "2", "--prune"]])
+def test_a_source_without_documents_makes_nothing_and_deletes_nothing(call, encoded, model, tmp_path, options):
+    (tmp_path / "empty.jsonl").touch()
+    for folder in [tmp_path / "new", *([] if "--shards" in options else [encoded])]:
+        code, _, errors = call("encode", model, tmp_path / "empty.jsonl", folder, *options)
+        assert (code, len(errors.strip().splitlines())) == (1, 1)
+        assert "empty.jsonl: expected documents, got none. Check that it is the right source" in errors
+    assert not (tmp_path / "new").exists()
+    assert len(StoredIndex.open(encoded)) == 12
 
 
 def test_an_edge_index_is_made_and_searched(call, encoded, tmp_path):
@@ -86,6 +149,10 @@ def test_an_edge_index_is_made_and_searched(call, encoded, tmp_path):
     code, output, errors = call("search", tmp_path / "edge", "what is the city b", "--top-k", "12")
     assert code == 0, errors
     assert all(f"d-{name} " in output for name in LETTERS)
+    assert "0 passages added" in call("index", encoded, tmp_path / "edge", "--engine", "qdrant-edge")[1]
+    assert "4 passages deleted" in call("remove", tmp_path / "edge", "d-e", "d-f", "d-g", "d-h", "d-nobody")[1]
+    assert "1 passage deleted" in call("remove", tmp_path / "edge", "d-b", "--where", "group=true")[1]
+    assert "5 passages added" in call("index", encoded, tmp_path / "edge", "--engine", "qdrant-edge")[1]
 
 
 @pytest.mark.parametrize("options", [[], ["--shards", "2"]])
@@ -133,7 +200,10 @@ WRONG = [
     (["index", "nowhere"], "nowhere: expected an index, found none. Make one: drdecr encode"),
     (["serve", "model"], "model: expected an index, found none"),
     (["bias", "d.jsonl", "b.jsonl"], "d.jsonl: expected an index, found none"),
-    (["remove", "qdrant", "a"], "qdrant: expected an index that `drdecr encode` wrote, or one of the engine exact"),
+    (
+        ["index", "qdrant", "--compact"],
+        "qdrant: expected an index that `drdecr encode` wrote, or one of the engine exact",
+    ),
     (["search", "nowhere", "a"], "nowhere: expected an index or a checkpoint, found neither"),
     (["search", ".", "a"], ".: expected an index or a checkpoint, found neither"),
     (["search", "encoded", "a", "--model", "encoded"], "encoded: expected a checkpoint, a folder with config.json"),

@@ -120,9 +120,9 @@ def test_a_kill_costs_the_shard_that_was_being_made(job, monkeypatch):
             raise KeyboardInterrupt
         return real(self, number, show_progress_bar)
 
-    def counting(model, index, passages, batch_size, real=encode._commit):
+    def counting(model, index, passages, *others, real=encode._commit):
         made.append(len(passages))
-        return real(model, index, passages, batch_size)
+        return real(model, index, passages, *others)
 
     monkeypatch.setattr(encode, "_commit", counting)
     monkeypatch.setattr(sharded_encoding.ShardEncoder, "encode", dying)
@@ -137,6 +137,45 @@ def test_a_kill_costs_the_shard_that_was_being_made(job, monkeypatch):
     assert made[2:4] == [0, 0]  # the first two were complete
     assert [(shard_folder(job.folder, number) / "manifest.json").read_bytes() for number in range(2)] == manifests
     assert len({payload["document_id"] for payload in _payloads(job.folder)}) == 12
+
+
+def test_an_update_of_shards_that_stops_leaves_each_document_as_it_was_or_as_it_is(job, documents, monkeypatch):
+    monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 1)
+    rows = [json.loads(line) for line in documents.read_text().splitlines()]
+
+    def held():
+        """Return `{document: {passage: text}}` of all shards, collected or not."""
+        found = {row["id"]: {} for row in rows}
+        for number in range(job.num_shards):
+            index = StoredIndex.open(shard_folder(job.folder, number))
+            ids = index.passage_ids()
+            for name, payload in zip(ids, index.payloads(ids), strict=True):
+                found[payload["document_id"]][name] = payload["text"]
+        return found
+
+    encode_shards(job)
+    old, long = held(), documents.read_text()
+    assert all(len(passages) > 1 for passages in old.values())
+    documents.write_text("".join(json.dumps({**row, "text": "the sea"}) + "\n" for row in rows))
+    real, left = StoredIndex.commit, [2]
+
+    def dying(self):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoredIndex, "commit", dying)
+        with pytest.raises(KeyboardInterrupt):
+            encode_shards(job)
+    found = held()
+    changed = [name for name in old if found[name] != old[name]]
+    assert len(changed) == 2
+    assert all(found[name] == {f"{name}#0": "the sea"} for name in changed)
+    documents.write_text(long)
+    assert encode_shards(job)["changed"] == 2
+    assert held() == old
 
 
 def _payloads(folder):

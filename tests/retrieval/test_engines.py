@@ -1,6 +1,9 @@
 """Every engine keeps the promises of `PassageIndex`, and finds what a loop over all pairs finds."""
 
+import shutil
+
 import pytest
+import torch
 
 from drdecr.retrieval import PassageIndex, ShardedIndex, StoredIndex
 
@@ -120,3 +123,19 @@ def test_an_edge_folder_is_new_or_an_index(tmp_path):
         QdrantEdgeIndex.create(tmp_path, dim=8)
     with pytest.raises(FileNotFoundError, match=r"qdrant\.json"):
         QdrantEdgeIndex.open(tmp_path)
+    made = tmp_path / "made"
+    with QdrantEdgeIndex.create(made, dim=8), pytest.raises(ValueError, match="made: another process has this index"):
+        QdrantEdgeIndex.open(made)
+    (made / "qdrant.json").unlink()  # as if `create` had been killed
+    (made / "shard.making").mkdir()
+    with QdrantEdgeIndex.create(made, dim=4) as index:
+        index.add(["p"], [torch.ones(1, 4)])
+    settings = (made / "qdrant.json").rename(tmp_path / "settings")
+    with pytest.raises(ValueError, match="new or empty"):  # a shard with something in it is nobody's rest
+        QdrantEdgeIndex.create(made, dim=4)
+    settings.rename(made / "qdrant.json")
+    with QdrantEdgeIndex.open(made) as index:
+        assert (len(index), index.dim) == (1, 4)
+    shutil.rmtree(made / "shard")
+    with pytest.raises(ValueError, match="made: Qdrant's engine cannot open it"):
+        QdrantEdgeIndex.open(made)
