@@ -163,6 +163,17 @@ class Preparation:
         for made in (folder, journal):
             made.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no part is done that another call could go on from."""
+        return not any(self.journal.glob("*/*.json"))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Delete what there is of sources."""
+        for name in names:
+            for folder in (self.journal, *(self.folder / table for table in SCHEMAS)):
+                shutil.rmtree(folder / name, ignore_errors=True)
+
     def run(self, sources: Sequence[PreparedSource]) -> list[dict[str, Any]]:
         """Do what is not done yet.
 
@@ -182,7 +193,7 @@ class Preparation:
                     try:
                         reports.append(self._of_source(source, seen, check))
                     except ValueError:
-                        self._forget(source)
+                        self.forget([source.name])
                         raise
         finally:
             seen.close()
@@ -295,11 +306,9 @@ class Preparation:
         for file in self.folder.rglob("*"):
             if file.is_file() and file not in known:
                 file.unlink()
-
-    def _forget(self, source: PreparedSource) -> None:
-        shutil.rmtree(self.journal / source.name, ignore_errors=True)
-        for table in SCHEMAS:
-            shutil.rmtree(self.folder / table / source.name, ignore_errors=True)
+        for table in self.folder.iterdir():
+            if not any(table.iterdir()):  # of a source that was forgotten
+                table.rmdir()
 
 
 Check = Callable[[Iterable[list[Item]], PreparedSource], Iterator[tuple[list[Item], list[Checked]]]]

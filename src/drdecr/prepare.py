@@ -22,11 +22,13 @@ from drdecr.data.source_files import files_of
 from drdecr.data.whole_files import digest_of, write_json, write_sums
 
 from .export import hub_revision
+from .prepare_begun import Begun
 from .prepared_card import prepared_card
+from .published import shown
 from .recipe import read_yaml
 from .run_folder import environment
 from .settings import check_values, known_keys
-from .step_card import shown
+from .step_work import REFUSALS
 
 logger = logging.getLogger(__name__)
 
@@ -112,19 +114,27 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         logger.warning("%s is prepared already.", folder)
         shutil.rmtree(journal, ignore_errors=True)  # a call may have been killed when all but this was done
         return folder
-    _check_journal(journal, plan)
+    settings = {**asdict(recipe), "sources": None}
+    facts = [[entry.facts, given] for entry, given in zip(entries, recipe.sources, strict=True)]
+    begun = Begun(
+        journal, [settings, held_out_facts], zip((entry.prepared.name for entry in entries), facts, strict=True)
+    )
+    outdated = begun.outdated()
     for entry in entries:
         if entry.known is not None:
             entry.known.check()
     cleaner = Cleaner(CleaningSettings(**recipe.cleaning), held_out, recipe.seed, held_out_passages)
     work = Preparation(shards, journal, cleaner, recipe.rows_per_part, num_processes)
-    write_json(journal / "plan.json", plan)
+    work.forget(outdated)
+    begun.write()
     try:
         reports = work.run([entry.prepared for entry in entries])
-    except ValueError:
-        if not any(shards.rglob("*.parquet")):  # nothing to go on from
+    except Exception as error:
+        if work.is_empty:
             shutil.rmtree(shards)
             shutil.rmtree(journal)
+        elif isinstance(error, REFUSALS):
+            begun.write(refused=True)
         raise
     _finish(shards, recipe, plan, reports)
     os.replace(shards, folder)
@@ -252,12 +262,6 @@ def _check_same(written: Mapping[str, Any], plan: Mapping[str, Any], place: Path
             f"{place} was prepared from something else (what differs: {', '.join(differs)}). Choose another folder, or delete "
             "it."
         )
-
-
-def _check_journal(journal: Path, plan: Mapping[str, Any]) -> None:
-    file = journal / "plan.json"
-    if file.exists():
-        _check_same(json.loads(file.read_text(encoding="utf-8")), plan, journal)
 
 
 def _finish(shards: Path, recipe: PrepareRecipe, plan: Mapping[str, Any], reports: list[dict[str, Any]]) -> None:
