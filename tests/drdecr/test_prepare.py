@@ -349,6 +349,28 @@ def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
     assert got == ["sw-en.zip"]
 
 
+@pytest.mark.parametrize(
+    ("entry", "download", "said"),
+    [
+        ({"source": "pud", "languages": ["fi"]}, False, r"pud: .*fi-en\.tsv: no such file.* from https://universaldep"),
+        ({"source": "pud", "languages": ["fi"]}, True, r"pud: no address .* from https://universaldep"),
+        ({"source": "xor-tydi-train"}, False, r"xor-tydi-train: .* Get it with `drdecr prepare --download`"),
+        ({"source": "pud", "path": "own-{language}.tsv"}, True, r"pud: own-ar\.tsv: no such file"),
+    ],
+)
+def test_a_known_source_that_is_not_here_says_how_to_get_it(entry, download, said):
+    with pytest.raises((FileNotFoundError, ValueError), match=said):
+        prepare_module.resolved(entry, download)
+
+
+def test_a_file_that_was_cut_off_is_refused_in_one_language_too(tmp_path):
+    (tmp_path / "data/pud").mkdir()
+    pairs(tmp_path / "data/pud/fi-en.tsv", 500)
+    with pytest.raises(ValueError, match=r"pud: expected languages .'fi': 1000., got .*500.*/data/pud/fi-en\.tsv"):
+        prepare(PrepareRecipe([{"source": "pud", "languages": ["fi"]}]), tmp_path / "set")
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
 def test_what_is_published_names_no_folder_of_this_machine(recipe, tmp_path, call):
     pairs(tmp_path / "data" / "more.tsv", 3, "talo")
     more = {"name_of_source": "more", "format": "tsv", "path": str(tmp_path / "data" / "more.tsv"), "languages": ["fi"]}
@@ -378,6 +400,21 @@ def test_one_warning_lists_the_test_sets_that_are_not_held_out(recipe, tmp_path,
     assert "xquad" in said
     assert "xor-tydi-dev" in said
     assert "squad-dev" not in said
+
+
+def test_a_benchmark_that_is_here_and_not_held_out_is_named(recipe, tmp_path, caplog):
+    (tmp_path / "data/mkqa").mkdir()
+    queries = {
+        code: f"{code} kuka" for code in ("ar", "en", "es", "fi", "ja", "km", "ko", "ms", "ru", "sv", "tr", "zh_cn")
+    }
+    (tmp_path / "data/mkqa/mkqa_dev_parallel.jsonl").write_text(json.dumps({"queries": queries, **queries}) + "\n")
+    warned = "Not held out, though some measure on them: mkqa-subset."
+    prepare(recipe, tmp_path / "set")
+    assert warned in caplog.text
+    caplog.clear()
+    recipe.held_out = [{"source": "mkqa-subset"}]
+    prepare(recipe, tmp_path / "held-out")
+    assert "some measure on them" not in caplog.text
 
 
 @pytest.mark.parametrize(
