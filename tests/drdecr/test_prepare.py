@@ -484,6 +484,24 @@ def test_the_command_lists_prepares_and_verifies(recipe, tmp_path):
     assert "as they were written" in CliRunner().invoke(app, ["prepare", "--verify", str(tmp_path / "set")]).output
 
 
+def test_the_list_is_read_at_eighty_columns_and_one_source_is_shown_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(app, ["prepare", "--list"]).output.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.strip()}
+    assert all(len(line) <= 80 for line in lines)
+    assert set(catalogue.catalogue()) < set(rows)  # each in a line of its own
+    assert rows["qed"].split() == ["qed", "train", "1,343", "passages,", "1,355", "questions", "no"]
+    shown = yaml.safe_load(CliRunner().invoke(app, ["prepare", "--show", "ms-marco-triples"]).output)
+    source = catalogue.catalogue()["ms-marco-triples"]
+    assert shown["home"] == source.home
+    assert shown["files"] == [dict(file) for file in source.files]
+    assert shown["note"] == source.note
+    assert shown["caution"] == source.caution
+    for name in catalogue.catalogue():
+        assert yaml.safe_load(CliRunner().invoke(app, ["prepare", "--show", name]).output)["name"] == name
+    assert "got 'nq2'" in str(CliRunner().invoke(app, ["prepare", "--show", "nq2"]).exception)
+
+
 def own_set(folder: Path, name: str, query: str, text: str) -> dict[str, Any]:
     """Write a set of one question and one passage, whose id is `d1`."""
     question = {"query_id": f"{name}1", "query": query, "language": "fi", "document_ids": ["d1"]}
