@@ -215,7 +215,7 @@ class Preparation:
             counts.add(record["counts"])
         if not counts.has_kept:
             raise ValueError(
-                f"{source.name}: expected rows that stay, got none of {sum(counts.read.values())} (dropped: "
+                f"{_named(source)}: expected rows that stay, got none of {sum(counts.read.values())} (dropped: "
                 f"{dict(counts.dropped)}). Look at the source and at `cleaning`."
             )
         shards = [shard for record in records for shard in record["shards"]]
@@ -390,12 +390,17 @@ def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
 def _language(row: Mapping[str, Any], source: PreparedSource, place: int) -> str:
     """Return a row's language, of which a file's name is made."""
     if not re.fullmatch("[A-Za-z0-9_-]+", row["language"]):
-        files = ", ".join(map(str, islice(files_of(source.entry), 3)))
         raise ValueError(
-            f"{source.name}{f' ({files})' if files else ''}, row {place}: expected a language code of letters, digits, - and _, "
+            f"{_named(source)}, row {place}: expected a language code of letters, digits, - and _, "
             f"got {row['language']!r}. Correct it there."
         )
     return row["language"]
+
+
+def _named(source: PreparedSource) -> str:
+    """Return a source's name with the first of its files."""
+    files = ", ".join(map(str, islice(files_of(source.entry), 3)))
+    return f"{source.name} ({files})" if files else source.name
 
 
 def _can_be_written(value: Any) -> bool:

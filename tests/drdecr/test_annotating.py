@@ -216,6 +216,21 @@ def test_a_file_without_one_score_leaves_nothing_and_is_taken_when_it_has_it(min
     assert rows_of(tmp_path / "set")[3]["teacher_scores"] == [3.5] * 3
 
 
+def test_rows_that_are_not_there_are_named_with_the_cure(tmp_path, call):
+    (tmp_path / "empty").mkdir()
+    for rows, said in (
+        (tmp_path / "nowhere", "no such folder. Check the path"),
+        (tmp_path / "empty", "expected a dataset in it"),
+        ("sets/nowhere", "sets/nowhere"),
+    ):
+        code, _, error = call("annotate", rows, tmp_path / "set", "--teacher", "any")
+        assert code == 1
+        assert f"{rows}" in error
+        assert said in error
+        assert "Couldn't" not in error
+        assert not list(tmp_path.glob("set*"))
+
+
 def test_a_teacher_that_cannot_be_loaded_leaves_nothing(mined, teacher, tmp_path, call):
     code, _, error = call("annotate", mined, tmp_path / "set", "--teacher", tmp_path / "nowhere")
     assert code == 1

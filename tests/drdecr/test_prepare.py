@@ -285,6 +285,13 @@ def test_a_wrong_row_is_named_nothing_of_it_is_left_and_the_same_call_goes_on_wh
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_file_without_a_row_is_named(tmp_path):
+    (tmp_path / "fi.tsv").write_text("")
+    source = {"name_of_source": "words", "format": "tsv", "path": str(tmp_path / "fi.tsv"), "languages": ["fi"]}
+    with pytest.raises(ValueError, match=rf"words \({tmp_path}/fi\.tsv\): expected rows that stay, got none of 0"):
+        prepare(PrepareRecipe([source]), tmp_path / "set")
+
+
 def test_after_a_refusal_other_settings_are_taken_and_after_a_kill_they_are_not(recipe, tmp_path):
     recipe.sources.reverse()
     recipe.cleaning = {"min_script_share": 1.0}
@@ -292,7 +299,7 @@ def test_after_a_refusal_other_settings_are_taken_and_after_a_kill_they_are_not(
     foreign = "".join(f"слово {number}\tthe word {number}\n" for number in range(10))
     for name in ("fi", "et"):
         (tmp_path / f"{name}.tsv").write_text(foreign)
-    with pytest.raises(ValueError, match=r"words: expected rows that stay, got none .* and at `cleaning`"):
+    with pytest.raises(ValueError, match=r"words .*: expected rows that stay, got none .* and at `cleaning`"):
         prepare(recipe, tmp_path / "set")
     recipe.cleaning = {"min_script_share": 0.0}
     prepare(recipe, tmp_path / "set")
