@@ -198,7 +198,7 @@ def _load(source: str, config: str | None, split: str, revision: str | None) -> 
     except HubError as error:
         if Path(source).exists() or not constants.HF_HUB_OFFLINE:
             raise
-        raise FileNotFoundError(
+        raise HubError(
             f"{source}: no such folder, and HF_HUB_OFFLINE forbids to ask the Hub for a dataset of that name. Check the path, or "
             "load it once without HF_HUB_OFFLINE."
         ) from error
