@@ -5,7 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import yaml
 
 from .download import download, download_member
 from .row_streams import open_stream
-from .source_files import files_of
+from .source_files import PATH_KEYS, files_of
+from .text_files import expanded
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 
@@ -36,7 +37,8 @@ class Source:
         revision: of what was seen, where it has one.
         files: where files come from: `path` below `$DRDECR_DATA`, `url`, perhaps `sha256`, and of a tar archive the `member`
             that becomes the file.
-        expected: rows by table, and digests of the first and the last row that is no passage.
+        expected: `rows` by table, digests of the `first` and the `last` row that is no passage, and of sources in several
+            languages such rows by `languages`.
         note: what else to know.
         tried: `real` if its own files were read and counted, `form` if files of the same form were.
     """
@@ -60,6 +62,11 @@ class Source:
                 f"{self.name}: expected a role of {', '.join(ROLES)} and tried real or form, got {self.role}, {self.tried}."
             )
 
+    @property
+    def is_by_name(self) -> bool:
+        """Whether it is read by a name, from the Hub or by `ir_datasets`, and not from files."""
+        return self.entry["format"] in ("hub", "ir_datasets")
+
     def is_here(self) -> bool:
         """Tell whether all its files are on disk. What the Hub or `ir_datasets` would get is not."""
         try:
@@ -74,9 +81,7 @@ class Source:
             ValueError: if it has none that can be got, or `DRDECR_DATA` is not set.
         """
         if not self.files:
-            raise ValueError(
-                f"{self.name}: expected files that can be got by URL, there is none. See {self.home}. {self.note}"
-            )
+            raise ValueError(f"{self.name}: no address of its files is known. {self.by_hand}")
         if "DRDECR_DATA" not in os.environ:
             raise ValueError(
                 "The environment variable DRDECR_DATA is not set. Set it to the folder that holds the data."
@@ -89,6 +94,15 @@ class Source:
             else download(url, root / path, digest)
             for path, url, digest in self._wanted()
         ]
+
+    @property
+    def by_hand(self) -> str:
+        """How to get files that have no address."""
+        said = f" {self.note}" if self.note else ""
+        return f"Get them from {self.home}, and put them where the entry looks for them ({self._paths()}).{said}"
+
+    def _paths(self) -> str:
+        return ", ".join(self.entry[key] for key in PATH_KEYS if isinstance(self.entry.get(key), str))
 
     @property
     def caution(self) -> str:
@@ -107,11 +121,31 @@ class Source:
                 path, url = (file[key].replace("{language}", name).replace("{pair}", pair) for key in ("path", "url"))
                 yield path, url, file.get("sha256")
 
+    def narrowed(self, arguments: Mapping[str, Any]) -> "Source | None":
+        """Return the source with arguments of a recipe, and what must still be in it; None if nothing is known of that.
+
+        Args:
+            arguments: that take the place of its entry's. Of some of its languages the rows are known, and a `name` changes ids
+                alone; whatever else is given may name other files.
+        """
+        known = dict(self.expected)
+        if set(arguments) - {"languages", "name"} or not known:
+            return None
+        if "name" in arguments:  # stands in the ids, of which the digests are made
+            known = {key: value for key, value in known.items() if key in ("rows", "languages")}
+        if "languages" in arguments:
+            own, wanted = _by_file(self.entry.get("languages")), _by_file(arguments["languages"])
+            counts = self.expected.get("languages", {})
+            if not wanted or any(own.get(name) not in counts for name in wanted):
+                return None
+            known = {"languages": {code: counts[own[name]] for name, code in wanted.items()}}
+        return replace(self, entry={**self.entry, **arguments}, expected=known)
+
     def check(self) -> None:
         """Compare what its files hold with what the catalogue says of them.
 
         Raises:
-            ValueError: if they hold other rows.
+            ValueError: if they hold other rows, naming the files.
         """
         if not self.expected:
             return
@@ -120,9 +154,26 @@ class Source:
         if wrong:
             got = ", ".join(f"{key} {found.get(key)}" for key in self.expected)
             raise ValueError(
-                f"{self.name}: expected {', '.join(wrong)}, got {got}. Its files are cut off or of another version: get them "
-                "again, or write the entry itself into the recipe in place of the name."
+                f"{self.name}: expected {', '.join(wrong)}, got {got}, in {self._files_in_words(found)}. Cut off, or of another "
+                "version: get them again, or write the entry itself into the recipe in place of the name."
             )
+
+    def _files_in_words(self, found: Mapping[str, Any]) -> str:
+        """Name the files of the languages that have other rows than expected, or all that are read."""
+        expected = self.expected.get("languages", {})
+        names = {code: name for name, code in _by_file(self.entry.get("languages")).items()}
+        wrong = [names.get(code, code) for code in expected if found["languages"].get(code) != expected[code]]
+        path = self.entry.get("path")
+        if wrong and isinstance(path, str) and "{language}" in path:
+            return ", ".join(str(expanded(path.replace("{language}", name))) for name in wrong)
+        return ", ".join(map(str, files_of(self.entry)))
+
+
+def _by_file(languages: Any) -> dict[str, str]:
+    """Return `{name in the path: code}` of a reader's languages, the shape of which its reader checks."""
+    if isinstance(languages, Mapping):
+        return {str(name): str(code) for code, name in languages.items()}
+    return {str(code): str(code) for code in languages} if isinstance(languages, list) else {}
 
 
 @lru_cache(maxsize=1)
@@ -152,12 +203,14 @@ def source_named(name: str) -> Source:
 
 
 def facts_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Count an entry's rows by table, and digest the first and the last one that is no passage.
+    """Count an entry's rows by table and language, and digest the first and the last one that is no passage.
 
     Returns:
-        `rows` by table, `first` and `last` as the first 16 hexadecimal digits of the SHA-256 of the row as JSON.
+        `rows` by table, those that are no passages by `languages`, `first` and `last` as the first 16 hexadecimal digits of the
+        SHA-256 of the row as JSON.
     """
     counts: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
     ends: list[str] = []
     row: Mapping[str, Any] | None = None
     for table, found in open_stream(entry):
@@ -166,8 +219,10 @@ def facts_of(entry: Mapping[str, Any]) -> dict[str, Any]:
         counts[table] += 1
         if table != "passages":
             row = found
+            languages[found["language"]] += 1
             ends = ends or [_digest(found)]
-    return {"rows": dict(counts)} | ({"first": ends[0], "last": _digest(row)} if row is not None else {})
+    known = {"rows": dict(counts), "languages": dict(languages)}
+    return known | ({"first": ends[0], "last": _digest(row)} if row is not None else {})
 
 
 def _digest(row: Mapping[str, Any]) -> str:

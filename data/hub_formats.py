@@ -5,9 +5,9 @@ from pathlib import Path
 
 from datasets import Dataset, load_dataset
 from datasets.config import HF_DATASETS_CACHE
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 
-from drdecr.modeling_drdecr.hub_errors_drdecr import explained
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError, explained
 
 from .digests import value_digest
 from .passages import collection
@@ -192,7 +192,24 @@ def _rows_and_passages(
 
 def _load(source: str, config: str | None, split: str, revision: str | None) -> Dataset:
     check_folder(source, config)
-    return load_dataset(source, config, split=split, revision=revision, cache_dir=_cache_of(Path(source)))
+    try:
+        with explained(source):
+            return load_dataset(source, config, split=split, revision=revision, cache_dir=_cache_of(Path(source)))
+    except HubError as error:
+        if Path(source).exists() or not constants.HF_HUB_OFFLINE:
+            raise
+        raise HubError(
+            f"{source}: no such folder, and HF_HUB_OFFLINE forbids to ask the Hub for a dataset of that name. Check the path, or "
+            "load it once without HF_HUB_OFFLINE."
+        ) from error
+    except FileNotFoundError as error:
+        if Path(source).exists():
+            raise FileNotFoundError(f"{source}: expected a dataset in it ({error}). Make it first.") from error
+        if Path(source).is_absolute():
+            raise FileNotFoundError(f"{source}: no such folder. Check the path, or make it first.") from error
+        raise FileNotFoundError(
+            f"{source}: expected a folder or the name of a dataset on the Hub, got neither. Check its spelling, or make it first."
+        ) from error
 
 
 def check_folder(source: str, config: str | None = None) -> None:

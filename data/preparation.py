@@ -163,6 +163,17 @@ class Preparation:
         for made in (folder, journal):
             made.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no part is done that another call could go on from."""
+        return not any(self.journal.glob("*/*.json"))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Delete what there is of sources."""
+        for name in names:
+            for folder in (self.journal, *(self.folder / table for table in SCHEMAS)):
+                shutil.rmtree(folder / name, ignore_errors=True)
+
     def run(self, sources: Sequence[PreparedSource]) -> list[dict[str, Any]]:
         """Do what is not done yet.
 
@@ -182,7 +193,7 @@ class Preparation:
                     try:
                         reports.append(self._of_source(source, seen, check))
                     except ValueError:
-                        self._forget(source)
+                        self.forget([source.name])
                         raise
         finally:
             seen.close()
@@ -204,7 +215,7 @@ class Preparation:
             counts.add(record["counts"])
         if not counts.has_kept:
             raise ValueError(
-                f"{source.name}: expected rows that stay, got none of {sum(counts.read.values())} (dropped: "
+                f"{_named(source)}: expected rows that stay, got none of {sum(counts.read.values())} (dropped: "
                 f"{dict(counts.dropped)}). Look at the source and at `cleaning`."
             )
         shards = [shard for record in records for shard in record["shards"]]
@@ -295,11 +306,9 @@ class Preparation:
         for file in self.folder.rglob("*"):
             if file.is_file() and file not in known:
                 file.unlink()
-
-    def _forget(self, source: PreparedSource) -> None:
-        shutil.rmtree(self.journal / source.name, ignore_errors=True)
-        for table in SCHEMAS:
-            shutil.rmtree(self.folder / table / source.name, ignore_errors=True)
+        for table in self.folder.iterdir():
+            if not any(table.iterdir()):  # of a source that was forgotten
+                table.rmdir()
 
 
 Check = Callable[[Iterable[list[Item]], PreparedSource], Iterator[tuple[list[Item], list[Checked]]]]
@@ -381,12 +390,17 @@ def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
 def _language(row: Mapping[str, Any], source: PreparedSource, place: int) -> str:
     """Return a row's language, of which a file's name is made."""
     if not re.fullmatch("[A-Za-z0-9_-]+", row["language"]):
-        files = ", ".join(map(str, islice(files_of(source.entry), 3)))
         raise ValueError(
-            f"{source.name}{f' ({files})' if files else ''}, row {place}: expected a language code of letters, digits, - and _, "
+            f"{_named(source)}, row {place}: expected a language code of letters, digits, - and _, "
             f"got {row['language']!r}. Correct it there."
         )
     return row["language"]
+
+
+def _named(source: PreparedSource) -> str:
+    """Return a source's name with the first of its files."""
+    files = ", ".join(map(str, islice(files_of(source.entry), 3)))
+    return f"{source.name} ({files})" if files else source.name
 
 
 def _can_be_written(value: Any) -> bool:

@@ -110,5 +110,5 @@ def scores_of(file: Path) -> Iterator[tuple[str, str, float]]:
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{file}, line {number}: expected query id, document id and score, a line of a TREC run, or "
-                f"[query_id, [document_id, score], ...], got {line[:80]!r}."
+                f"[query_id, [document_id, score], ...], got {line[:80]!r}. Write the score as a number, or drop the line."
             ) from error

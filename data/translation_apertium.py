@@ -33,7 +33,8 @@ class ApertiumTranslator:
                 "`apt-get install apertium apertium-eng-spa`."
             )
         self.program, self.keep_unknown, self.timeout = program, keep_unknown, timeout
-        self.modes = set(self._run(["-l"]).split())
+        # Without an installed pair the program lists the pattern that it looked for: `*`.
+        self.modes = {mode for mode in self._run(["-l"]).split() if re.fullmatch(r"[\w-]+", mode)}
         self._engine = Engine(
             "apertium",
             self._run(["-V"]).removeprefix("Apertium").strip(),
@@ -72,8 +73,9 @@ class ApertiumTranslator:
             for second in spellings(target):
                 if f"{first}-{second}" in self.modes:
                     return f"{first}-{second}"
+        installed = ", ".join(sorted(self.modes)) or "none is"
         raise ValueError(
-            f"Apertium: expected a pair that is installed ({', '.join(sorted(self.modes))}), got {source} to {target}. "
+            f"Apertium: expected a pair that is installed ({installed}), got {source} to {target}. "
             "Install its package, such as `apertium-eng-spa` on Debian."
         )
 

@@ -21,7 +21,8 @@ class StoredTranslator:
 
     Args:
         translator: asked for what is not there.
-        file: SQLite database, made if it is not there. Engines do not mix: their name, revision and parameters are the key.
+        file: SQLite database, made with the first translation if it is not there: a refused language leaves none.
+            Engines do not mix: their name, revision and parameters are the key.
         batch_size: texts translated between two writes (default 256).
 
     Raises:
@@ -30,20 +31,10 @@ class StoredTranslator:
 
     def __init__(self, translator: Translator, file: Path, batch_size: int = 256) -> None:
         self.translator, self.file, self.batch_size = translator, file, batch_size
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._database = sqlite3.connect(file, timeout=600)
-            self._database.executescript(TABLES)
-            if "is_cut" not in [
-                row[1] for row in self._database.execute("PRAGMA table_info(translations)")
-            ]:  # before 0.1
-                self._database.execute("ALTER TABLE translations ADD COLUMN is_cut INTEGER NOT NULL DEFAULT 0")
-            with self._database:
-                self._database.execute("INSERT OR IGNORE INTO engines (key) VALUES (?)", (self.engine.key,))
-            found = self._database.execute("SELECT id FROM engines WHERE key = ?", (self.engine.key,))
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{file}: expected a store of translations ({error}). Choose another file.") from error
-        self._id = found.fetchone()[0]
+        self._database: sqlite3.Connection | None = None
+        self._id = 0
+        if file.exists():
+            self._open()
 
     @property
     def engine(self) -> Engine:
@@ -60,16 +51,37 @@ class StoredTranslator:
         for start in tqdm(starts, desc=f"translating {source} to {target}", unit="batch", disable=hidden):
             batch = missing[start : start + self.batch_size]
             made = self.translator.translate(batch, source, target)
+            database = self._database or self._open()
             rows = [
                 (self._id, source, target, text, translation.text, translation.score, translation.is_cut)
                 for text, translation in zip(batch, made, strict=True)
             ]
-            with self._database:
-                self._database.executemany("INSERT OR IGNORE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            with database:
+                database.executemany("INSERT OR IGNORE INTO translations VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             known.update(zip(batch, made, strict=True))
         return [known[text] for text in texts]
 
+    def _open(self) -> sqlite3.Connection:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            database = sqlite3.connect(self.file, timeout=600)
+            database.executescript(TABLES)
+            if "is_cut" not in [row[1] for row in database.execute("PRAGMA table_info(translations)")]:  # before 0.1
+                database.execute("ALTER TABLE translations ADD COLUMN is_cut INTEGER NOT NULL DEFAULT 0")
+            with database:
+                database.execute("INSERT OR IGNORE INTO engines (key) VALUES (?)", (self.engine.key,))
+            found = database.execute("SELECT id FROM engines WHERE key = ?", (self.engine.key,))
+        except sqlite3.DatabaseError as error:
+            raise ValueError(
+                f"{self.file}: expected a store of translations ({error}). Choose another file."
+            ) from error
+        self._id = found.fetchone()[0]
+        self._database = database
+        return database
+
     def _kept(self, text: str, source: str, target: str) -> Translation | None:
+        if self._database is None:
+            return None
         found = self._database.execute(
             "SELECT translation, score, is_cut FROM translations WHERE engine = ? AND source = ? AND target = ? AND text = ?",
             (self._id, source, target, text),

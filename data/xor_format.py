@@ -58,10 +58,15 @@ def _questions(file: Path) -> Iterator[dict[str, object]]:
         has_fields(record, ("id", "question", "lang", "answers"), file, number)
         answers = record["answers"]
         if not isinstance(answers, list) or not answers or not all(isinstance(one, str) and one for one in answers):
-            raise ValueError(f"{file}, line {number}: expected a list of texts as `answers`, got {answers!r}.")
+            raise ValueError(
+                f"{file}, line {number}: expected a list of texts as `answers`, got {answers!r}. Write the texts in "
+                "[brackets], or drop the line."
+            )
         texts = {key: record[key].strip() if isinstance(record[key], str) else "" for key in ("question", "lang")}
         if not all(texts.values()):
-            raise ValueError(f"{file}, line {number}: expected texts as `question` and `lang`, got {record!r}.")
+            raise ValueError(
+                f"{file}, line {number}: expected texts as `question` and `lang`, got {record!r}. Fill them, or drop the line."
+            )
         yield {
             "query_id": str(record["id"]),
             "query": texts["question"],
@@ -84,8 +89,11 @@ def wikipedia_passages(file: Path) -> Iterator[tuple[Path, int, str, str]]:
                 if len(row) != len(PASSAGE_FIELDS) or not row[0].strip():
                     raise ValueError(
                         f"{file}, line {number}: expected the fields {', '.join(PASSAGE_FIELDS)} with tabs between, got "
-                        f"{len(row)}, {str(row)[:200]}."
+                        f"{len(row)}, {str(row)[:200]}. Write the missing tab, quote a text with one, or get the file again."
                     )
                 yield file, number, row[0].strip(), passage_text(row[2], row[1])
         except csv.Error as error:
-            raise ValueError(f"{file}, line {start}: expected tab-separated fields in CSV quotes ({error}).") from error
+            raise ValueError(
+                f"{file}, line {start}: expected tab-separated fields in CSV quotes ({error}). Double the quotes within a text, "
+                "or get the file again."
+            ) from error

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -123,15 +123,16 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
         rows, passages = read_hub_unscored(
             settings.rows, settings.config, split=settings.split, revision=settings.revision
         )
-    parts = work_folder(output)
-    passages = _used(rows, passages)
-    scorer = _scorer(settings, rows, passages, parts)
-    annotated = annotated_tables(rows, passages, scorer, parts / "scores", settings.rows_a_shard)
-    first = next(annotated)  # all processes score before one writes
-    if state.is_main_process:
-        tables = chain([first], annotated)
-        _write(settings, inputs, rows, tables, passages, scorer, parts, output, license)
-        shutil.rmtree(parts)
+        passages = _used(rows, passages)
+        work = StepWork(output, asdict(settings), inputs, is_shared=state.num_processes > 1)
+    with work:
+        scores = work.cheap("scores") if settings.scores else work.folder / "scores"
+        scorer = _scorer(settings, rows, passages, work.folder)
+        annotated = annotated_tables(rows, passages, scorer, scores, settings.rows_a_shard)
+        first = next(annotated)  # all processes score before one writes
+        if state.is_main_process:
+            _write(settings, work, rows, chain([first], annotated), passages, scorer, license)
+            work.remove()
     state.wait_for_everyone()
     return output
 
@@ -186,13 +187,11 @@ def _scorer(settings: AnnotationSettings, rows: Dataset, passages: StoredPassage
 
 def _write(
     settings: AnnotationSettings,
-    inputs: Mapping[str, str],
+    work: StepWork,
     rows: Dataset,
     tables: Iterable[pa.Table],
     passages: StoredPassages,
     scorer: Scorer,
-    parts: Path,
-    output: Path,
     license: str | None,
 ) -> None:
     folders: dict[str, Path] = {}
@@ -201,10 +200,9 @@ def _write(
         if settings.tokens == "all":
             chosen["documents"] = (scorer.documents, passages.texts())
         for kind, (tokens, texts) in chosen.items():
-            folders[f"tokens/{kind}"] = parts / "written" / kind
+            folders[f"tokens/{kind}"] = work.folder / "written" / kind
             by_text: Any = tokens
             write_tokens(by_text.named(None), texts, folders[f"tokens/{kind}"], settings.rows_a_shard)
-    work = StepWork(output, asdict(settings), inputs)
     annotated = work.parts("annotated", annotated_schema(rows), anew=True)
     for group in _groups(tables) if not annotated.is_complete else ():
         annotated.write(group, group.num_rows)
@@ -217,7 +215,7 @@ def _write(
         "query tokens a score sums over; 0: it is no such sum."
     )
     facts = {**work.facts, "scorer": scorer.facts}
-    write_step(output, configs, "Annotated candidates", note, facts, {"rows": len(rows)}, license, folders)
+    write_step(work.output, configs, "Annotated candidates", note, facts, {"rows": len(rows)}, license, folders)
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

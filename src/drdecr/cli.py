@@ -269,6 +269,9 @@ def prepare_data(
     ] = None,
     folder: Annotated[Path | None, typer.Argument(help="Folder to write; it appears when all is done.")] = None,
     known: Annotated[bool, typer.Option("--list", help="Show the sources that are known by name.")] = False,
+    show: Annotated[
+        str | None, typer.Option(help="Show all that is known of one of them: home, licence, files.")
+    ] = None,
     verify: Annotated[Path | None, typer.Option(help="Check every shard of a prepared folder.")] = None,
     processes: Annotated[int, typer.Option(help="Processes that check rows.", min=1)] = 1,
     download: Annotated[bool, typer.Option(help="Get the known sources' files that are not in $DRDECR_DATA.")] = False,
@@ -277,14 +280,17 @@ def prepare_data(
 ) -> None:
     """Read, clean and shard public sources, with a record of where every row comes from. A killed run goes on where it was.
 
-    `drdecr prepare RECIPE.yaml FOLDER`, `drdecr prepare --list` or `drdecr prepare --verify FOLDER`.
+    `drdecr prepare RECIPE.yaml FOLDER`, `drdecr prepare --list`, `--show NAME` or `--verify FOLDER`.
     """
     from drdecr.data.export import push_dataset
     from drdecr.data.prepared_shards import verify as verify_folder
 
     from .prepare import load_prepare_recipe, prepare
-    from .prepared_list import source_table
+    from .prepared_list import source_in_words, source_table
 
+    if show is not None:
+        typer.echo(source_in_words(show))
+        return
     if known:
         Console().print(source_table())
         return
@@ -292,7 +298,9 @@ def prepare_data(
         typer.echo(f"{verify}: {verify_folder(verify)} shards are as they were written.")
         return
     if recipe is None or folder is None:
-        raise ValueError("Expected RECIPE.yaml and FOLDER, or --list, or --verify FOLDER. See `drdecr prepare --help`.")
+        raise ValueError(
+            "Expected RECIPE.yaml and FOLDER, --list, --show NAME or --verify FOLDER. See `drdecr prepare --help`."
+        )
     typer.echo(f"prepared: {prepare(load_prepare_recipe(recipe), folder, processes, download)}")
     if push:
         typer.echo(f"pushed: {push}, revision {push_dataset(folder, push, private)}")

@@ -1,6 +1,7 @@
 """Mine hard negatives: by BM25 with the English question, or across languages with our own model."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from drdecr.data.sources import read_questions
 from drdecr.data.stored_passages import StoredPassages, joined_on_disk
 from drdecr.data.text_files import expanded
 from drdecr.data.token_store import stored_documents, stored_queries
+from drdecr.modeling_drdecr import DrDecrTeacher
 from drdecr.retrieval.codecs import CODECS
 
 from .measuring import load_reader
@@ -136,6 +138,7 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
 
 def _mine(settings: MiningSettings, work: StepWork, license: str | None) -> None:
     settings.search.check_faiss()
+    models = _models(settings)
     sets = [read_questions(entry) for entry in settings.questions]
     passages = joined_on_disk([*sets, *(read_questions(entry) for entry in settings.pool)])
     held_out, held_out_passages = _held_out(settings)
@@ -143,8 +146,8 @@ def _mine(settings: MiningSettings, work: StepWork, license: str | None) -> None
     if not len(questions):
         work.remove()
         raise ValueError("questions: all of them stand in a held-out set. Give others to learn from.")
-    rankings = _rankings(settings, work, questions, passages)
-    scorer = _teacher(settings, work, questions, rankings, passages) if settings.teacher else None
+    rankings = _rankings(settings, models, work, questions, passages)
+    scorer = _teacher(settings, models, work, questions, rankings, passages) if settings.teacher else None
     rows = mined_parts(work, questions, rankings, passages, settings.negatives, scorer)
     counts = {**questions.counts(), **rows.counts()}
     if not len(rows):
@@ -166,18 +169,28 @@ def _held_out(settings: MiningSettings) -> tuple[list[str], HeldOutPassages]:
     return texts, HeldOutPassages(passages)
 
 
-def _rankings(settings: MiningSettings, work: StepWork, questions: RowParts, passages: StoredPassages) -> RowParts:
+def _models(settings: MiningSettings) -> dict[str, DrDecrTeacher]:
+    """Load every model by its name, before anything is made: one that cannot be loaded must not cost the pool's encoding."""
+    named = dict.fromkeys(name for name in (settings.reader, settings.index, settings.teacher) if name)
+    return {name: load_reader(name) for name in named}
+
+
+def _rankings(
+    settings: MiningSettings,
+    models: Mapping[str, DrDecrTeacher],
+    work: StepWork,
+    questions: RowParts,
+    passages: StoredPassages,
+) -> RowParts:
     logger.info("Ranking %d passages for %d questions by %s.", len(passages), len(questions), settings.method)
     if settings.method == "bm25":
         return bm25_rankings(work, questions, passages, settings.depth)
-    reader = load_reader(str(settings.reader))
-    encoder = load_reader(settings.index) if settings.index else reader
     return model_rankings(
         work,
         questions,
         passages,
-        reader,
-        encoder,
+        models[str(settings.reader)],
+        models[str(settings.index or settings.reader)],
         settings.depth,
         settings.codec,
         settings.search,
@@ -190,10 +203,15 @@ def _token_folder(settings: MiningSettings) -> Path | None:
 
 
 def _teacher(
-    settings: MiningSettings, work: StepWork, questions: RowParts, rankings: RowParts, passages: StoredPassages
+    settings: MiningSettings,
+    models: Mapping[str, DrDecrTeacher],
+    work: StepWork,
+    questions: RowParts,
+    rankings: RowParts,
+    passages: StoredPassages,
 ) -> TeacherScorer:
     """Let the teacher read the questions, and of the pool what was found."""
-    teacher = load_reader(str(settings.teacher))
+    teacher = models[str(settings.teacher)]
     folder = _token_folder(settings) or work.folder / "tokens"
     queries = stored_queries(teacher, english_texts(questions), folder, named=False)
     documents = stored_documents(teacher, found_passages(questions, rankings, passages), folder)

@@ -18,15 +18,17 @@ from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
 from drdecr.data.prepared_shards import PROVENANCE, read_provenance, shards_of
 from drdecr.data.row_checks import CleaningSettings, text_key
 from drdecr.data.row_streams import FORMATS, held_out_of
-from drdecr.data.source_files import files_of
+from drdecr.data.source_files import PATH_KEYS, files_of
 from drdecr.data.whole_files import digest_of, write_json, write_sums
 
 from .export import hub_revision
+from .prepare_begun import Begun
 from .prepared_card import prepared_card
+from .published import shown
 from .recipe import read_yaml
 from .run_folder import environment
 from .settings import check_values, known_keys
-from .step_card import shown
+from .step_work import REFUSALS
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class Entry:
     Args:
         prepared: what is read.
         facts: what is known of it, for the provenance.
-        known: the source of the catalogue, if it is read as it stands there.
+        known: the source of the catalogue with what must be in what is read, where that is known.
     """
 
     prepared: PreparedSource
@@ -112,19 +114,27 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         logger.warning("%s is prepared already.", folder)
         shutil.rmtree(journal, ignore_errors=True)  # a call may have been killed when all but this was done
         return folder
-    _check_journal(journal, plan)
+    settings = {**asdict(recipe), "sources": None}
+    facts = [[entry.facts, given] for entry, given in zip(entries, recipe.sources, strict=True)]
+    begun = Begun(
+        journal, [settings, held_out_facts], zip((entry.prepared.name for entry in entries), facts, strict=True)
+    )
+    outdated = begun.outdated()
     for entry in entries:
         if entry.known is not None:
             entry.known.check()
     cleaner = Cleaner(CleaningSettings(**recipe.cleaning), held_out, recipe.seed, held_out_passages)
     work = Preparation(shards, journal, cleaner, recipe.rows_per_part, num_processes)
-    write_json(journal / "plan.json", plan)
+    work.forget(outdated)
+    begun.write()
     try:
         reports = work.run([entry.prepared for entry in entries])
-    except ValueError:
-        if not any(shards.rglob("*.parquet")):  # nothing to go on from
+    except Exception as error:
+        if work.is_empty:
             shutil.rmtree(shards)
             shutil.rmtree(journal)
+        elif isinstance(error, REFUSALS):
+            begun.write(refused=True)
         raise
     _finish(shards, recipe, plan, reports)
     os.replace(shards, folder)
@@ -162,32 +172,40 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"{name}: expected a `share` above 0 and up to 1, got {share!r}.")
     if known is not None and download:
-        _download(replace(known, entry=reads))
+        _download(known, content)
     facts = {
         "name": name,
         "format": reads.get("format"),
         "arguments": {k: v for k, v in reads.items() if k != "format"},
     }
-    facts |= {"share": share, **_revision(reads), **_about(known, about)}
+    facts |= {"share": share, **_revision(reads, known), **_about(known, about)}
     if facts.get("commit"):  # what is streamed is of the state that was looked up
         reads["revision"] = facts["commit"]
-    is_as_known = known is not None and not content
-    return Entry(PreparedSource(name, reads, float(share)), facts, known if is_as_known else None)
+    return Entry(
+        PreparedSource(name, reads, float(share)), facts, known.narrowed(content) if known is not None else None
+    )
 
 
-def _download(wanted: Source) -> None:
-    if wanted.files and not wanted.is_here():
+def _download(known: Source, content: Mapping[str, Any]) -> None:
+    """Get what is not here of a known source; files that the recipe itself names are the recipe's business."""
+    wanted = replace(known, entry={**known.entry, **content})
+    if not wanted.is_by_name and not wanted.is_here() and (wanted.files or content.keys().isdisjoint(PATH_KEYS)):
         wanted.download()
 
 
-def _revision(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _revision(entry: Mapping[str, Any], known: Source | None) -> dict[str, Any]:
     if str(entry.get("format")).startswith("hub"):
         commit = hub_revision(dict(entry))
         if commit:
             return {"commit": commit}
-    files = [
-        {"file": _shown(file), "bytes": file.stat().st_size, "sha256": digest_of(file)} for file in files_of(entry)
-    ]
+    try:
+        found = list(files_of(entry))
+    except FileNotFoundError as error:
+        if known is None:
+            raise
+        cure = "Get it with `drdecr prepare --download`." if known.files else known.by_hand
+        raise FileNotFoundError(f"{known.name}: {error} {cure}") from error
+    files = [{"file": _shown(file), "bytes": file.stat().st_size, "sha256": digest_of(file)} for file in found]
     return {"files": files} if files else {}
 
 
@@ -241,6 +259,14 @@ def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, HeldOutPassages, lis
         known = source_named(content.pop("source")) if "source" in content else None
         reads = {**(known.entry if known is not None else {}), **content}
         add(known.name if known is not None else str(reads.get("name") or reads.get("format")), reads)
+    held_out = {found["name"] for found in facts}
+    measured = [name for name, source in catalogue().items() if source.role == "both" and source.is_here()]
+    if left := [name for name in measured if name not in held_out]:
+        logger.warning(
+            "Not held out, though some measure on them: %s. If you do, name them under `held_out:` (`- {source: %s}`).",
+            ", ".join(left),
+            left[0],
+        )
     return HeldOutTexts(texts), HeldOutPassages(passages), facts
 
 
@@ -252,12 +278,6 @@ def _check_same(written: Mapping[str, Any], plan: Mapping[str, Any], place: Path
             f"{place} was prepared from something else (what differs: {', '.join(differs)}). Choose another folder, or delete "
             "it."
         )
-
-
-def _check_journal(journal: Path, plan: Mapping[str, Any]) -> None:
-    file = journal / "plan.json"
-    if file.exists():
-        _check_same(json.loads(file.read_text(encoding="utf-8")), plan, journal)
 
 
 def _finish(shards: Path, recipe: PrepareRecipe, plan: Mapping[str, Any], reports: list[dict[str, Any]]) -> None:

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from transformers import TrainingArguments
 
 from drdecr.trainers import DistillationArguments
 
+from .published import shown_command
 from .recipe import Recipe, load_recipe
 
 logger = logging.getLogger(__name__)
@@ -167,12 +167,12 @@ def finish_run(recipe: Recipe, seconds: float, log: list[dict[str, Any]], facts:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, git commit, command and hardware."""
+    """Return versions, git commit, command (without this machine's folders, for it is published) and hardware."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
-        "command": shlex.join(["drdecr" if Path(word).name == "drdecr" else word for word in sys.argv]),
+        "command": shown_command(sys.argv),
         "hardware": device,
     }
 

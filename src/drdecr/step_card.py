@@ -1,7 +1,6 @@
 """What a step of the data path leaves beside its rows: a card that counts them, and the facts that made them."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from drdecr.data.digests import value_digest
 from drdecr.data.export import Configs, write_dataset
 
 from .data_card import counted_rows, filled_rows, languages_of, made_by, table
+from .published import shown
 from .run_folder import environment
 from .step_inputs import changed
 
@@ -55,20 +55,6 @@ def write_step(
     digest = {"settings_digest": value_digest(facts["settings"])}
     said = {**shown(facts), **digest, "counters": dict(counters or {})}
     write_dataset(folder, configs, body, known, facts=said, folders=folders)
-
-
-def shown(value: Any) -> Any:
-    """Return a value without this machine's folders: an absolute path as `$DRDECR_DATA/...`, or elsewhere its last part."""
-    if isinstance(value, Mapping):
-        return {key: shown(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [shown(part) for part in value]
-    if not isinstance(value, str) or not Path(value).is_absolute():
-        return value
-    root = os.environ.get("DRDECR_DATA")
-    if root and Path(value).is_relative_to(root):
-        return f"$DRDECR_DATA/{Path(value).relative_to(root).as_posix()}"
-    return Path(value).name
 
 
 def is_step_done(folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:

@@ -20,7 +20,8 @@ PLAN = "plan.json"
 
 ALREADY = "%s is there already, made with these settings."
 
-REFUSALS = (ValueError, ImportError, OSError)
+REFUSALS = (ValueError, ImportError, FileNotFoundError)
+"""What asks for other settings or files: a call that follows one of these cannot go on with what it left."""
 
 
 def work_folder(output: Path) -> Path:
@@ -35,34 +36,54 @@ class StepWork:
         output: of the step.
         settings: of the step, values that JSON can hold.
         inputs: digests of what it reads (`step_inputs.input_digests`).
+        is_shared: whether other processes work in the folder (default False): a refusal in one then deletes nothing.
 
     Raises:
-        ValueError: if it was begun with other settings or files.
+        ValueError: if it was begun with other settings or files, and killed. After a call that was refused, which asked for
+            others, it is begun anew.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-        self.output, self.folder = output, work_folder(output)
+    def __init__(
+        self, output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], is_shared: bool = False
+    ) -> None:
+        self.output, self.folder, self.is_shared = output, work_folder(output), is_shared
         self.facts: dict[str, Any] = {"settings": dict(settings), "inputs": dict(inputs)}
-        plan = {"settings": value_digest(settings), "inputs": dict(inputs)}
-        if (self.folder / PLAN).exists():
-            begun = read_json(self.folder / PLAN)
-            differs = [name for name, value in plan.items() if begun.get(name) != value]
-            if differs:
-                raise ValueError(
-                    f"{self.folder} was begun with something else (what differs: {', '.join(differs)}). Choose another output, "
-                    "or delete this folder."
-                )
-        else:
+        self._plan = {"settings": value_digest(settings), "inputs": dict(inputs)}
+        self._cheap: set[str] = set()
+        begun = read_json(self.folder / PLAN) if (self.folder / PLAN).exists() else {}
+        differs = [name for name, value in self._plan.items() if begun.get(name) != value] if begun else []
+        if differs and not begun.get("refused"):
+            raise ValueError(
+                f"{self.folder} was begun with something else (what differs: {', '.join(differs)}). Choose another output, or "
+                "delete this folder."
+            )
+        if differs:
+            logger.warning("%s: begun anew, for others are given than were refused: %s.", output, ", ".join(differs))
+            self.remove()
+        if begun != self._plan:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / PLAN, plan)
+            write_json(self.folder / PLAN, self._plan)
 
     def __enter__(self) -> "StepWork":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave nothing of a call that was refused before any part was whole: another may be given."""
-        if kind is not None and issubclass(kind, REFUSALS) and not any(self.folder.glob("*/*.parquet")):
+        """Leave nothing of a call that failed before there was anything dear, and note of another that it was refused."""
+        if kind is None or not issubclass(kind, Exception):
+            return
+        if not self.is_shared and not self._has_dear():
             self.remove()
+        elif issubclass(kind, REFUSALS):
+            write_json(self.folder / PLAN, {**self._plan, "refused": True})
+
+    def cheap(self, name: str) -> Path:
+        """Say that what a folder holds is made again in no time, and return the folder."""
+        self._cheap.add(name)
+        return self.folder / name
+
+    def _has_dear(self) -> bool:
+        folders = [found for found in self.folder.glob("*") if found.is_dir() and found.name not in self._cheap]
+        return any(file.is_file() and file.name != PLAN for folder in folders for file in folder.rglob("*"))
 
     def parts(self, name: str, schema: pa.Schema, anew: bool = False) -> RowParts:
         """Open rows that are being made.
@@ -72,7 +93,7 @@ class StepWork:
             schema: of the rows.
             anew: forget unfinished ones (default: go on with them): for rows that are made faster than skipped.
         """
-        found = RowParts(self.folder / name, schema)
+        found = RowParts(self.cheap(name) if anew else self.folder / name, schema)
         if anew and not found.is_complete and found.records:
             shutil.rmtree(found.folder)
             return RowParts(self.folder / name, schema)

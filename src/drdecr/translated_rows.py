@@ -14,7 +14,7 @@ from drdecr.data.row_parts import RowParts
 from drdecr.data.translation import Translation, Translator, translate_questions
 from drdecr.data.translation_filters import TranslationFilters, keep_translations, length_ratios, usual_length
 
-from .step_card import shown
+from .published import shown
 from .step_work import StepWork
 
 _TEXT = Value("string")

@@ -17,6 +17,7 @@ from drdecr.data.translation_apertium import ApertiumTranslator
 from drdecr.data.translation_filters import TranslationFilters
 from drdecr.data.translation_models import ChatTranslator, Seq2SeqTranslator
 from drdecr.data.translation_store import StoredTranslator
+from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
 from .settings import known_keys
 from .step_card import write_step
@@ -114,7 +115,8 @@ def make_translator(entry: Mapping[str, Any]) -> Translator:
         device = torch.accelerator.current_accelerator() or "cpu"
         options = {"name": entry["model"], "device": device, **options}
     try:
-        engine: Translator = ENGINES[kind](**options)
+        with explained(entry.get("model")):
+            engine: Translator = ENGINES[kind](**options)
     except TypeError as error:
         raise ValueError(f"options: {error}. See `{ENGINES[kind].__name__}` for what there is.") from error
     return engine

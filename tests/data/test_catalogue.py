@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from drdecr.data.catalogue import Source, catalogue
+from drdecr.data.catalogue import Source, catalogue, facts_of
 from drdecr.data.row_streams import FORMATS, ITEM_STREAMS, PAIR_STREAMS
 from drdecr.data.sources import PARALLEL_READERS, QUESTION_READERS
 
@@ -58,6 +58,66 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     Source("x", "X", "train", "https://x", entry, expected={"rows": {"parallel": 2}}).check()
     with pytest.raises(ValueError, match=r"x: expected rows .'parallel': 3., got rows .'parallel': 2."):
         Source("x", "X", "train", "https://x", entry, expected={"rows": {"parallel": 3}}).check()
+
+
+@pytest.fixture
+def two_languages(tmp_path) -> Source:
+    """Two Finnish pairs, three Estonian ones, as the catalogue would know them."""
+    for name, count in (("fin", 2), ("est", 3)):
+        (tmp_path / f"{name}.tsv").write_text("".join(f"sana {n}\tword {n}\n" for n in range(count)))
+    languages = {"fi": "fin", "et": "est"}
+    entry = {"format": "tsv", "path": str(tmp_path / "{language}.tsv"), "languages": languages}
+    return Source("x", "X", "train", "https://x", entry, expected=facts_of(entry))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"languages": {"fi": "fin"}}, {"languages": {"fi": "fin", "et": "est"}}, {"languages": {"suo": "fin"}}],
+)
+def test_a_recipe_that_reads_some_of_the_languages_is_still_counted(two_languages, arguments, tmp_path):
+    two_languages.narrowed(arguments).check()
+    (tmp_path / "fin.tsv").write_text("sana 0\tword 0\n")
+    with pytest.raises(ValueError, match=rf"x: expected .*, in {tmp_path}/fin\.tsv\. Cut off, or of another version"):
+        two_languages.narrowed(arguments).check()
+
+
+def test_what_is_cut_off_is_not_asked_of_the_languages_that_are_not_read(two_languages, tmp_path):
+    (tmp_path / "est.tsv").write_text("")
+    two_languages.narrowed({"languages": {"fi": "fin"}}).check()
+
+
+def test_a_name_of_its_own_changes_ids_and_not_counts(tmp_path):
+    file = tmp_path / "qed.jsonl"
+    line = '{"question_text": "who", "title_text": "A", "paragraph_text": "B"}\n'
+    file.write_text(line)
+    entry = {"format": "qed", "path": str(file), "name": "qed"}
+    source = Source("x", "X", "train", "https://x", entry, expected=facts_of(entry))
+    source.narrowed({"name": "mine"}).check()
+    file.write_text(line * 2)
+    with pytest.raises(ValueError, match=rf"x: expected rows .* in {file}"):
+        source.narrowed({"name": "mine"}).check()
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"path": "other.tsv"}, {"languages": {"sv": "swe"}}, {"languages": []}, {"languages": "fi"}]
+)
+def test_nothing_is_expected_of_other_files(two_languages, arguments):
+    assert two_languages.narrowed(arguments) is None
+
+
+def test_sets_of_several_languages_know_the_rows_of_each():
+    for source in REAL:
+        languages = source.entry.get("languages") or []
+        if len(languages) > 1:
+            assert set(source.expected["languages"]) == set(languages), source.name
+
+
+def test_what_has_no_address_says_where_it_comes_from():
+    source = catalogue()["tydiqa-goldp-train"]
+    with pytest.raises(
+        ValueError, match=r"no address .* Get them from https://github.com/.*english_tydiqa_train\.json.*Re-packed"
+    ):
+        source.download()
 
 
 @pytest.mark.skipif("DRDECR_DATA" not in os.environ, reason="set DRDECR_DATA to the folder of real data")

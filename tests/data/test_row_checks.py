@@ -1,14 +1,17 @@
 """Checks of rows: one reason each, right in every script; near copies are found as a plain search finds them."""
 
 import doctest
+import os
 import pickle
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from drdecr.data import held_out as held_out_module
+from drdecr.data import row_checks
 from drdecr.data.held_out import COPIED_WORDS, HeldOutPassages, HeldOutTexts
 from drdecr.data.row_checks import REASONS, CleaningSettings, reason_against, row_key
 from drdecr.data.writing_systems import script_of, script_share, words_of
@@ -69,11 +72,56 @@ def test_short_texts_may_have_any_ratio_and_wide_letters_count_thrice():
     assert reason("東京の塔は何メートルですか", "How many metres high is the tower in Tokyo?", "ja") is None
 
 
-def test_language_identification_finds_english_in_latin_script():
+ASKED = {
+    "en": "What is the tallest building in the world today?",
+    "fi": "Mikä on maailman korkein rakennus tänään?",
+    "de": "Wie heißt heute das höchste Gebäude der Welt?",
+    "fr": "Quel est le plus haut bâtiment du monde aujourd'hui ?",
+    "zh": "今天世界上最高的建筑是哪一座？",
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "english", "language", "expected"),
+    [
+        ("fi", "en", "fi", None),
+        ("fr", "en", "fr-CA", None),
+        ("zh", "en", "zh", None),
+        ("en", None, "en", None),
+        ("en", "en", "fi", "language"),
+        ("de", "en", "fi", "language"),
+        ("fi", "fr", "fi", "language"),
+        ("fi", "de", "fi", "language"),
+        ("fi", "fi", "fi", "language"),
+        ("fr", None, "fi", "language"),
+        ("fr", None, "en", "language"),
+        ("de", "en", "xx", None),  # of a language that it does not know nothing is said
+    ],
+)
+def test_language_identification_judges_each_text_by_its_own_language(query, english, language, expected):
     pytest.importorskip("py3langid")
-    settings = CleaningSettings(identify_language=True)
-    assert reason("What is the tallest building in the world today?", "The tallest one?", "fi", settings) == "language"
-    assert reason("Mikä on maailman korkein rakennus tänään?", "The tallest one?", "fi", settings) is None
+    texts = ASKED[query], None if english is None else f"{ASKED[english]} {ASKED[english]}"  # no copy of the query
+    assert reason(*texts, language, CleaningSettings(identify_language=True)) == expected
+    assert reason(*texts, language) is None
+
+
+@pytest.mark.skipif("DRDECR_DATA" not in os.environ, reason="set DRDECR_DATA to the folder of real data")
+def test_language_identification_errs_on_few_real_texts_and_finds_most_in_anothers_place():
+    """NTREX and Tatoeba, 500 texts a language, drawn with the seed 1."""
+    pytest.importorskip("py3langid")
+    data, drawn = Path(os.environ["DRDECR_DATA"]), random.Random(1)
+    news = {"en": "eng", "es": "spa", "fi": "fin", "ha": "hau", "ig": "ibo", "rw": "kin", "sw": "swa", "yo": "yor"}
+    news |= {"zu": "zul", "zh": "zho-CN", "ar": "arb"}
+    texts = {code: (data / f"ntrex/{name}.txt").read_text().splitlines() for code, name in news.items()}
+    for code, name in (("es", "spa"), ("fi", "fin"), ("zh", "zho")):
+        lines = (data / f"tatoeba/{name}-eng.tsv").read_text().splitlines()
+        texts[f"{code} short"] = [line.split("\t")[0] for line in lines]
+    for code, found in texts.items():
+        some = drawn.sample(found, 500)
+        own = code.partition(" ")[0]
+        assert sum(row_checks._is_of_another(text, own) for text in some) <= 5, code
+        for other in {"en", "fi", "es"} - {own}:
+            assert sum(row_checks._is_of_another(text, other) for text in some) >= 475, (code, other)
 
 
 def test_a_row_key_is_equal_for_what_counts_as_the_same():

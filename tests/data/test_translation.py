@@ -222,6 +222,21 @@ def test_apertiums_unknown_words_lose_their_star_and_cost_score(apertium):
         translator.translate(["a"], "fi")
 
 
+def test_apertium_without_a_pair_says_that_none_is_installed(apertium):
+    apertium.write_text("#!/bin/sh\necho '  *'\n")
+    with pytest.raises(ValueError, match=r"expected a pair that is installed \(none is\), got fi to en\. Install"):
+        ApertiumTranslator().translate(["a"], "fi")
+
+
+def test_a_refused_language_leaves_no_store(apertium, tmp_path):
+    store = StoredTranslator(ApertiumTranslator(), tmp_path / "kept" / "store.sqlite3")
+    with pytest.raises(ValueError, match="got fi to en"):
+        store.translate(["a"], "fi")
+    assert not (tmp_path / "kept").exists()
+    store.translate(["a"], "es")
+    assert store.file.exists()
+
+
 def test_a_missing_program_says_how_to_get_it(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ImportError, match="apt-get install apertium"):

@@ -71,12 +71,15 @@ def test_languages_are_chosen_by_code(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answers": "Finland"}, "expected a list of texts as `answers`, got 'Finland'"),
+        (
+            {"answers": "Finland"},
+            r"expected a list of texts as `answers`, got 'Finland'. Write the texts in \[brackets\]",
+        ),
         ({"answers": []}, r"expected a list of texts as `answers`, got \[\]"),
         ({"answers": ["Finland", ""]}, "expected a list of texts as `answers`"),
         ({"lang": None}, "expected the fields id, question, lang, answers, .* missing lang"),
         ({"lang": " "}, "expected texts as `question` and `lang`"),
-        ({"question": 3}, "expected texts as `question` and `lang`"),
+        ({"question": 3}, "expected texts as `question` and `lang`, got .* Fill them, or drop the line"),
     ],
 )
 def test_a_wrong_question_is_named_by_file_and_line(change: dict[str, Any], message: str, tmp_path: Path):
@@ -88,12 +91,15 @@ def test_a_wrong_question_is_named_by_file_and_line(change: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("3\tno title\n", r"line 5: expected the fields id, text, title with tabs between, got 2, \['3', 'no title'\]"),
+        (
+            "3\tno title\n",
+            r"line 5: expected the fields id, text, title with tabs between, got 2, \['3', 'no title'\]. Write",
+        ),
         ("3\ta\tb\tc\n", "line 5: expected the fields id, text, title with tabs between, got 4"),
         ("\ta\tb\n", "line 5: expected the fields id, text, title"),
         ("1\ta\tb\n", "line 5: document_id '1' stands twice"),
         ('3\t"open\tb\n', "line 5: expected the fields id, text, title with tabs between, got 2"),
-        ('3\t"open' + "\nx" * 70_000 + "\n", "line 5: expected tab-separated fields in CSV quotes"),
+        ('3\t"open' + "\nx" * 70_000 + "\n", "line 5: expected tab-separated fields in CSV quotes .* Double the"),
     ],
 )
 def test_a_wrong_passage_is_named_by_file_and_line(

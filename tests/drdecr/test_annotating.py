@@ -200,6 +200,68 @@ def test_a_second_run_reads_the_teachers_tokens_from_the_folder(data, recipe_of,
     assert losses["first"] == losses["second"] == pytest.approx(losses["memory"], nan_ok=True)
 
 
+def test_a_file_without_one_score_leaves_nothing_and_is_taken_when_it_has_it(mined, tmp_path, call):
+    lines = [f"q{number}\tp-{other}\t{number}.5\n" for number in range(11) for other in LETTERS]
+    file = tmp_path / "scores.tsv"
+    words = ("annotate", mined, tmp_path / "set", "--scores", file, "--rows-a-shard", 2)
+    for missing in (LETTERS[0], LETTERS[10]):  # in the first shard, and in the last
+        file.write_text("".join(line for line in lines if f"\tp-{missing}\t" not in line))
+        code, _, error = call(*words)
+        assert code == 1
+        assert f"expected a score of passage 'p-{missing}'" in error
+        assert not list(tmp_path.glob("set*"))
+    file.write_text("".join(lines))
+    assert call(*words)[0] == 0
+    assert not list(tmp_path.glob("set.parts"))
+    assert rows_of(tmp_path / "set")[3]["teacher_scores"] == [3.5] * 3
+
+
+def test_rows_that_are_not_there_are_named_with_the_cure(tmp_path, call):
+    (tmp_path / "empty").mkdir()
+    for rows, said in (
+        (tmp_path / "nowhere", "no such folder. Check the path"),
+        (tmp_path / "empty", "expected a dataset in it"),
+        ("sets/nowhere", "sets/nowhere"),
+    ):
+        code, _, error = call("annotate", rows, tmp_path / "set", "--teacher", "any")
+        assert code == 1
+        assert f"{rows}" in error
+        assert said in error
+        assert "Couldn't" not in error
+        assert not list(tmp_path.glob("set*"))
+
+
+def test_a_teacher_that_cannot_be_loaded_leaves_nothing(mined, teacher, tmp_path, call):
+    code, _, error = call("annotate", mined, tmp_path / "set", "--teacher", tmp_path / "nowhere")
+    assert code == 1
+    assert "nowhere" in error
+    assert not list(tmp_path.glob("set*"))
+    assert call("annotate", mined, tmp_path / "set", "--teacher", teacher)[0] == 0
+
+
+def test_scores_of_a_teacher_are_kept_until_other_settings_are_given(mined, teacher, tmp_path, call, monkeypatch):
+    score, left = TeacherScorer.score, [3]
+
+    def failing(self, rows):
+        left[0] -= 1
+        if not left[0]:
+            raise ValueError("Give other rows.")
+        return score(self, rows)
+
+    monkeypatch.setattr(TeacherScorer, "score", failing)
+    words = ("annotate", mined, tmp_path / "set", "--teacher", teacher, "--rows-a-shard", 2)
+    assert call(*words)[0] == 1
+    shards = list((tmp_path / "set.parts" / "scores").glob("*.safetensors"))
+    assert len(shards) == 2
+    times = {shard: shard.stat().st_mtime_ns for shard in shards}
+    left[0] = 2
+    assert call(*words)[0] == 1
+    assert {shard: shard.stat().st_mtime_ns for shard in shards} == times
+    code, _, error = call(*words, "--batch-size", 3)  # after the refusal, which may have asked for it
+    assert code == 0, error
+    assert not (tmp_path / "set.parts").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import load_dataset
 
 from drdecr import mined_rankings, mined_rows, translating
 from drdecr.data.bm25 import Bm25Index
@@ -132,3 +133,29 @@ def test_passages_that_answer_held_out_questions_are_counted(data, tmp_path, cal
     assert counters["passages of rows that answer a held-out question"] == len(answering & set(rows.passages))
     assert counters["passages of rows that answer a held-out question"] > 0
     assert counters["passages of rows that nearly do"] == 0
+
+
+def test_cards_and_facts_of_every_step_name_no_folder_of_this_machine(data, tmp_path, call, monkeypatch):
+    pytest.importorskip("bm25s")
+    monkeypatch.setitem(translating.ENGINES, "apertium", Words)
+    (tmp_path / "translate.yaml").write_text(yaml.safe_dump({"questions": [data["train"]], "engine": "apertium"}))
+    store = ("--store", f"{tmp_path}/kept.sqlite3")
+    assert call("translate", tmp_path / "translate.yaml", tmp_path / "translated", *store)[0] == 0
+    entry = {"format": "hub_questions", "name": str(tmp_path / "translated")}
+    (tmp_path / "mine.yaml").write_text("questions: []")
+    words = (f"--questions=[{json.dumps(entry)}]", "--num_negatives", 2)
+    code, _, error = call("mine", tmp_path / "mine.yaml", tmp_path / "mined", *words)
+    assert code == 0, error
+    scores = [f"{name}\tp-{other}\t1\n" for name in _ids(tmp_path / "mined") for other in LETTERS]
+    (tmp_path / "scores.tsv").write_text("".join(scores))
+    code, _, error = call("annotate", tmp_path / "mined", tmp_path / "annotated", f"--scores={tmp_path}/scores.tsv")
+    assert code == 0, error
+    for name in ("translated", "mined", "annotated"):
+        for file in ("README.md", "facts.json"):
+            assert str(tmp_path) not in (tmp_path / name / file).read_text(), (name, file)
+    assert "drdecr annotate mined annotated --scores=scores.tsv" in (tmp_path / "annotated" / "README.md").read_text()
+
+
+def _ids(folder: Path) -> list[str]:
+    rows = load_dataset(str(folder), "mined_candidates", split="train", cache_dir=str(folder.parent / "cache"))
+    return sorted(set(rows["query_id"]))

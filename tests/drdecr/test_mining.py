@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -155,8 +156,30 @@ def test_the_pool_is_encoded_by_the_model_that_index_names(monkeypatch):
     search = PoolSearch("centroids", 10)
     for keys, encoder in (({}, "model a"), ({"index": "c"}, "model c")):
         settings = MiningSettings([{}], **MODEL, depth=9, codec="residual2", search=search, token_folder="kept", **keys)
-        found = mining._rankings(settings, "work", [], [])
+        found = mining._rankings(settings, mining._models(settings), "work", [], [])
         assert found == ("work", [], [], "model a", encoder, 9, "residual2", search, Path("kept"))
+
+
+@pytest.mark.parametrize("wrong", ["reader", "index", "teacher"])
+def test_a_model_that_cannot_be_loaded_leaves_nothing_and_the_mended_call_goes_through(
+    write, start, tmp_path, call, monkeypatch, wrong
+):
+    model = str(tmp_path / "runs" / "start" / "model")
+    keys = {"method": "model", "reader": model, "index": model, "teacher": model, "max_share": 1.0, "num_negatives": 2}
+    with monkeypatch.context() as patched:
+        patched.setattr(mining, "model_rankings", None)  # the pool is not encoded before all models are there
+        code, _, error = call("mine", write(**{**keys, wrong: str(tmp_path / "nowhere")}), tmp_path / "mined")
+    assert code == 1
+    assert "nowhere" in error
+    assert not list(tmp_path.glob("mined*"))
+    code, _, error = call("mine", write(**keys), tmp_path / "mined")
+    assert code == 0, error
+
+
+def test_a_refusal_after_the_questions_leaves_nothing(write, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(mining, "bm25_rankings", Mock(side_effect=ImportError("`pip install drdecr[bm25]`.")))
+    assert call("mine", write(), tmp_path / "mined")[0] == 1
+    assert not list(tmp_path.glob("mined*"))
 
 
 def test_held_out_are_the_questions_and_what_answers_them(data):

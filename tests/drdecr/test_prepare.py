@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,14 +257,16 @@ def test_passages_that_answer_held_out_questions_stay_and_are_counted(tmp_path, 
     assert subprocess.run(["sha256sum", "--status", "-c", "SHA256SUMS"], cwd=folder).returncode == 0
 
 
-def test_a_wrong_row_is_named_and_nothing_of_it_is_left(recipe, tmp_path):
+def test_a_wrong_row_is_named_nothing_of_it_is_left_and_the_same_call_goes_on_when_it_is_mended(
+    recipe, tmp_path, monkeypatch
+):
     good = (tmp_path / "et.tsv").read_text()
     (tmp_path / "et.tsv").write_text(good + "no tab\n")
     before = set(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"et.tsv, line 101: expected two fields"):
         prepare(recipe, tmp_path / "set")
     assert set(tmp_path.iterdir()) == before
-    # A whole source before it is kept for the next call, and only that one.
+    # A whole source before it is kept for the next call, and only that one; the next call goes on when the line is mended.
     recipe.sources.reverse()
     with pytest.raises(ValueError, match=r"et\.tsv, line 101"):
         prepare(recipe, tmp_path / "set")
@@ -273,8 +276,61 @@ def test_a_wrong_row_is_named_and_nothing_of_it_is_left(recipe, tmp_path):
     }
     assert left == {"houses"}
     (tmp_path / "et.tsv").write_text(good)
-    with pytest.raises(ValueError, match=r"prepared from something else .what differs: sources"):
+    read = []
+    stream = preparation.open_stream
+    monkeypatch.setattr(preparation, "open_stream", lambda entry: read.append(entry["format"]) or stream(entry))
+    prepare(recipe, tmp_path / "set")
+    assert read == ["tsv"]
+    assert contents(prepare(recipe, tmp_path / "at-once")) == contents(tmp_path / "set")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_without_a_row_is_named(tmp_path):
+    (tmp_path / "fi.tsv").write_text("")
+    source = {"name_of_source": "words", "format": "tsv", "path": str(tmp_path / "fi.tsv"), "languages": ["fi"]}
+    with pytest.raises(ValueError, match=rf"words \({tmp_path}/fi\.tsv\): expected rows that stay, got none of 0"):
+        prepare(PrepareRecipe([source]), tmp_path / "set")
+
+
+def test_after_a_refusal_other_settings_are_taken_and_after_a_kill_they_are_not(recipe, tmp_path):
+    recipe.sources.reverse()
+    recipe.cleaning = {"min_script_share": 1.0}
+    good = (tmp_path / "fi.tsv").read_text()
+    foreign = "".join(f"слово {number}\tthe word {number}\n" for number in range(10))
+    for name in ("fi", "et"):
+        (tmp_path / f"{name}.tsv").write_text(foreign)
+    with pytest.raises(ValueError, match=r"words .*: expected rows that stay, got none .* and at `cleaning`"):
         prepare(recipe, tmp_path / "set")
+    recipe.cleaning = {"min_script_share": 0.0}
+    prepare(recipe, tmp_path / "set")
+    assert contents(prepare(recipe, tmp_path / "at-once")) == contents(tmp_path / "set")
+    (tmp_path / "fi.tsv").write_text(good)
+    assert killed(recipe, tmp_path / "killed", at=60) == -signal.SIGKILL
+    recipe.cleaning = {}
+    with pytest.raises(ValueError, match=r"\.killed\.journal was begun with other settings"):
+        prepare(recipe, tmp_path / "killed")
+
+
+def test_a_source_that_changes_while_the_work_lies_still_is_made_again_with_those_after_it(recipe, tmp_path, caplog):
+    assert killed(recipe, tmp_path / "set", at=380) == -signal.SIGKILL
+    assert {path.name for path in (tmp_path / ".set.journal").iterdir() if path.is_dir()} == {"words", "houses"}
+    (tmp_path / "qed.jsonl").write_text((tmp_path / "qed.jsonl").read_text().replace("House 3", "Mill 3"))
+    prepare(recipe, tmp_path / "set")
+    assert "Made again, for something else is given than in the call before: houses." in caplog.text
+    assert contents(prepare(recipe, tmp_path / "at-once")) == contents(tmp_path / "set")
+
+
+def test_a_library_that_is_not_there_leaves_nothing(recipe, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    recipe.cleaning = {"identify_language": True}
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ModuleNotFoundError, match=r"drdecr\[language\]"):
+        prepare(recipe, tmp_path / "set")
+    assert set(tmp_path.iterdir()) == before
+    monkeypatch.undo()
+    pytest.importorskip("py3langid")
+    monkeypatch.setenv("DRDECR_DATA", str(tmp_path / "data"))
+    prepare(recipe, tmp_path / "set")
 
 
 def test_a_local_dataset_that_changed_is_not_mixed_with_what_was_read_before(tmp_path):
@@ -300,13 +356,38 @@ def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
     assert got == ["sw-en.zip"]
 
 
-def test_what_is_published_names_no_folder_of_this_machine(recipe, tmp_path):
+@pytest.mark.parametrize(
+    ("entry", "download", "said"),
+    [
+        ({"source": "pud", "languages": ["fi"]}, False, r"pud: .*fi-en\.tsv: no such file.* from https://universaldep"),
+        ({"source": "pud", "languages": ["fi"]}, True, r"pud: no address .* from https://universaldep"),
+        ({"source": "xor-tydi-train"}, False, r"xor-tydi-train: .* Get it with `drdecr prepare --download`"),
+        ({"source": "pud", "path": "own-{language}.tsv"}, True, r"pud: own-ar\.tsv: no such file"),
+    ],
+)
+def test_a_known_source_that_is_not_here_says_how_to_get_it(entry, download, said):
+    with pytest.raises((FileNotFoundError, ValueError), match=said):
+        prepare_module.resolved(entry, download)
+
+
+def test_a_file_that_was_cut_off_is_refused_in_one_language_too(tmp_path):
+    (tmp_path / "data/pud").mkdir()
+    pairs(tmp_path / "data/pud/fi-en.tsv", 500)
+    with pytest.raises(ValueError, match=r"pud: expected languages .'fi': 1000., got .*500.*/data/pud/fi-en\.tsv"):
+        prepare(PrepareRecipe([{"source": "pud", "languages": ["fi"]}]), tmp_path / "set")
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+def test_what_is_published_names_no_folder_of_this_machine(recipe, tmp_path, call):
     pairs(tmp_path / "data" / "more.tsv", 3, "talo")
     more = {"name_of_source": "more", "format": "tsv", "path": str(tmp_path / "data" / "more.tsv"), "languages": ["fi"]}
     recipe.sources.append(more)
-    folder = prepare(recipe, tmp_path / "set")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"sources": recipe.sources, "rows_per_part": 20}))
+    folder = tmp_path / "set"
+    assert call("prepare", tmp_path / "recipe.yaml", folder, "--processes=1")[0] == 0
     for name in ("README.md", "recipe.yaml", PROVENANCE):
         assert str(tmp_path) not in (folder / name).read_text()
+    assert "command: `drdecr prepare recipe.yaml set --processes=1`" in (folder / "README.md").read_text()
     kept = yaml.safe_load((folder / "recipe.yaml").read_text())["sources"]
     assert [source["path"] for source in kept] == ["{language}.tsv", "qed.jsonl", "$DRDECR_DATA/more.tsv"]
     (tmp_path / "elsewhere").mkdir()
@@ -326,6 +407,21 @@ def test_one_warning_lists_the_test_sets_that_are_not_held_out(recipe, tmp_path,
     assert "xquad" in said
     assert "xor-tydi-dev" in said
     assert "squad-dev" not in said
+
+
+def test_a_benchmark_that_is_here_and_not_held_out_is_named(recipe, tmp_path, caplog):
+    (tmp_path / "data/mkqa").mkdir()
+    queries = {
+        code: f"{code} kuka" for code in ("ar", "en", "es", "fi", "ja", "km", "ko", "ms", "ru", "sv", "tr", "zh_cn")
+    }
+    (tmp_path / "data/mkqa/mkqa_dev_parallel.jsonl").write_text(json.dumps({"queries": queries, **queries}) + "\n")
+    warned = "Not held out, though some measure on them: mkqa-subset."
+    prepare(recipe, tmp_path / "set")
+    assert warned in caplog.text
+    caplog.clear()
+    recipe.held_out = [{"source": "mkqa-subset"}]
+    prepare(recipe, tmp_path / "held-out")
+    assert "some measure on them" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -393,6 +489,24 @@ def test_the_command_lists_prepares_and_verifies(recipe, tmp_path):
     assert (tmp_path / "set" / PROVENANCE).exists()
     assert "license: cc0-1.0" in (tmp_path / "set/README.md").read_text()
     assert "as they were written" in CliRunner().invoke(app, ["prepare", "--verify", str(tmp_path / "set")]).output
+
+
+def test_the_list_is_read_at_eighty_columns_and_one_source_is_shown_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(app, ["prepare", "--list"]).output.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.strip()}
+    assert all(len(line) <= 80 for line in lines)
+    assert set(catalogue.catalogue()) < set(rows)  # each in a line of its own
+    assert rows["qed"].split() == ["qed", "train", "1,343", "passages,", "1,355", "questions", "no"]
+    shown = yaml.safe_load(CliRunner().invoke(app, ["prepare", "--show", "ms-marco-triples"]).output)
+    source = catalogue.catalogue()["ms-marco-triples"]
+    assert shown["home"] == source.home
+    assert shown["files"] == [dict(file) for file in source.files]
+    assert shown["note"] == source.note
+    assert shown["caution"] == source.caution
+    for name in catalogue.catalogue():
+        assert yaml.safe_load(CliRunner().invoke(app, ["prepare", "--show", name]).output)["name"] == name
+    assert "got 'nq2'" in str(CliRunner().invoke(app, ["prepare", "--show", "nq2"]).exception)
 
 
 def own_set(folder: Path, name: str, query: str, text: str) -> dict[str, Any]:

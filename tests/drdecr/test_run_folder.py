@@ -1,5 +1,6 @@
 """A run's folder: written whole or not at all, and never over another's."""
 
+import doctest
 import json
 import os
 import shlex
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from drdecr import published
 from drdecr.recipe import Recipe
 from drdecr.run_folder import environment, finish_run, is_done, last_checkpoint, start_run, write_text
 
@@ -117,6 +119,23 @@ def test_the_command_can_be_given_to_a_shell_again(monkeypatch):
     arguments = ["train", "my recipe.yaml", "--title", "a 'b' $c"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/drdecr", *arguments])
     assert shlex.split(environment()["command"]) == ["drdecr", *arguments]
+
+
+def test_the_command_names_no_folder_of_this_machine(monkeypatch):
+    assert doctest.testmod(published).failed == 0
+    monkeypatch.setenv("DRDECR_DATA", "/big/data")
+    words = {
+        "--pool=[{format: qed, path: /big/data/a.jsonl}, '/else/where/b']": (
+            "--pool=[{format: qed, path: $DRDECR_DATA/a.jsonl}, 'b']"
+        ),
+        "--rows=/home/me/my rows": "--rows=my rows",
+        "runs/mine/model": "runs/mine/model",
+        "intfloat/e5": "intfloat/e5",
+        "https://host/page": "https://host/page",
+        "/": "/",
+    }
+    monkeypatch.setattr(sys, "argv", ["drdecr", *words])
+    assert shlex.split(environment()["command"]) == ["drdecr", *words.values()]
 
 
 def test_a_missing_git_is_no_error(monkeypatch):

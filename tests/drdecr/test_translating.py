@@ -123,6 +123,16 @@ def test_odd_settings_are_refused(keys, message, data, tmp_path):
         load_translation(path, [])
 
 
+def test_a_model_that_is_not_there_is_named_and_nothing_is_left(data, tmp_path, call):
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump({"questions": [data["test"]], "engine": "seq2seq", "model": "nobody/nothing"}))
+    before = set(tmp_path.iterdir())
+    code, _, error = call("translate", path, tmp_path / "out")
+    assert code == 1
+    assert "nobody/nothing" in error
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_shards_of_any_size_hold_the_same_rows(translate, data, tmp_path):
     """`length_factor` knows the whole language, whatever the parts."""
     texts = jsonl(
