@@ -18,6 +18,12 @@ WorkersOption = Annotated[
 CalibratedOption = Annotated[
     bool, typer.Option("--calibrated", help="Scores that compare across languages, after `drdecr calibrate`.")
 ]
+TranslateFromOption = Annotated[
+    str | None, typer.Option("--translate-from", help="Language of the questions, to be asked in English: fi ...")
+]
+TranslatorOption = Annotated[
+    str | None, typer.Option("--translator", help="Translates them first: apertium, or a seq2seq model.")
+]
 DOCUMENTS = "JSONL, TSV or parquet file, folder of text files, or hub:NAME."
 
 
@@ -129,11 +135,14 @@ def search(
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
     workers: WorkersOption = 1,
     calibrated: CalibratedOption = False,
+    translate_from: TranslateFromOption = None,
+    translator: TranslatorOption = None,
 ) -> None:
     """Answer questions in any language with the documents of an index."""
     from drdecr.data.documents import read_queries
     from drdecr.evaluation.runs import write_run
 
+    from .first_step import open_first_step, with_first_step
     from .systems import as_run
 
     asked = dict(enumerate_questions(questions or []))
@@ -144,13 +153,14 @@ def search(
         )
     if run is not None and not run.parent.is_dir():
         raise FileNotFoundError(f"{run}: expected its folder to exist. Make {run.parent} first.")
-    system = open_system(source, model, passages, by, num_candidates, workers, calibrated)
-    answers = system.search(list(asked.values()), top_k, parse_where(where))
+    first = open_first_step(translate_from, translator)  # said before models are loaded
+    system = with_first_step(open_system(source, model, passages, by, num_candidates, workers, calibrated), first)
+    answers = system.answer(list(asked.values()), top_k, parse_where(where))
     if run is not None:
-        write_run(run, as_run(list(asked), answers), tag="drdecr")
+        write_run(run, as_run(list(asked), [answered.found for answered in answers]), tag="drdecr")
     if run is None or questions:
-        for question, found in zip(asked.values(), answers, strict=True):
-            show(question, found)
+        for question, answered in zip(asked.values(), answers, strict=True):
+            show(question, answered.found, answered.searched_for)
 
 
 @app.command()
@@ -209,13 +219,17 @@ def serve(
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
     workers: WorkersOption = 1,
     calibrated: CalibratedOption = False,
+    translate_from: TranslateFromOption = None,
+    translator: TranslatorOption = None,
 ) -> None:
     """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
+    from .first_step import open_first_step, with_first_step
     from .indexing import check_index
     from .server import ServerSettings, make_server
 
     check_index(source)
-    system = open_system(source, model, None, by, num_candidates, workers, calibrated)
+    first = open_first_step(translate_from, translator)
+    system = with_first_step(open_system(source, model, None, by, num_candidates, workers, calibrated), first)
     make_server(system, ServerSettings(api_key=api_key), host, port).run()
 
 
@@ -295,9 +309,10 @@ def parse_where(pairs: list[str] | None) -> dict[str, Any] | None:
     return dict(wanted) or None
 
 
-def show(question: str, found: list[Any]) -> None:
-    """Print what was found for a question."""
-    table = Table(title=question, title_justify="left", show_edge=False, show_header=False)
+def show(question: str, found: list[Any], searched_for: str | None = None) -> None:
+    """Print what was found for a question, under it the translation that was searched for in its place."""
+    title = question if searched_for is None else f"{question}\nsearched for: {searched_for}"
+    table = Table(title=title, title_justify="left", show_edge=False, show_header=False)
     for one in found:
         heading = f"{one.title}: " if one.title else ""
         table.add_row(f"{one.score:.2f}", one.document_id, f"{heading}{one.text}"[:160])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .systems import OneStepSystem
+from .systems import SearchSystem
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Answering:
     """Answers requests that came together.
 
     Args:
-        system: a model and its index.
+        system: of one step, or of two.
     """
 
-    def __init__(self, system: OneStepSystem) -> None:
+    def __init__(self, system: SearchSystem) -> None:
         self.system = system
 
     def answer(self, requests: list[Any]) -> list[Any]:
@@ -63,21 +63,18 @@ class Answering:
 
     def _search(self, requests: list[Search]) -> list[Any]:
         questions = [_readable(question) for request in requests for question in request.questions]
-        found = iter(self.system.search(questions, requests[0].top_k, requests[0].where))
-        return [[next(found) for _ in request.questions] for request in requests]
+        answered = iter(self.system.answer(questions, requests[0].top_k, requests[0].where))
+        return [[next(answered) for _ in request.questions] for request in requests]
 
     def _one_by_one(self, requests: list[Any]) -> list[Any]:
         return [self._encode(one) if isinstance(one, Encode) else self._rerank(one) for one in requests]
 
     def _encode(self, request: Encode) -> list[list[list[float]]]:
-        model = self.system.model
-        encode = model.encode_queries if request.kind == "query" else model.encode_documents
+        encode = self.system.encode_queries if request.kind == "query" else self.system.encode_documents
         return [tokens.tolist() for tokens in encode([_readable(text) for text in request.texts])]
 
     def _rerank(self, request: Rerank) -> list[float]:
-        model = self.system.model
-        passages = model.encode_documents([_readable(text) for text in request.passages])
-        return model.score(model.encode_queries([_readable(request.question)]), passages)[0].tolist()
+        return self.system.scores(_readable(request.question), [_readable(text) for text in request.passages])
 
 
 def _tried(function: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:

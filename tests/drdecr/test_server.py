@@ -18,10 +18,11 @@ from fastapi.testclient import TestClient
 
 from drdecr.batching import Batcher, BusyError
 from drdecr.data.documents import Document
+from drdecr.data.translation import Translation
 from drdecr.encode import Splitting, encode_collection, open_or_create
 from drdecr.retrieval import StoredIndex
 from drdecr.server import ServerSettings, create_app, make_server
-from drdecr.systems import OneStepSystem
+from drdecr.systems import OneStepSystem, TwoStepSystem
 
 TEXTS = ["the sea", "a river in a city", "what is paris", "the king of france"]
 
@@ -59,6 +60,32 @@ def test_answers_are_those_of_the_system(client, system, tiny_model):
     health = client.get("/health").json()
     assert (health["passages"], health["waiting"], health["refused"]) == (4, 0, 0)
     assert health["batches"] == {"1": 4}
+
+
+class Sea:
+    """`z` is the sea; other words stay."""
+
+    def translate(self, texts, source, target="en"):
+        return [Translation(text.replace("z", "the sea")) for text in texts]
+
+
+def test_two_steps_are_served_as_one_that_is_asked_in_english(client, system):
+    with TestClient(create_app(TwoStepSystem(Sea(), system, "fi")), raise_server_exceptions=False) as two:
+        for path, asked, english in [
+            ("/search", {"questions": ["z", "paris"]}, {"questions": ["the sea", "paris"]}),
+            ("/encode", {"texts": ["z"]}, {"texts": ["the sea"]}),
+            ("/encode", {"texts": ["z"], "kind": "document"}, {"texts": ["z"], "kind": "document"}),
+            (
+                "/rerank",
+                {"question": "z", "passages": ["z", *TEXTS]},
+                {"question": "the sea", "passages": ["z", *TEXTS]},
+            ),
+        ]:
+            answer = two.post(path, json=asked).json()
+            assert answer.pop("searched_for", None) == (["the sea", "paris"] if path == "/search" else None)
+            assert answer == client.post(path, json=english).json()
+        assert two.get("/health").json() == client.get("/health").json()
+        assert two.get("/openapi.json").json() == client.get("/openapi.json").json()
 
 
 @pytest.mark.parametrize(
@@ -204,10 +231,10 @@ class SlowSystem(OneStepSystem):
 
     asked, allowed = threading.Event(), threading.Event()
 
-    def search(self, *arguments, **options):
+    def answer(self, *arguments, **options):
         self.asked.set()
         self.allowed.wait(20)
-        return super().search(*arguments, **options)
+        return super().answer(*arguments, **options)
 
 
 def test_a_server_that_is_told_to_end_answers_what_was_asked_and_nothing_more(system):
