@@ -23,7 +23,7 @@ from .systems import SearchSystem
 MAX_TEXTS, MAX_CHARACTERS, MAX_TOP_K = 64, 20_000, 1000
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-Value = str | int | bool
+Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ def create_app(system: SearchSystem, settings: ServerSettings | None = None) -> 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         answering = Answering(system)
         async with Batcher(answering.answer, settings.max_batch, settings.max_waiting, settings.wait) as batcher:
-            app.state.batcher = batcher
+            app.state.batcher, app.state.answering = batcher, answering
             yield
 
     app = FastAPI(title="drdecr", version=__version__, lifespan=lifespan, summary="Search in many languages.")
     app.middleware("http")(limit_bodies(settings.max_body_bytes))
     _handle_errors(app)
-    _add_routes(app, system, [Depends(key_check(settings.api_key))])
+    _add_routes(app, [Depends(key_check(settings.api_key))])
     return app
 
 
@@ -144,15 +144,14 @@ def _handle_errors(app: FastAPI) -> None:
         return JSONResponse({"detail": str(error)}, 400)
 
 
-def _add_routes(app: FastAPI, system: SearchSystem, checked: list[Any]) -> None:
+def _add_routes(app: FastAPI, checked: list[Any]) -> None:
     failures: dict[int | str, dict[str, Any]] = {
         400: {"description": "A request that cannot be answered."},
         401: {"description": "Without the key."},
+        411: {"description": "Without the header Content-Length."},
         413: {"description": "Too large."},
         503: {"description": "Too many wait already."},
     }
-
-    num_passages = system.num_passages  # once: shards may be asked for it over a network
 
     # What is unset stays out: a server that does not translate answers as if there were no translations.
     @app.post("/search", dependencies=checked, responses=failures, response_model_exclude_unset=True)
@@ -180,7 +179,7 @@ def _add_routes(app: FastAPI, system: SearchSystem, checked: list[Any]) -> None:
         batcher = request.app.state.batcher
         return Health(
             status="ok",
-            passages=num_passages,
+            passages=request.app.state.answering.num_passages,
             version=__version__,
             waiting=batcher.num_waiting,
             refused=batcher.refused,

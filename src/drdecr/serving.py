@@ -1,11 +1,14 @@
 """What a server is asked, and the answers: requests of one kind in one batch, an error to its own sender alone."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .systems import SearchSystem
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,16 @@ class Answering:
 
     Args:
         system: of one step, or of two.
+
+    `num_passages` is counted once a commit: shards may be asked for it over a network.
     """
 
     def __init__(self, system: SearchSystem) -> None:
-        self.system = system
+        self.system, self.num_passages = system, system.num_passages
 
     def answer(self, requests: list[Any]) -> list[Any]:
-        """Return an answer, or the exception that it ended with, for each request."""
+        """Return an answer, or the exception that it ended with, for each request; all from the index's last commit."""
+        self._refresh()
         answers: list[Any] = [None] * len(requests)
         groups: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
@@ -55,6 +61,13 @@ class Answering:
             for number, own in zip(numbers, _tried(function, together), strict=True):
                 answers[number] = own
         return answers
+
+    def _refresh(self) -> None:
+        try:
+            if self.system.refresh():
+                self.num_passages = self.system.num_passages
+        except (OSError, ValueError) as error:  # what is open can still be searched
+            logger.warning("%s Until then the commit before is searched.", error)
 
     def _group(self, request: Any) -> str:
         if isinstance(request, Search):

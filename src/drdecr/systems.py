@@ -13,6 +13,8 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import ExactIndex, Hits
 from drdecr.retrieval.protocol import Where
 
+from .following import Following
+
 
 @dataclass(frozen=True)
 class Found:
@@ -128,6 +130,7 @@ class OneStepSystem:
 
     def __init__(self, model: DrDecrModel, index: Searchable) -> None:
         self.model, self.index = model, index
+        self._following = Following(index)
 
     @property
     def num_passages(self) -> int:
@@ -162,8 +165,12 @@ class OneStepSystem:
         return [float(score) for score in scores[0]]
 
     def refresh(self) -> bool:
-        """Go to the last commit of the index, if its engine can, and return whether there was a newer one."""
-        return False
+        """Go to the last commit of the index, if its engine can, and return whether there was a newer one.
+
+        Raises:
+            ValueError: as of `Following.follow`.
+        """
+        return self._following.follow()
 
 
 class TwoStepSystem:
