@@ -41,8 +41,12 @@ class EnglishOf:
         return self._translated[line]
 
     def fill(self, question: str, english: str) -> str:
-        """Return what the English box is to hold when a question is asked: what stands there, or a translation."""
-        if (english or "").strip():
+        """Return what the English box is to hold when a question is asked: what a person wrote there, or what is found.
+
+        What was found for another question may stand there still: not every browser tells of what is pasted (`follow`).
+        """
+        english = english or ""  # a client of the API may send nothing
+        if english.strip() and not self._was_filled_in(english):
             return english
         try:
             return self(question or "")
@@ -53,7 +57,10 @@ class EnglishOf:
         """Return what it is to hold while a question is typed: what is known, and nothing that belonged to another one."""
         if question.strip() in self.known:
             return self.known[question.strip()].english
-        return "" if english in self._by_people or self.is_translation(english) else english
+        return "" if self._was_filled_in(english) else english
+
+    def _was_filled_in(self, english: str) -> bool:
+        return english in self._by_people or self.is_translation(english)
 
     def is_translation(self, english: str) -> bool:
         """Return whether a text was made by the translator."""
