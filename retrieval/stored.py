@@ -134,7 +134,7 @@ class StoredIndex:
             raise ValueError("refresh: changes wait for a commit. Commit them first.")
         if Manifest.read(self.folder).commit == self.manifest.commit:
             return False
-        self._load()
+        self._load({segment.record.name: segment for segment in self.segments})
         return True
 
     def close(self) -> None:

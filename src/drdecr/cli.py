@@ -14,6 +14,7 @@ from rich.console import Console
 from . import __version__
 from .errors import SHOWN, in_one_line
 from .multilingual_commands import app as multilingual_app
+from .retrieval_commands import TranslateFromOption, TranslatorOption
 from .retrieval_commands import app as retrieval_app
 from .teaching_commands import add_commands
 
@@ -225,15 +226,18 @@ def page(
         str, typer.Option(help="Address to listen at; 0.0.0.0 opens the page to the network.")
     ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Default: the first free one from 7860 on.")] = None,
+    translate_from: TranslateFromOption = None,
+    translator: TranslatorOption = None,
 ) -> None:
     """Open a page in the browser: ask in any language, see the matched tokens, the token alignment and the results.
 
     Without MODEL it shows what `drdecr demo` made. Passages are encoded once and kept for the next time. Needs the extra
-    `page`; nothing is asked of any other host.
+    `page`; nothing is asked of any other host. With a translator the English of a question may be left empty.
     """
     from .page import PageSources, run_page
 
-    run_page(PageSources(model, teacher, passages, index, teacher_index, results), host, port)
+    sources = PageSources(model, teacher, passages, index, teacher_index, results, translate_from, translator)
+    run_page(sources, host, port)
 
 
 @app.command("export-data", context_settings=EXTRA)

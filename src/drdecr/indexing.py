@@ -91,12 +91,18 @@ def parts_of(folder: Path) -> list[Path]:
     return [shard_folder(folder, number) for number in range(ShardManifest.read(folder).num_shards)]
 
 
-def copy_index(source: Stored, target: PassageIndex, ids: list[str]) -> int:
+def copy_index(source: Stored, target: PassageIndex, ids: list[str] | None = None) -> int:
     """Copy passages, decoded, into another index, in commits.
+
+    Args:
+        source: what they are read from.
+        target: an index of any engine, opened for writing.
+        ids: of the passages (default: all).
 
     Returns:
         How many were copied.
     """
+    ids = source.passage_ids() if ids is None else ids
     for start in tqdm(range(0, len(ids), PASSAGES_A_COMMIT), desc="indexing", unit="block", disable=None):
         block = ids[start : start + PASSAGES_A_COMMIT]
         target.add(block, source.embeddings(block), source.payloads(block))

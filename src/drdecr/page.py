@@ -15,8 +15,10 @@ from drdecr.data.sample_data import read_sample_questions
 from drdecr.evaluation.report import markdown_table
 from drdecr.evaluation.results import EvaluationResult
 
+from .first_step import open_first_step
 from .measuring import load_reader
 from .page_answers import KnownQuestion, Searcher, ask, sample_examples, sample_known
+from .page_english import EnglishOf
 from .page_index import kept_index, open_index
 from .page_view import LANGUAGE_NAMES, show_alignment, show_answer, show_notice, show_results, style_sheet
 from .report import DETAILS, read_folder
@@ -34,6 +36,8 @@ INTRODUCTION = (
     "<h1>Ask in any language, read in English</h1><p class='lead'>The student reads the question as it was asked, the teacher "
     "reads its English. What each of their tokens matched in a passage is coloured.</p>"
 )
+ENGLISH = "The same in English, for the teacher"
+TRANSLATED = "The English was translated by a machine. Correct it in its box, and ask again, where it is wrong."
 NO_RESULTS = "There are no results to show. Name a run's folder with --results: `make demo` leaves them in runs/demo."
 
 
@@ -48,6 +52,8 @@ class PageSources:
         index: or: an index that the student encoded.
         teacher_index: and one that the teacher did.
         results: folder of a pipeline's run.
+        translate_from: language of the questions whose English is left empty, to be translated.
+        translator: what translates them (`first_step.open_first_step`).
 
     Raises:
         ValueError: for an index beside passages, or one for one of two models alone.
@@ -59,6 +65,8 @@ class PageSources:
     index: Path | None = None
     teacher_index: Path | None = None
     results: Path | None = None
+    translate_from: str | None = None
+    translator: str | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without models."""
@@ -81,15 +89,17 @@ def run_page(sources: PageSources, host: str, port: int | None) -> None:
     Raises:
         FileNotFoundError: if the demo has not run.
         ValueError: if `results` holds none.
-        ImportError: without the extra `page`.
+        ImportError: without the extra `page`, or for a translator that is not installed.
     """
+    first = open_first_step(sources.translate_from, sources.translator)
     if sources.model is None:
         model, teacher, results = from_demo(DEMO, sources.teacher, sources.results)
         sources = replace(sources, model=model, teacher=teacher, results=results)
     measured = read_folder(sources.results).results if sources.results else {}
     import_gradio()  # said before models are loaded
     student, other, known = load_searchers(sources)
-    page = build_page(answering(student, other, known), known, sample_examples() if known else [], measured)
+    english = EnglishOf(known, first)
+    page = build_page(answering(student, other, english), english, sample_examples() if known else [], measured)
     serve_page(page, host, port)
 
 
@@ -130,16 +140,24 @@ def _searcher(name: str, sources: PageSources, folder: Path | None) -> Searcher:
     return Searcher(model, kept_index(model, collection, str(own.resolve()) if own else "sample"))
 
 
-def answering(student: Searcher, teacher: Searcher, known: Mapping[str, KnownQuestion]) -> Answering:
+def answering(student: Searcher, teacher: Searcher, english_of: EnglishOf) -> Answering:
     """Return the function behind the button: it answers whatever is typed, if need be with a plain message."""
 
     def answer(question: str, english: str) -> tuple[str, str]:
         question, english = question or "", english or ""  # a client of the API may send nothing
-        sample = known.get(question.strip())
+        sample = english_of.known.get(question.strip())
+        notes = []
         try:
-            found = ask(student, teacher, question, english or (sample.english if sample else ""), sample)
+            english = english if english.strip() else english_of(question)
+        except Exception as error:  # noqa: BLE001  # of the translator: the student answers, and the note says why alone
+            notes.append(f"There is no translation: {error}")
+        try:
+            found = ask(student, teacher, question, english, sample)
         except ValueError as error:
             return show_notice(str(error)), show_notice(str(error))
+        if english_of.is_translation(english):
+            notes.append(TRANSLATED)
+        found = replace(found, notes=[*found.notes, *notes])
         shown = show_answer(found, sample, same_model=teacher is student)
         return shown, show_alignment(found.alignment, found.notes)
 
@@ -148,7 +166,7 @@ def answering(student: Searcher, teacher: Searcher, known: Mapping[str, KnownQue
 
 def build_page(
     answer: Answering,
-    known: Mapping[str, KnownQuestion],
+    english_of: EnglishOf,
     examples: list[KnownQuestion],
     results: Mapping[str, EvaluationResult],
 ) -> "gradio.Blocks":
@@ -156,18 +174,12 @@ def build_page(
 
     Args:
         answer: as from `answering`.
-        known: questions whose English is known, by their text.
+        english_of: finds the English of questions.
         examples: questions to choose from; the first is asked when the page opens.
         results: of each system, by its label, in the order of the table; may be empty.
     """
     gradio = import_gradio()
     first = examples[0] if examples else KnownQuestion("", "", "", [])
-
-    def english_of(question: str, english: str) -> str:
-        """Fill in what is known, and take back what was filled in for another question."""
-        if question.strip() in known:
-            return known[question.strip()].english
-        return "" if english in {row.english for row in known.values()} else english
 
     with gradio.Blocks(title="drdecr", analytics_enabled=False) as page:
         gradio.HTML(INTRODUCTION)
@@ -176,7 +188,11 @@ def build_page(
                 first.query, label="Question, in any language", elem_id="question", scale=3, min_width=280
             )
             english = gradio.Textbox(
-                first.english, label="The same in English, for the teacher", elem_id="english", scale=3, min_width=280
+                first.english,
+                label=f"{ENGLISH}; left empty, it is translated" if english_of.first else ENGLISH,
+                elem_id="english",
+                scale=3,
+                min_width=280,
             )
             button = gradio.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=90)
         passages = gradio.HTML(elem_id="passages", render=False)
@@ -204,8 +220,13 @@ def build_page(
                 alignment.render()
             with gradio.Tab("Results"):
                 show_measures(gradio, results)
-        question.input(english_of, asked, english, show_progress="hidden", api_visibility="private")
-        gradio.on([button.click, question.submit, english.submit], answer, asked, shown, api_name="ask")
+        question.input(english_of.follow, asked, english, show_progress="hidden", api_visibility="private")
+        ways = [button.click, question.submit, english.submit]
+        if english_of.first is None:
+            gradio.on(ways, answer, asked, shown, api_name="ask")
+        else:  # first the box, so that whoever asks sees what the teacher is asked
+            filled = gradio.on(ways, english_of.fill, asked, english, api_visibility="private")
+            filled.then(answer, asked, shown, api_name="ask")
     return page
 
 

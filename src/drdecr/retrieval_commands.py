@@ -18,6 +18,12 @@ WorkersOption = Annotated[
 CalibratedOption = Annotated[
     bool, typer.Option("--calibrated", help="Scores that compare across languages, after `drdecr calibrate`.")
 ]
+TranslateFromOption = Annotated[
+    str | None, typer.Option("--translate-from", help="Language of the questions, to be asked in English: fi ...")
+]
+TranslatorOption = Annotated[
+    str | None, typer.Option("--translator", help="Translates them first: apertium, or a seq2seq model.")
+]
 DOCUMENTS = "JSONL, TSV or parquet file, folder of text files, or hub:NAME."
 
 
@@ -131,11 +137,14 @@ def search(
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
     workers: WorkersOption = 1,
     calibrated: CalibratedOption = False,
+    translate_from: TranslateFromOption = None,
+    translator: TranslatorOption = None,
 ) -> None:
     """Answer questions in any language with the documents of an index."""
     from drdecr.data.documents import read_queries
     from drdecr.evaluation.runs import check_words, write_run
 
+    from .first_step import open_first_step, with_first_step
     from .systems import as_run
 
     asked = dict(enumerate_questions(questions or []))
@@ -146,16 +155,17 @@ def search(
         )
     if run is not None and not run.parent.is_dir():
         raise FileNotFoundError(f"{run}: expected its folder to exist. Make {run.parent} first.")
-    system = open_system(source, model, passages, by, num_candidates, workers, calibrated)
+    first = open_first_step(translate_from, translator)  # said before models are loaded
+    system = with_first_step(open_system(source, model, passages, by, num_candidates, workers, calibrated), first)
     if run is not None:  # now, for a search may take long, and what it found would be lost
         check_words(asked, "--run, query id")
         check_words(getattr(system.index, "passage_ids", list)(), "--run, id of a passage")
-    answers = system.search(list(asked.values()), top_k, parse_where(where))
+    answers = system.answer(list(asked.values()), top_k, parse_where(where))
     if run is not None:
-        write_run(run, as_run(list(asked), answers), tag="drdecr")
+        write_run(run, as_run(list(asked), [answered.found for answered in answers]), tag="drdecr")
     if run is None or questions:
-        for question, found in zip(asked.values(), answers, strict=True):
-            show(question, found, where)
+        for question, answered in zip(asked.values(), answers, strict=True):
+            show(question, answered.found, where, answered.searched_for)
 
 
 @app.command()
@@ -214,13 +224,17 @@ def serve(
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
     workers: WorkersOption = 1,
     calibrated: CalibratedOption = False,
+    translate_from: TranslateFromOption = None,
+    translator: TranslatorOption = None,
 ) -> None:
     """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
+    from .first_step import open_first_step, with_first_step
     from .indexing import check_index
     from .server import ServerSettings, make_server
 
     check_index(source)
-    system = open_system(source, model, None, by, num_candidates, workers, calibrated)
+    first = open_first_step(translate_from, translator)
+    system = with_first_step(open_system(source, model, None, by, num_candidates, workers, calibrated), first)
     make_server(system, ServerSettings(api_key=api_key), host, port).run()
 
 
@@ -305,10 +319,11 @@ def parse_where(pairs: list[str] | None) -> dict[str, Any] | None:
     return dict(wanted) or None
 
 
-def show(question: str, found: list[Any], where: list[str] | None = None) -> None:
-    """Print what was found for a question; if that is nothing, by which filter."""
+def show(question: str, found: list[Any], where: list[str] | None = None, searched_for: str | None = None) -> None:
+    """Print what was found for a question, under it the translation that was searched for; if it is nothing, by which filter."""
     console = Console(markup=False)  # a passage may hold [brackets]
-    table = Table(title=question, title_justify="left", show_edge=False, show_header=False)
+    title = question if searched_for is None else f"{question}\nsearched for: {searched_for}"
+    table = Table(title=title, title_justify="left", show_edge=False, show_header=False)
     for one in found:
         heading = f"{one.title}: " if one.title else ""
         table.add_row(f"{one.score:.2f}", one.document_id, f"{heading}{one.text}"[:160])
@@ -316,7 +331,7 @@ def show(question: str, found: list[Any], where: list[str] | None = None) -> Non
         console.print(table)
     else:  # of a table without rows the title is not printed either
         filtered = f" with {' '.join(f'--where {pair}' for pair in where)}" if where else ""
-        console.print(f"{question}\n  nothing found{filtered}", highlight=False, soft_wrap=True)
+        console.print(f"{title}\n  nothing found{filtered}", highlight=False, soft_wrap=True)
 
 
 def amount(count: int, noun: str) -> str:

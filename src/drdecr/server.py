@@ -18,12 +18,12 @@ except ImportError as error:
 from . import __version__
 from .batching import Batcher, BusyError
 from .serving import Answering, Encode, Rerank, Search
-from .systems import OneStepSystem
+from .systems import SearchSystem
 
 MAX_TEXTS, MAX_CHARACTERS, MAX_TOP_K = 64, 20_000, 1000
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-Value = str | int | bool
+Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ class FoundDocument(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """For each question its documents, best first."""
+    """For each question its documents, best first, and its translation where the server translates first."""
 
     results: list[list[FoundDocument]]
+    searched_for: list[str] | None = Field(None, description="The questions' translations, which were searched for.")
 
 
 class EncodeRequest(BaseModel):
@@ -110,11 +111,11 @@ class Health(BaseModel):
     batches: dict[int, int] = Field(description="Requests answered together, and how often so many were.")
 
 
-def create_app(system: OneStepSystem, settings: ServerSettings | None = None) -> FastAPI:
+def create_app(system: SearchSystem, settings: ServerSettings | None = None) -> FastAPI:
     """Make the application.
 
     Args:
-        system: a model and its index.
+        system: of one step, or of two: what is asked is translated first.
         settings: default: no key, requests of 2 MiB.
     """
     settings = settings or ServerSettings()
@@ -123,13 +124,13 @@ def create_app(system: OneStepSystem, settings: ServerSettings | None = None) ->
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         answering = Answering(system)
         async with Batcher(answering.answer, settings.max_batch, settings.max_waiting, settings.wait) as batcher:
-            app.state.batcher = batcher
+            app.state.batcher, app.state.answering = batcher, answering
             yield
 
     app = FastAPI(title="drdecr", version=__version__, lifespan=lifespan, summary="Search in many languages.")
     app.middleware("http")(limit_bodies(settings.max_body_bytes))
     _handle_errors(app)
-    _add_routes(app, system, [Depends(key_check(settings.api_key))])
+    _add_routes(app, [Depends(key_check(settings.api_key))])
     return app
 
 
@@ -143,21 +144,23 @@ def _handle_errors(app: FastAPI) -> None:
         return JSONResponse({"detail": str(error)}, 400)
 
 
-def _add_routes(app: FastAPI, system: OneStepSystem, checked: list[Any]) -> None:
+def _add_routes(app: FastAPI, checked: list[Any]) -> None:
     failures: dict[int | str, dict[str, Any]] = {
         400: {"description": "A request that cannot be answered."},
         401: {"description": "Without the key."},
+        411: {"description": "Without the header Content-Length."},
         413: {"description": "Too large."},
         503: {"description": "Too many wait already."},
     }
 
-    num_passages = len(system.index)  # once: shards may be asked for it over a network
-
-    @app.post("/search", dependencies=checked, responses=failures)
+    # What is unset stays out: a server that does not translate answers as if there were no translations.
+    @app.post("/search", dependencies=checked, responses=failures, response_model_exclude_unset=True)
     async def search(body: SearchRequest, request: Request) -> SearchResponse:
         """Find documents for questions in any language."""
-        found = await request.app.state.batcher.submit(Search(body.questions, body.top_k, body.where))
-        return SearchResponse(results=[[FoundDocument(**asdict(one)) for one in own] for own in found])
+        answered = await request.app.state.batcher.submit(Search(body.questions, body.top_k, body.where))
+        results = [[FoundDocument(**asdict(one)) for one in own.found] for own in answered]
+        translations = [own.searched_for for own in answered if own.searched_for is not None]
+        return SearchResponse(results=results, **({"searched_for": translations} if translations else {}))
 
     @app.post("/encode", dependencies=checked, responses=failures)
     async def encode(body: EncodeRequest, request: Request) -> EncodeResponse:
@@ -176,7 +179,7 @@ def _add_routes(app: FastAPI, system: OneStepSystem, checked: list[Any]) -> None
         batcher = request.app.state.batcher
         return Health(
             status="ok",
-            passages=num_passages,
+            passages=request.app.state.answering.num_passages,
             version=__version__,
             waiting=batcher.num_waiting,
             refused=batcher.refused,
@@ -212,7 +215,7 @@ def limit_bodies(
     return limited
 
 
-def make_server(system: OneStepSystem, settings: ServerSettings, host: str, port: int) -> uvicorn.Server:
+def make_server(system: SearchSystem, settings: ServerSettings, host: str, port: int) -> uvicorn.Server:
     """Return a server that runs until SIGTERM or Ctrl-C; what has been asked by then is still answered, in 30 seconds at most."""
     app = create_app(system, settings)
     return uvicorn.Server(uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=30, log_level="info"))

@@ -1,11 +1,14 @@
 """What a server is asked, and the answers: requests of one kind in one batch, an error to its own sender alone."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .systems import OneStepSystem
+from .systems import SearchSystem
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,17 @@ class Answering:
     """Answers requests that came together.
 
     Args:
-        system: a model and its index.
+        system: of one step, or of two.
+
+    `num_passages` is counted once a commit: shards may be asked for it over a network.
     """
 
-    def __init__(self, system: OneStepSystem) -> None:
-        self.system = system
+    def __init__(self, system: SearchSystem) -> None:
+        self.system, self.num_passages = system, system.num_passages
 
     def answer(self, requests: list[Any]) -> list[Any]:
-        """Return an answer, or the exception that it ended with, for each request."""
+        """Return an answer, or the exception that it ended with, for each request; all from the index's last commit."""
+        self._refresh()
         answers: list[Any] = [None] * len(requests)
         groups: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
@@ -56,6 +62,13 @@ class Answering:
                 answers[number] = own
         return answers
 
+    def _refresh(self) -> None:
+        try:
+            if self.system.refresh():
+                self.num_passages = self.system.num_passages
+        except (OSError, ValueError) as error:  # what is open can still be searched
+            logger.warning("%s Until then the commit before is searched.", error)
+
     def _group(self, request: Any) -> str:
         if isinstance(request, Search):
             return json.dumps([request.top_k, request.where], sort_keys=True)
@@ -63,21 +76,18 @@ class Answering:
 
     def _search(self, requests: list[Search]) -> list[Any]:
         questions = [_readable(question) for request in requests for question in request.questions]
-        found = iter(self.system.search(questions, requests[0].top_k, requests[0].where))
-        return [[next(found) for _ in request.questions] for request in requests]
+        answered = iter(self.system.answer(questions, requests[0].top_k, requests[0].where))
+        return [[next(answered) for _ in request.questions] for request in requests]
 
     def _one_by_one(self, requests: list[Any]) -> list[Any]:
         return [self._encode(one) if isinstance(one, Encode) else self._rerank(one) for one in requests]
 
     def _encode(self, request: Encode) -> list[list[list[float]]]:
-        model = self.system.model
-        encode = model.encode_queries if request.kind == "query" else model.encode_documents
+        encode = self.system.encode_queries if request.kind == "query" else self.system.encode_documents
         return [tokens.tolist() for tokens in encode([_readable(text) for text in request.texts])]
 
     def _rerank(self, request: Rerank) -> list[float]:
-        model = self.system.model
-        passages = model.encode_documents([_readable(text) for text in request.passages])
-        return model.score(model.encode_queries([_readable(request.question)]), passages)[0].tolist()
+        return self.system.scores(_readable(request.question), [_readable(text) for text in request.passages])
 
 
 def _tried(function: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:

@@ -13,6 +13,8 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import ExactIndex, Hits
 from drdecr.retrieval.protocol import Where
 
+from .following import Following
+
 
 @dataclass(frozen=True)
 class Found:
@@ -39,6 +41,19 @@ class Found:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What was found for a question.
+
+    Args:
+        found: documents, best first.
+        searched_for: the text that was searched for in place of the question: its translation; None: the question itself.
+    """
+
+    found: list[Found]
+    searched_for: str | None = None
+
+
 class Searchable(Protocol):
     """An index of any engine, opened to search."""
 
@@ -56,10 +71,35 @@ class Searchable(Protocol):
 
 
 class SearchSystem(Protocol):
-    """What answers questions."""
+    """What answers questions, and encodes texts as it does so: all that a server needs."""
+
+    @property
+    def num_passages(self) -> int:
+        """How many passages are searched."""
+        ...
+
+    def answer(self, questions: list[str], top_k: int = 10, where: Where | None = None) -> list[Answered]:
+        """Return for each question the best documents, and what was searched for."""
+        ...
 
     def search(self, questions: list[str], top_k: int = 10, where: Where | None = None) -> list[list[Found]]:
         """Return for each question the best documents, best first."""
+        ...
+
+    def encode_queries(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors that questions are searched with: one `(tokens, dim)` tensor each."""
+        ...
+
+    def encode_documents(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors of passages: one `(tokens, dim)` tensor each."""
+        ...
+
+    def scores(self, question: str, passages: list[str]) -> list[float]:
+        """Return MaxSim of each passage with a question."""
+        ...
+
+    def refresh(self) -> bool:
+        """Go to the last commit of the index, if its engine can, and return whether there was a newer one."""
         ...
 
 
@@ -90,6 +130,12 @@ class OneStepSystem:
 
     def __init__(self, model: DrDecrModel, index: Searchable) -> None:
         self.model, self.index = model, index
+        self._following = Following(index)
+
+    @property
+    def num_passages(self) -> int:
+        """How many passages are searched."""
+        return len(self.index)
 
     def search(self, questions: list[str], top_k: int = 10, where: Where | None = None) -> list[list[Found]]:
         """Return for each question the best documents, best first.
@@ -100,6 +146,31 @@ class OneStepSystem:
             where: a filter on metadata.
         """
         return search_documents(self.index, self.model.encode_queries(questions), top_k, where)
+
+    def answer(self, questions: list[str], top_k: int = 10, where: Where | None = None) -> list[Answered]:
+        """Return the same, each question's as an `Answered`."""
+        return [Answered(found) for found in self.search(questions, top_k, where)]
+
+    def encode_queries(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors that questions are searched with: one `(tokens, dim)` tensor each."""
+        return self.model.encode_queries(texts)
+
+    def encode_documents(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors of passages: one `(tokens, dim)` tensor each."""
+        return self.model.encode_documents(texts)
+
+    def scores(self, question: str, passages: list[str]) -> list[float]:
+        """Return MaxSim of each passage with a question."""
+        scores = self.model.score(self.encode_queries([question]), self.encode_documents(passages))
+        return [float(score) for score in scores[0]]
+
+    def refresh(self) -> bool:
+        """Go to the last commit of the index, if its engine can, and return whether there was a newer one.
+
+        Raises:
+            ValueError: as of `Following.follow`.
+        """
+        return self._following.follow()
 
 
 class TwoStepSystem:
@@ -114,12 +185,43 @@ class TwoStepSystem:
     def __init__(self, translator: Translator, reader: SearchSystem, source: str) -> None:
         self.translator, self.reader, self.source = translator, reader, source
 
+    @property
+    def num_passages(self) -> int:
+        """How many passages are searched."""
+        return self.reader.num_passages
+
     def search(self, questions: list[str], top_k: int = 10, where: Where | None = None) -> list[list[Found]]:
         """Return for each question the best documents, best first; arguments as of `OneStepSystem.search`.
 
         Raises:
             ValueError: if the translator does not return a translation a question. A blank one asks the question itself.
         """
+        return self.reader.search(self.in_english(questions), top_k, where)
+
+    def answer(self, questions: list[str], top_k: int = 10, where: Where | None = None) -> list[Answered]:
+        """Return the same, each question's as an `Answered` with its translation."""
+        english = self.in_english(questions)
+        found = self.reader.search(english, top_k, where)
+        return [Answered(own, text) for own, text in zip(found, english, strict=True)]
+
+    def encode_queries(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors of the questions' translations: one `(tokens, dim)` tensor each."""
+        return self.reader.encode_queries(self.in_english(texts))
+
+    def encode_documents(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors of passages, which are not translated: one `(tokens, dim)` tensor each."""
+        return self.reader.encode_documents(texts)
+
+    def scores(self, question: str, passages: list[str]) -> list[float]:
+        """Return MaxSim of each passage with the question's translation."""
+        return self.reader.scores(self.in_english([question])[0], passages)
+
+    def refresh(self) -> bool:
+        """Go to the last commit of the index; see `OneStepSystem.refresh`."""
+        return self.reader.refresh()
+
+    def in_english(self, questions: list[str]) -> list[str]:
+        """Translate questions; one whose translation is blank stays as it is. `ValueError` as of `search`."""
         if not questions:
             return []
         translations = self.translator.translate(questions, source=self.source, target="en")
@@ -128,7 +230,7 @@ class TwoStepSystem:
                 f"Expected {len(questions)} translations, got {len(translations)}. A translator answers text by text."
             )
         pairs = zip(translations, questions, strict=True)
-        return self.reader.search([made.text if made.text.strip() else asked for made, asked in pairs], top_k, where)
+        return [made.text if made.text.strip() else asked for made, asked in pairs]
 
 
 def search_documents(

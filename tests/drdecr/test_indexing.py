@@ -1,5 +1,7 @@
 """An index made of another holds the same passages, also after the source has changed."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -141,3 +143,21 @@ def test_what_lost_precision_is_no_source(source, tmp_path):
     assert is_index(tmp_path / "copy")
     assert not is_index(tmp_path)
     assert len(open_searchable(tmp_path / "copy")) == 7
+
+
+def test_the_call_that_fills_a_cluster_is_as_documented(tmp_path, monkeypatch):
+    qdrant_client = pytest.importorskip("qdrant_client")
+    client = qdrant_client.QdrantClient(":memory:")
+    monkeypatch.setattr(qdrant_client, "QdrantClient", lambda **address: client)
+    monkeypatch.chdir(tmp_path)
+    passages = {f"p{n}": torch.nn.functional.normalize(torch.randn(4, 128), dim=-1) for n in range(5)}
+    with StoredIndex.create("encoded", dim=128) as index:
+        index.add(list(passages), list(passages.values()), [{"number": n} for n in range(5)])
+        index.commit()
+    page = (Path(__file__).parents[2] / "docs" / "qdrant.md").read_text()
+    names: dict = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert len(names["index"]) == 5
+    assert names["index"].payloads(["p3"]) == [{"number": 3}]
+    assert names["index"].search([passages["p2"]], top_k=1).document_ids == [["p2"]]
+    client.close()

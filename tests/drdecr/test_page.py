@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from drdecr import page, translating
+from drdecr.data.translation import Engine, Translation
 from drdecr.evaluation.results import EvaluationResult, Score
+from drdecr.first_step import FirstStep
 from drdecr.page import answering, build_page, from_demo, import_gradio, serve_page
 from drdecr.page_answers import KnownQuestion, Searcher
+from drdecr.page_english import EnglishOf
 from drdecr.report import DETAILS
 
 PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
@@ -21,9 +25,9 @@ SCORES = {name: {"fi": Score(0.5, 0.4, 0.6, 9), "avg": Score(0.5, 0.4, 0.6, 9)} 
 def address(tiny_model):
     """A page over a tiny model that is served for one test."""
     pytest.importorskip("gradio", reason="needs the extra `page`")
-    searcher, known = Searcher.over(tiny_model, PASSAGES), {row.query: row for row in EXAMPLES}
+    searcher, english = Searcher.over(tiny_model, PASSAGES), EnglishOf({row.query: row for row in EXAMPLES})
     results = {"zero-shot": EvaluationResult(SCORES, {}), "student": EvaluationResult(SCORES, {})}
-    page = build_page(answering(searcher, searcher, known), known, EXAMPLES, results)
+    page = build_page(answering(searcher, searcher, english), english, EXAMPLES, results)
     yield serve_page(page, "127.0.0.1", None, wait=False)
     page.close()
 
@@ -71,13 +75,96 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
 
 def test_whatever_is_typed_is_answered(tiny_model):
     searcher = Searcher.over(tiny_model, PASSAGES)
-    answer = answering(searcher, searcher, {})
+    answer = answering(searcher, searcher, EnglishOf({}))
     for text in ("", " \x00", "x" * 100_000, None):
         assert all('class="notice"' in html for html in answer(text, ""))
     for text in ("<script>alert(1)</script>", "😀😀", "من؟ \u202e b", "{{ 7 * 7 }} ${1}", "b " * 500, "\ud83d b"):
         passages, _ = answer(text, text)
         assert passages.count('class="passage"') == 6
         assert "<script>" not in passages
+
+
+class Cities:
+    """`z` is the city; what has an `x` it cannot translate, and of what has a `y` it says nothing."""
+
+    def __init__(self) -> None:
+        self.engine = Engine("cities", "1")
+
+    def translate(self, texts, source, target="en"):
+        if any("x" in text for text in texts):
+            raise RuntimeError("cities failed")
+        return [Translation("" if "y" in text else text.replace("z", "the city")) for text in texts]
+
+
+@pytest.fixture
+def translated() -> EnglishOf:
+    """The English of the examples, and of other questions by `Cities`."""
+    return EnglishOf({row.query: row for row in EXAMPLES}, FirstStep(Cities(), "fi"))
+
+
+def test_english_that_is_left_empty_is_translated(tiny_model, translated):
+    searcher = Searcher.over(tiny_model, PASSAGES)
+    answer, by_hand = answering(searcher, searcher, translated), answering(searcher, searcher, EnglishOf({}))
+    for english in ("", " ", "the city d"):
+        passages, alignment = answer("z d", english)
+        assert "translated by a machine" in passages
+        assert alignment.split('class="heat"')[1:] == by_hand("z d", "the city d")[1].split('class="heat"')[1:]
+    assert "translated by a machine" not in answer("z d", "a city")[0]  # a person wrote it
+    assert "translated by a machine" not in answer("z c z", "")[0]  # a person's, of the sample
+    for question, note in (("x d", "There is no translation: cities failed"), ("y d", "in English as well")):
+        passages, alignment = answer(question, "")
+        assert passages.count('class="passage"') == 3  # the student's
+        assert note in alignment
+
+
+def test_the_english_box_holds_the_english_of_the_question_that_stands_beside_it(translated):
+    assert translated.fill("z d", "") == "the city d"
+    assert translated.fill("z d", "my own") == translated.fill("z c z", "my own") == "my own"
+    assert [translated.fill("z e", old) for old in ("the city d", "what is the city c")] == ["the city e"] * 2
+    assert [translated.fill(text, "") for text in ("x d", "", "b " * 5000)] == ["", "", ""]
+    assert translated.follow("z e", "the city d") == ""  # what was translated goes with its question
+    assert translated.follow("z e", "what is the city c") == ""  # so does what the sample knew
+    assert translated.follow("z e", "my own") == "my own"
+    assert translated.follow("z c z", "my own") == "what is the city c"
+
+
+@pytest.mark.processes
+def test_a_translation_is_shown_in_its_box_and_goes_with_its_question(tiny_model, translated, browser):
+    pytest.importorskip("gradio", reason="needs the extra `page`")
+    searcher = Searcher.over(tiny_model, PASSAGES)
+    blocks = build_page(answering(searcher, searcher, translated), translated, EXAMPLES, {})
+    try:
+        view = browser.new_page()
+        view.goto(serve_page(blocks, "127.0.0.1", None, wait=False))
+        view.wait_for_selector("[data-side=teacher] .found .token", timeout=60_000)
+        view.locator("#question textarea").fill("z d")  # pasted: the example's English may stay until it is asked
+        view.locator("#ask").click()
+        view.wait_for_selector("[data-side=teacher] .asked:has-text('the city d')")
+        assert view.locator("#english textarea").input_value() == "the city d"
+        view.locator("#question textarea").press_sequentially(" e e")
+        view.wait_for_function("document.querySelector('#english textarea').value === ''")
+    finally:
+        blocks.close()
+
+
+def test_the_page_is_given_the_translator_that_is_named(call, monkeypatch, tmp_path):
+    class Built(Exception):
+        pass
+
+    def build(answer, english_of, examples, results):
+        raise Built(english_of("z d"))
+
+    monkeypatch.setitem(translating.ENGINES, "apertium", Cities)
+    monkeypatch.setattr(page, "import_gradio", lambda: None)
+    monkeypatch.setattr(page, "load_searchers", lambda sources: (None, None, {}))
+    monkeypatch.setattr(page, "build_page", build)
+    for options, english in ((["--translate-from", "fi", "--translator", "apertium"], "the city d"), ([], "")):
+        with pytest.raises(Built) as built:
+            call("page", "model", *options)
+        assert built.value.args == (english,)
+    code, _, errors = call("page", "model", "--translator", "apertium")
+    assert code == 1
+    assert "Name it: --translate-from fi" in errors
 
 
 def test_a_demo_that_has_not_run_is_named_with_its_cure(call, monkeypatch, tmp_path):

@@ -7,7 +7,9 @@ import shutil
 import pytest
 import torch
 
+from drdecr import translating
 from drdecr.data.digests import model_digest
+from drdecr.data.translation import Engine, Translation
 from drdecr.evaluation.runs import read_run, write_run
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
@@ -16,6 +18,18 @@ from drdecr.stage import run_stage
 from drdecr.systems import OneStepSystem
 
 LETTERS = "bcdefghijklm"
+
+
+class FromFinnish:
+    """Translates one way of asking, from one language."""
+
+    def __init__(self) -> None:
+        self.engine = Engine("from Finnish", "1")
+
+    def translate(self, texts, source, target="en"):
+        if (source, target) != ("fi", "en"):
+            raise ValueError(f"Expected fi to en, got {source} to {target}. Name another translator.")
+        return [Translation(text.replace("z z", "what is the city")) for text in texts]
 
 
 @pytest.fixture
@@ -153,6 +167,68 @@ def test_an_edge_index_is_made_and_searched(call, encoded, tmp_path):
     assert "4 passages deleted" in call("remove", tmp_path / "edge", "d-e", "d-f", "d-g", "d-h", "d-nobody")[1]
     assert "1 passage deleted" in call("remove", tmp_path / "edge", "d-b", "--where", "group=true")[1]
     assert "5 passages added" in call("index", encoded, tmp_path / "edge", "--engine", "qdrant-edge")[1]
+
+
+def test_a_question_is_translated_first_where_a_translator_is_named(call, encoded, model, monkeypatch):
+    monkeypatch.setitem(translating.ENGINES, "apertium", FromFinnish)
+    first = ["--translate-from", "fi", "--translator", "apertium"]
+    for source in (encoded, model):
+        code, output, errors = call("search", source, "z z c", *first)
+        assert code == 0, errors
+        _, english, _ = call("search", source, "what is the city c")
+        question, translation, *found = output.splitlines()
+        assert (question.strip(), translation.strip()) == ("z z c", "searched for: what is the city c")
+        assert found == english.splitlines()[1:]
+    assert "searched for" not in english
+
+
+def test_a_server_translates_first_where_a_translator_is_named(call, encoded, monkeypatch):
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from drdecr import server
+
+    class Started(Exception):
+        pass
+
+    def start(system, settings, host, port):
+        raise Started(system)
+
+    monkeypatch.setattr(server, "make_server", start)
+    monkeypatch.setitem(translating.ENGINES, "apertium", FromFinnish)
+    answers = {}
+    for question, options in {
+        "z z c": ["--translate-from", "fi", "--translator", "apertium"],
+        "what is the city c": [],
+    }.items():
+        with pytest.raises(Started) as started:
+            call("serve", encoded, *options)
+        with TestClient(server.create_app(started.value.args[0])) as client:
+            answers[question] = client.post("/search", json={"questions": [question]}).json()
+    assert answers["z z c"]["results"] == answers["what is the city c"]["results"]
+    assert answers["z z c"]["searched_for"] == ["what is the city c"]
+    assert "searched_for" not in answers["what is the city c"]
+
+
+def test_a_translator_that_is_not_to_be_had_is_one_line(call, encoded, monkeypatch):
+    for command in (["search", encoded, "a"], ["serve", encoded]):
+        for options, message in [
+            (["--translator", "apertium"], "Name it: --translate-from fi"),
+            (["--translate-from", "fi"], "Name it: --translator apertium"),
+            (["--translate-from", "ja", "--translator", "apertium"], "Expected fi to en, got ja to en"),
+            (["--translate-from", "fi", "--translator", "no/where/at/all"], "no/where/at/all"),
+        ]:
+            with monkeypatch.context() as patch:
+                patch.setitem(translating.ENGINES, "apertium", FromFinnish)
+                code, _, errors = call(*command, *options)
+            assert code == 1
+            assert message in errors
+            assert len(errors.strip().splitlines()) == 1, errors
+        monkeypatch.setattr("drdecr.data.translation_apertium.shutil.which", lambda program: None)
+        code, _, errors = call(*command, "--translate-from", "fi", "--translator", "apertium")
+        assert code == 1
+        assert "apt-get install apertium" in errors
+        assert len(errors.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("options", [[], ["--shards", "2"]])

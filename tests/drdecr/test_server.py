@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import shutil
 import socket
 import threading
 import time
@@ -18,10 +19,12 @@ from fastapi.testclient import TestClient
 
 from drdecr.batching import Batcher, BusyError
 from drdecr.data.documents import Document
+from drdecr.data.translation import Translation
 from drdecr.encode import Splitting, encode_collection, open_or_create
+from drdecr.indexing import build_index, open_searchable, open_stored
 from drdecr.retrieval import StoredIndex
 from drdecr.server import ServerSettings, create_app, make_server
-from drdecr.systems import OneStepSystem
+from drdecr.systems import OneStepSystem, TwoStepSystem
 
 TEXTS = ["the sea", "a river in a city", "what is paris", "the king of france"]
 
@@ -29,7 +32,7 @@ TEXTS = ["the sea", "a river in a city", "what is paris", "the king of france"]
 @pytest.fixture
 def system(tmp_path, tiny_model):
     documents = [Document(f"d{n}", text, "", {"even": n % 2 == 0}) for n, text in enumerate(TEXTS)]
-    with open_or_create(tmp_path / "index", 16, {}, "float16", 1) as opened:
+    with open_or_create(tmp_path / "index", 16, {"model": "tiny"}, "float16", 1) as opened:
         encode_collection(tiny_model, documents, opened, Splitting())
     return OneStepSystem(tiny_model, StoredIndex.open(tmp_path / "index"))
 
@@ -61,6 +64,32 @@ def test_answers_are_those_of_the_system(client, system, tiny_model):
     assert health["batches"] == {"1": 4}
 
 
+class Sea:
+    """`z` is the sea; other words stay."""
+
+    def translate(self, texts, source, target="en"):
+        return [Translation(text.replace("z", "the sea")) for text in texts]
+
+
+def test_two_steps_are_served_as_one_that_is_asked_in_english(client, system):
+    with TestClient(create_app(TwoStepSystem(Sea(), system, "fi")), raise_server_exceptions=False) as two:
+        for path, asked, english in [
+            ("/search", {"questions": ["z", "paris"]}, {"questions": ["the sea", "paris"]}),
+            ("/encode", {"texts": ["z"]}, {"texts": ["the sea"]}),
+            ("/encode", {"texts": ["z"], "kind": "document"}, {"texts": ["z"], "kind": "document"}),
+            (
+                "/rerank",
+                {"question": "z", "passages": ["z", *TEXTS]},
+                {"question": "the sea", "passages": ["z", *TEXTS]},
+            ),
+        ]:
+            answer = two.post(path, json=asked).json()
+            assert answer.pop("searched_for", None) == (["the sea", "paris"] if path == "/search" else None)
+            assert answer == client.post(path, json=english).json()
+        assert two.get("/health").json() == client.get("/health").json()
+        assert two.get("/openapi.json").json() == client.get("/openapi.json").json()
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
@@ -79,11 +108,97 @@ def test_what_is_no_request_is_refused(client, path, body, status):
     assert client.post(path, json=body).status_code == status
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_running_server_finds_what_was_encoded_since(system, tiny_model, tmp_path, shards, steps):
+    folder = tmp_path / "index"
+    if shards > 1:
+        folder = tmp_path / "many"
+        build_index(tmp_path / "index", folder, "float16", 1, "exact", shards)
+        system = OneStepSystem(tiny_model, open_searchable(folder))
+    served = TwoStepSystem(Sea(), system, "fi") if steps == 2 else system
+    with TestClient(create_app(served)) as client:
+
+        def found():
+            (documents,) = client.post("/search", json={"questions": ["a king"], "top_k": 9}).json()["results"]
+            assert client.get("/health").json()["passages"] == len(documents)
+            return {one["document_id"] for one in documents}
+
+        there = found()
+        with open_stored(folder, writable=True) as index:
+            index.add(["e", "f", "g"], tiny_model.encode_documents(TEXTS[:3]))
+            assert found() == there
+            index.commit()
+        assert found() == there | {"e", "f", "g"}
+        with open_stored(folder, writable=True) as index:
+            index.delete(["f", "g"])
+            index.commit()
+        assert found() == there | {"e"}
+
+
+def test_no_request_fails_while_others_commit_delete_and_compact(system, tiny_model, tmp_path):
+    folder, done, statuses = tmp_path / "index", threading.Event(), []
+    with TestClient(create_app(system), raise_server_exceptions=False) as client:
+
+        def ask():
+            while not done.is_set():
+                statuses.append(client.post("/search", json={"questions": ["the sea"], "top_k": 9}).status_code)
+
+        with ThreadPoolExecutor(2) as pool:
+            asking = [pool.submit(ask) for _ in range(2)]
+            with StoredIndex.open(folder, writable=True) as index:
+                for number in range(15):
+                    index.add([f"n{number}"], tiny_model.encode_documents(["a river"]), [{"text": "a river"}])
+                    index.delete([f"n{number - 2}"])
+                    index.commit()
+                    if number % 5 == 4:
+                        index.compact()
+            done.set()
+            for one in asking:
+                one.result()
+        found = client.post("/search", json={"questions": ["the sea"], "top_k": 9}).json()["results"][0]
+        assert {one["document_id"] for one in found} == {"d0", "d1", "d2", "d3", "n13", "n14"}
+    assert set(statuses) == {200}
+    assert len(statuses) > 5
+
+
+def test_a_server_goes_on_with_what_it_has_where_it_cannot_follow(client, tiny_model, tmp_path, caplog):
+    folder = tmp_path / "index"
+    question = {"questions": ["the sea"], "top_k": 9}
+    before = client.post("/search", json=question).json()
+    whole = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").write_bytes(whole[:-9])
+    assert client.post("/search", json=question).json() == before
+    assert client.post("/search", json=question).json() == before
+    assert [record.message.count("damaged") for record in caplog.records if record.name == "drdecr.serving"] == [1]
+    shutil.rmtree(folder)
+    assert client.post("/search", json=question).json() == before
+    with open_or_create(folder, 16, {"model": "another"}, "float16", 1) as opened:
+        encode_collection(tiny_model, [Document("new", "the sea", "", {})], opened, Splitting())
+    assert client.post("/search", json=question).json() == before
+    assert "holds another index now (model 'another', asked for 'tiny')" in caplog.text
+
+
+def test_filters_take_every_number_that_metadata_holds(system, tiny_model, tmp_path):
+    with StoredIndex.open(tmp_path / "index", writable=True) as index:
+        index.add(["half"], tiny_model.encode_documents(["a half"]), [{"score": 1.5}])
+        index.add(["one"], tiny_model.encode_documents(["a one"]), [{"score": 1}])
+        index.commit()
+    with TestClient(create_app(system)) as client:
+        for wanted, names in [(1.5, {"half"}), ([1.5, 2.5], {"half"}), (1, {"one"}), ("1.5", set()), (True, set())]:
+            body = {"questions": ["a"], "where": {"score": wanted}}
+            assert {one["document_id"] for one in client.post("/search", json=body).json()["results"][0]} == names
+
+
 def test_bodies_are_limited_before_they_are_read(system):
     with TestClient(create_app(system, ServerSettings(max_body_bytes=100))) as client:
         assert client.post("/search", content=b"x" * 101).status_code == 413
         assert client.post("/search", content=iter([b"x"])).status_code == 411
         assert client.post("/search", json={"questions": ["a"]}).status_code == 200
+        described = client.get("/openapi.json").json()["paths"]
+        assert all(
+            {"411", "413"} <= set(described[path]["post"]["responses"]) for path in ("/search", "/encode", "/rerank")
+        )
 
 
 def test_a_key_is_asked_for_everywhere_but_for_health(system):
@@ -204,10 +319,10 @@ class SlowSystem(OneStepSystem):
 
     asked, allowed = threading.Event(), threading.Event()
 
-    def search(self, *arguments, **options):
+    def answer(self, *arguments, **options):
         self.asked.set()
         self.allowed.wait(20)
-        return super().search(*arguments, **options)
+        return super().answer(*arguments, **options)
 
 
 def test_a_server_that_is_told_to_end_answers_what_was_asked_and_nothing_more(system):

@@ -67,6 +67,10 @@ def test_two_steps_ask_the_reader_in_english(index, tiny_model):
     assert system.search(["z", "y", "k"], 2) == reader.search(["the sea", "y", "k"], 2)
     assert translator.asked == ("xx", "en")
     assert system.search([]) == []
+    answered = system.answer(["z", "y"], 2)
+    assert [one.searched_for for one in answered] == ["the sea", "y"]
+    assert [one.found for one in answered] == reader.search(["the sea", "y"], 2)
+    assert [one.searched_for for one in reader.answer(["z"])] == [None]
     translator.translate = lambda texts, source, target: []
     with pytest.raises(ValueError, match="Expected 1 translations, got 0"):
         system.search(["z"])

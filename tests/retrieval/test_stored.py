@@ -87,6 +87,24 @@ def test_nothing_is_found_before_its_commit_and_a_reader_stays_at_its_own(index,
     assert sorted(reader.search(query).document_ids[0]) == names(5, 1)
 
 
+def test_going_to_the_next_commit_reads_new_files_alone(index, ragged):
+    passages = ragged(6, seed=0)
+    index.add(names(3), passages[:3])
+    index.commit()
+    reader = StoredIndex.open(index.folder)
+    (first,) = reader.segments
+    index.add(names(3, 3), passages[3:])
+    index.commit()
+    assert reader.refresh()
+    assert reader.segments[0] is first
+    assert len(reader.segments) == 2
+    index.delete(["p0"])
+    index.commit()
+    assert reader.refresh()
+    assert reader.segments[0] is not first
+    assert sorted(reader.passage_ids()) == names(5, 1)
+
+
 @pytest.mark.parametrize("keys", ["apart", "one for all"])
 def test_updates_and_deletes_leave_what_a_dictionary_would_hold(index, ragged, keys, monkeypatch):
     if keys == "one for all":
