@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from .systems import SearchSystem, Translator, TwoStepSystem
-from .translating import make_translator
 
 APERTIUM = "apertium"
 
@@ -51,6 +50,8 @@ def open_first_step(translate_from: str | None, translator: str | None) -> First
         raise ValueError(
             "--translate-from: expected what translates, got nothing. Name it: --translator apertium, or a model."
         )
+    from .translating import make_translator  # all that reads and writes training sets: not for a search without
+
     entry = {"engine": APERTIUM} if translator == APERTIUM else {"engine": "seq2seq", "model": translator}
     made = make_translator(entry)
     made.translate([], translate_from, "en")  # a language that it lacks is said now, not at the first question
