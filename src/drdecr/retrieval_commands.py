@@ -156,11 +156,11 @@ def search(
     if run is not None and not run.parent.is_dir():
         raise FileNotFoundError(f"{run}: expected its folder to exist. Make {run.parent} first.")
     first = open_first_step(translate_from, translator)  # said before models are loaded
-    system = with_first_step(open_system(source, model, passages, by, num_candidates, workers, calibrated), first)
+    reader = open_system(source, model, passages, by, num_candidates, workers, calibrated)
     if run is not None:  # now, for a search may take long, and what it found would be lost
         check_words(asked, "--run, query id")
-        check_words(getattr(system.index, "passage_ids", list)(), "--run, id of a passage")
-    answers = system.answer(list(asked.values()), top_k, parse_where(where))
+        check_words(getattr(reader.index, "passage_ids", list)(), "--run, id of a passage")
+    answers = with_first_step(reader, first).answer(list(asked.values()), top_k, parse_where(where))
     if run is not None:
         write_run(run, as_run(list(asked), [answered.found for answered in answers]), tag="drdecr")
     if run is None or questions:
