@@ -30,7 +30,7 @@ check: $(INSTALLED)  ## lint, format and types
 test: $(INSTALLED)  ## the tests, offline, without extra data
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not processes'
 
-test-processes: $(INSTALLED)  ## the tests of launched trainings, scripts, pages in a browser, and models where the package is absent
+test-processes: $(INSTALLED)  ## the tests of launched and pushing trainings, scripts, pages in a browser, models where the package is absent
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'processes and not slow'
 
 test-slow: $(INSTALLED)  ## the tests that need minutes

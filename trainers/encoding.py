@@ -125,7 +125,7 @@ def _lengths(texts: Texts) -> Tensor:
     ids = texts["input_ids"]
     positions = torch.arange(1, ids.shape[1] + 1, device=ids.device)
     looked_at = torch.stack([texts[name].bool() for name in texts if name != "input_ids"]).any(dim=0)
-    return (looked_at * positions).amax(dim=1)
+    return (looked_at * positions).amax(dim=1).clamp(min=1)  # no encoder reads texts of no token
 
 
 def _in_groups(

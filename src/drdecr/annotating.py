@@ -124,7 +124,9 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
             settings.rows, settings.config, split=settings.split, revision=settings.revision
         )
         passages = _used(rows, passages)
-        work = StepWork(output, asdict(settings), inputs, is_shared=state.num_processes > 1)
+        work = StepWork(
+            output, asdict(settings), inputs, is_shared=state.num_processes > 1, is_first=state.is_main_process
+        )
     with work:
         scores = work.cheap("scores") if settings.scores else work.folder / "scores"
         scorer = _scorer(settings, rows, passages, work.folder)

@@ -23,11 +23,18 @@ class Following:
         """Go to the last commit and return whether there was a newer one. Not while a search is under way.
 
         Raises:
-            ValueError: if the folder holds an index of another model now, or a damaged one. The commit that was open stays so,
-                and is not tried again before the next one.
+            OSError or ValueError: if the folder of an index holds one of another model now, a damaged one, or none. The commit
+                that was open stays so, and is not tried again before the next one; other shards have gone on.
         """
-        newer = [self._follow(index) for index in self._indexes]  # of every shard, not up to the first
-        return any(newer)
+        newer, errors = False, []
+        for index in self._indexes:  # of every shard, also behind one that cannot be followed
+            try:
+                newer |= self._follow(index)
+            except (OSError, ValueError) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return newer
 
     def _follow(self, index: StoredIndex) -> bool:
         try:

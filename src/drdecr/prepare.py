@@ -28,7 +28,6 @@ from .published import shown
 from .recipe import read_yaml
 from .run_folder import environment
 from .settings import check_values, known_keys
-from .step_work import REFUSALS
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +113,8 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         logger.warning("%s is prepared already.", folder)
         shutil.rmtree(journal, ignore_errors=True)  # a call may have been killed when all but this was done
         return folder
-    settings = {**asdict(recipe), "sources": None}
-    facts = [[entry.facts, given] for entry, given in zip(entries, recipe.sources, strict=True)]
+    settings = {**asdict(recipe), "sources": None, "license": None}
+    facts = [_of_rows(entry.facts) for entry in entries]
     begun = Begun(
         journal, [settings, held_out_facts], zip((entry.prepared.name for entry in entries), facts, strict=True)
     )
@@ -129,17 +128,20 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
     begun.write()
     try:
         reports = work.run([entry.prepared for entry in entries])
-    except Exception as error:
+    except Exception:
         if work.is_empty:
             shutil.rmtree(shards)
             shutil.rmtree(journal)
-        elif isinstance(error, REFUSALS):
-            begun.write(refused=True)
         raise
     _finish(shards, recipe, plan, reports)
     os.replace(shards, folder)
     shutil.rmtree(journal)
     return folder
+
+
+def _of_rows(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those facts of a source that its rows depend on: what is said about it changes none."""
+    return {name: facts.get(name) for name in ("name", "format", "arguments", "share", "commit", "files")}
 
 
 def _plan(recipe: PrepareRecipe, sources: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> dict[str, Any]:

@@ -29,26 +29,27 @@ class Begun:
         """Return the sources of the journal whose rows must be made again: the first that is another now, and all after it.
 
         Raises:
-            ValueError: if a call with other settings was killed. One that was refused may have asked for them.
+            ValueError: if it was begun with other settings, or with other sources than those that are given, or some of them
+                first: what is done would be lost by a wrong folder's name.
         """
         if not self.file.exists():
             return []
         begun = read_json(self.file)
         before = begun.get("sources", [])
-        if begun.get("settings") != self._settings:
-            if not begun.get("refused"):
-                raise ValueError(
-                    f"{self.file.parent} was begun with other settings or held-out sets. Choose another folder, or delete it."
-                )
-            same = 0
-        else:
-            pairs = zip(before, self._sources, strict=False)
-            same = next((number for number, (old, new) in enumerate(pairs) if old != new), len(self._sources))
-        names = [name for name, _ in before[same:]]
-        if any(file.parent.name in names for file in self.file.parent.glob("*/*.json")):
-            logger.warning("Made again, for something else is given than in the call before: %s.", ", ".join(names))
-        return names
+        names = [[name for name, _ in sources] for sources in (before, self._sources)]
+        shorter = min(map(len, names))
+        if begun.get("settings") != self._settings or names[0][:shorter] != names[1][:shorter]:
+            raise ValueError(
+                f"{self.file.parent} was begun with other settings, sources or held-out sets. Choose another folder, or "
+                "delete it."
+            )
+        pairs = zip(before, self._sources, strict=False)
+        same = next((number for number, (old, new) in enumerate(pairs) if old != new), len(self._sources))
+        outdated = names[0][same:]
+        if any(file.parent.name in outdated for file in self.file.parent.glob("*/*.json")):
+            logger.warning("Made again, for something else is given than in the call before: %s.", ", ".join(outdated))
+        return outdated
 
-    def write(self, refused: bool = False) -> None:
-        """Note it down; and that the call was refused, if it was."""
-        write_json(self.file, {"settings": self._settings, "sources": self._sources, "refused": refused})
+    def write(self) -> None:
+        """Note it down."""
+        write_json(self.file, {"settings": self._settings, "sources": self._sources})

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_ABSOLUTE = re.compile(r"""(?<![\w:/.~$}*-])/(?!/)[^\s"'`,;:=\[\]{}()]+""")
+_ABSOLUTE = re.compile(r"""(?:(?<=^-[A-Za-z])|(?<![\w/.~$}*-]))/(?!/)[^\s"'`,;:=\[\]{}()]+""")
 """An absolute path within a word of a command, such as behind `--key=` or in a list."""
 
 
@@ -36,6 +36,7 @@ def shown_command(words: Sequence[str]) -> str:
 
 
 def _shown_word(word: str) -> str:
+    word = word.replace("file:///", "/")
     option, equals, path = word.partition("=")
     if equals and option.startswith("-") and Path(path).is_absolute():
         return f"{option}={shown(path)}"

@@ -64,10 +64,12 @@ class Answering:
 
     def _refresh(self) -> None:
         try:
-            if self.system.refresh():
-                self.num_passages = self.system.num_passages
+            is_newer = self.system.refresh()
         except (OSError, ValueError) as error:  # what is open can still be searched
             logger.warning("%s Until then the commit before is searched.", error)
+            is_newer = True  # of some of its shards, perhaps
+        if is_newer:
+            self.num_passages = self.system.num_passages
 
     def _group(self, request: Any) -> str:
         if isinstance(request, Search):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from drdecr.data.digests import value_digest
 from drdecr.data.row_parts import RowParts
@@ -20,8 +21,7 @@ PLAN = "plan.json"
 
 ALREADY = "%s is there already, made with these settings."
 
-REFUSALS = (ValueError, ImportError, FileNotFoundError)
-"""What asks for other settings or files: a call that follows one of these cannot go on with what it left."""
+LOCK = "running.lock"
 
 
 def work_folder(output: Path) -> Path:
@@ -36,45 +36,58 @@ class StepWork:
         output: of the step.
         settings: of the step, values that JSON can hold.
         inputs: digests of what it reads (`step_inputs.input_digests`).
-        is_shared: whether other processes work in the folder (default False): a refusal in one then deletes nothing.
+        is_shared: whether other processes of this call work in the folder (default False): a failure of one then deletes
+            nothing.
+        is_first: whether this is the process that keeps other calls out (default True).
 
     Raises:
-        ValueError: if it was begun with other settings or files, and killed. After a call that was refused, which asked for
-            others, it is begun anew.
+        ValueError: if it was begun with other settings or files; when it is entered, if another call is at work there.
     """
 
     def __init__(
-        self, output: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], is_shared: bool = False
+        self,
+        output: Path,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        is_shared: bool = False,
+        is_first: bool = True,
     ) -> None:
         self.output, self.folder, self.is_shared = output, work_folder(output), is_shared
+        self._lock = FileLock(self.folder / LOCK, timeout=0) if is_first else None
         self.facts: dict[str, Any] = {"settings": dict(settings), "inputs": dict(inputs)}
         self._plan = {"settings": value_digest(settings), "inputs": dict(inputs)}
         self._cheap: set[str] = set()
-        begun = read_json(self.folder / PLAN) if (self.folder / PLAN).exists() else {}
-        differs = [name for name, value in self._plan.items() if begun.get(name) != value] if begun else []
-        if differs and not begun.get("refused"):
+        if (self.folder / PLAN).exists():
+            begun = read_json(self.folder / PLAN)
+            differs = [name for name, value in self._plan.items() if begun.get(name) != value]
+            if differs:
+                raise ValueError(
+                    f"{self.folder} was begun with something else (what differs: {', '.join(differs)}). Choose another output, "
+                    "or delete this folder."
+                )
+        elif self._has_dear():
             raise ValueError(
-                f"{self.folder} was begun with something else (what differs: {', '.join(differs)}). Choose another output, or "
-                "delete this folder."
+                f"{self.folder}: expected no folder, or unfinished work, got files of another kind. Move them."
             )
-        if differs:
-            logger.warning("%s: begun anew, for others are given than were refused: %s.", output, ", ".join(differs))
-            self.remove()
-        if begun != self._plan:
+        else:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / PLAN, self._plan)
 
     def __enter__(self) -> "StepWork":
+        """Keep other calls out, until this one is over."""
+        try:
+            if self._lock is not None:
+                self._lock.acquire()
+        except Timeout as error:
+            raise ValueError(f"{self.folder}: another call is at work there. Wait for it, or end it.") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave nothing of a call that failed before there was anything dear, and note of another that it was refused."""
-        if kind is None or not issubclass(kind, Exception):
-            return
-        if not self.is_shared and not self._has_dear():
+        """Leave nothing of a call that failed before there was anything dear: it may be mended by other settings."""
+        if kind is not None and issubclass(kind, Exception) and not self.is_shared and not self._has_dear():
             self.remove()
-        elif issubclass(kind, REFUSALS):
-            write_json(self.folder / PLAN, {**self._plan, "refused": True})
+        if self._lock is not None:
+            self._lock.release()
 
     def cheap(self, name: str) -> Path:
         """Say that what a folder holds is made again in no time, and return the folder."""
@@ -100,7 +113,7 @@ class StepWork:
         return found
 
     def remove(self) -> None:
-        """Delete it, when the output is there."""
+        """Delete it: the output is there, or nothing in it is worth keeping."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -127,5 +140,5 @@ def run_step(
         return output
     with StepWork(output, settings, inputs) as work:
         make(work)
-    work.remove()
+        work.remove()
     return output

@@ -300,6 +300,10 @@ class InMemoryIndex:
             raise ValueError("These passages have no metadata to filter by. Make an index with `drdecr encode`.")
         return self.index.search(query_embeddings, top_k)
 
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        return list(self.texts)
+
     def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the texts."""
         return [{"document_id": name, "text": self.texts[name]} for name in passage_ids]

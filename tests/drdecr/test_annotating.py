@@ -239,7 +239,7 @@ def test_a_teacher_that_cannot_be_loaded_leaves_nothing(mined, teacher, tmp_path
     assert call("annotate", mined, tmp_path / "set", "--teacher", teacher)[0] == 0
 
 
-def test_scores_of_a_teacher_are_kept_until_other_settings_are_given(mined, teacher, tmp_path, call, monkeypatch):
+def test_scores_of_a_teacher_are_given_up_for_no_other_settings(mined, teacher, tmp_path, call, monkeypatch):
     score, left = TeacherScorer.score, [3]
 
     def failing(self, rows):
@@ -257,8 +257,12 @@ def test_scores_of_a_teacher_are_kept_until_other_settings_are_given(mined, teac
     left[0] = 2
     assert call(*words)[0] == 1
     assert {shard: shard.stat().st_mtime_ns for shard in shards} == times
-    code, _, error = call(*words, "--batch-size", 3)  # after the refusal, which may have asked for it
-    assert code == 0, error
+    code, _, error = call(*words, "--batch-size", 3)
+    assert code == 1
+    assert "set.parts was begun with something else (what differs: settings)" in error
+    assert {shard: shard.stat().st_mtime_ns for shard in shards} == times
+    left[0] = 100
+    assert call(*words)[0] == 0
     assert not (tmp_path / "set.parts").exists()
 
 

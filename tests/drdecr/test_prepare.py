@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -292,23 +293,29 @@ def test_a_file_without_a_row_is_named(tmp_path):
         prepare(PrepareRecipe([source]), tmp_path / "set")
 
 
-def test_after_a_refusal_other_settings_are_taken_and_after_a_kill_they_are_not(recipe, tmp_path):
-    recipe.sources.reverse()
-    recipe.cleaning = {"min_script_share": 1.0}
-    good = (tmp_path / "fi.tsv").read_text()
-    foreign = "".join(f"слово {number}\tthe word {number}\n" for number in range(10))
-    for name in ("fi", "et"):
-        (tmp_path / f"{name}.tsv").write_text(foreign)
-    with pytest.raises(ValueError, match=r"words .*: expected rows that stay, got none .* and at `cleaning`"):
-        prepare(recipe, tmp_path / "set")
-    recipe.cleaning = {"min_script_share": 0.0}
-    prepare(recipe, tmp_path / "set")
-    assert contents(prepare(recipe, tmp_path / "at-once")) == contents(tmp_path / "set")
-    (tmp_path / "fi.tsv").write_text(good)
-    assert killed(recipe, tmp_path / "killed", at=60) == -signal.SIGKILL
-    recipe.cleaning = {}
-    with pytest.raises(ValueError, match=r"\.killed\.journal was begun with other settings"):
-        prepare(recipe, tmp_path / "killed")
+def test_what_a_kill_left_is_given_up_for_no_other_settings_and_no_other_sources(recipe, tmp_path):
+    assert killed(recipe, tmp_path / "set", at=380) == -signal.SIGKILL
+    journal = tmp_path / ".set.journal"
+    done = set(journal.glob("*/*.json"))
+    assert done
+    first, second = recipe.sources
+    others = [first, {**second, "name_of_source": "mills"}]
+    for name, other in (("cleaning", {"min_script_share": 0.0}), ("sources", [second, first]), ("sources", others)):
+        with pytest.raises(ValueError, match=r"\.set\.journal was begun with other settings, sources or held-out sets"):
+            prepare(replace(recipe, **{name: other}), tmp_path / "set")
+        assert set(journal.glob("*/*.json")) == done
+
+
+def test_a_source_behind_those_that_are_done_or_words_about_them_cost_no_row(recipe, tmp_path, caplog):
+    one = replace(recipe, sources=recipe.sources[:1])
+    assert killed(one, tmp_path / "set", at=200) == -signal.SIGKILL
+    assert list((tmp_path / ".set.journal").glob("*/*.json"))
+    more = replace(
+        recipe, license="cc0-1.0", sources=[{**recipe.sources[0], "about": {"note": "Ours."}}, recipe.sources[1]]
+    )
+    prepare(more, tmp_path / "set")
+    assert "Made again" not in caplog.text
+    assert contents(prepare(more, tmp_path / "at-once")) == contents(tmp_path / "set")
 
 
 def test_a_source_that_changes_while_the_work_lies_still_is_made_again_with_those_after_it(recipe, tmp_path, caplog):

@@ -117,6 +117,18 @@ def test_a_trainer_on_a_cpu_reads_texts_of_like_length_together(
     assert counting.calls == expected
 
 
+def test_texts_of_which_no_token_counts_are_encoded_with_the_others(still_model: DrDecrModel, monkeypatch):
+    monkeypatch.setattr(encoding, "PASS_COST", 1)
+    texts = dict(still_model.processor.process_documents(TEXTS[1:5]))
+    for name in ("attention_mask", "scoring_mask", "text_mask"):
+        texts[name] = texts[name].clone()
+        texts[name][:2] = 0
+    expected = still_model(**{name: tensor[2:] for name, tensor in texts.items()}).embeddings
+    found = encode_once(still_model, texts, passes=4)[2:]
+    counts = texts["scoring_mask"][2:]
+    torch.testing.assert_close(found[counts], expected[counts], atol=1e-5, rtol=0)
+
+
 def test_the_second_pass_repeats_the_dropout_of_the_first(tiny_model: DrDecrModel):
     tiny_model.train()
     texts = dict(tiny_model.processor.process_documents(TEXTS))

@@ -16,6 +16,8 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 from drdecr.trainers import AdaptersOffTeacher, DistillationTrainer, LoraSettings, add_adapter
 
+pytestmark = pytest.mark.processes  # a whole training each, with every push loaded
+
 NAME = "alice/student"
 SCRIPT = Path(__file__).with_name("launched_pushing.py")
 
