@@ -18,6 +18,8 @@ PASSAGES_A_CALL = 256
 IDS_A_CALL = 4096
 SETTINGS, SHARD, MAKING = "qdrant.json", "shard", "shard.making"
 """What a folder of this engine holds; the last until the first two are there."""
+ENGINE_SETTINGS = "edge_config.json"
+"""The engine's own, in its shard."""
 
 
 class QdrantEdgeIndex(PointIndex):
@@ -166,6 +168,8 @@ def _is_unused(folder: Path) -> bool:
 
 def _holds_nothing(shard: Path) -> bool:
     """Tell whether a shard without settings, which may be somebody else's, is one that was just being made."""
+    if not (shard / ENGINE_SETTINGS).is_file():  # the engine writes into any folder that it is to load
+        return shard.is_dir() and not any(shard.iterdir())
     edge = _edge()
     try:
         opened = edge.EdgeShard.load(str(shard))

@@ -139,3 +139,11 @@ def test_an_edge_folder_is_new_or_an_index(tmp_path):
     shutil.rmtree(made / "shard")
     with pytest.raises(ValueError, match="made: Qdrant's engine cannot open it"):
         QdrantEdgeIndex.open(made)
+    foreign = tmp_path / "foreign"
+    (foreign / "shard").mkdir(parents=True)
+    (foreign / "shard" / "letter.txt").touch()
+    with pytest.raises(ValueError, match="new or empty"):
+        QdrantEdgeIndex.create(foreign, dim=4)
+    assert [path.name for path in (foreign / "shard").iterdir()] == ["letter.txt"]  # nor was anything written there
+    (foreign / "shard" / "letter.txt").unlink()
+    QdrantEdgeIndex.create(foreign, dim=4).close()
