@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,28 @@ def tiny_model(tiny_processor: DrDecrProcessor) -> DrDecrModel:
     model = DrDecrModel(DrDecrConfig(encoder_config=encoder, embedding_dim=16)).eval()
     model.processor = tiny_processor
     return model
+
+
+@pytest.fixture
+def breaking_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str, int], AbstractContextManager[None]]:
+    """`with breaking_off(owner, name, calls):` after so many calls the next one interrupts the block, as it must."""
+
+    @contextmanager
+    def block(owner: Any, name: str, calls: int) -> Iterator[None]:
+        real, left = getattr(owner, name), [calls]
+
+        def dying(*arguments: Any, **options: Any) -> Any:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, dying)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return block
 
 
 @pytest.fixture

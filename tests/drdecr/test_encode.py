@@ -88,25 +88,14 @@ def test_what_is_there_and_the_same_is_not_encoded_again(run, documents, tmp_pat
 
 @pytest.mark.parametrize("calls", [0, 1, 2])
 def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
-    run, documents, tmp_path, tiny_model, monkeypatch, calls
+    run, documents, tmp_path, tiny_model, monkeypatch, breaking_off, calls
 ):
     run(documents)
     truth = held(tmp_path / "index")
     (tmp_path / "index").rename(tmp_path / "whole")
     monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 2)
-    left = [calls]
-    real = tiny_model.encode_documents
-
-    def dying(texts, *arguments, **options):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        return real(texts, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tiny_model, "encode_documents", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run(documents)
+    with breaking_off(tiny_model, "encode_documents", calls):
+        run(documents)
     counts = run(documents)
     assert (counts["unchanged"] > 0) == (calls > 0)
     passages = held(tmp_path / "index")

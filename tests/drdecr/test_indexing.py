@@ -50,20 +50,10 @@ def test_a_copy_follows_its_source(source, tmp_path, monkeypatch):
     same(source, tmp_path / "copy")
 
 
-def test_a_copy_that_was_broken_off_goes_on(source, tmp_path, monkeypatch):
+def test_a_copy_that_was_broken_off_goes_on(source, tmp_path, monkeypatch, breaking_off):
     monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
-    real, left = StoredIndex.commit, [1]
-
-    def dying(self):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        real(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StoredIndex, "commit", dying)
-        with pytest.raises(KeyboardInterrupt):
-            build_index(source, tmp_path / "copy", "float16", 1, "exact")
+    with breaking_off(StoredIndex, "commit", 1):
+        build_index(source, tmp_path / "copy", "float16", 1, "exact")
     assert build_index(source, tmp_path / "copy", "float16", 1, "exact") == 4
     same(source, tmp_path / "copy")
 
@@ -111,23 +101,13 @@ def test_a_copy_in_qdrants_engine_follows_its_source(source, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("calls", [0, 1])
-def test_a_copy_in_qdrants_engine_that_was_broken_off_goes_on(source, tmp_path, monkeypatch, calls):
+def test_a_copy_in_qdrants_engine_that_was_broken_off_goes_on(source, tmp_path, monkeypatch, breaking_off, calls):
     pytest.importorskip("qdrant_edge")
     from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 
     monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
-    real, left = QdrantEdgeIndex.commit, [calls]
-
-    def dying(self):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        real(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(QdrantEdgeIndex, "commit", dying)
-        with pytest.raises(KeyboardInterrupt):
-            build_index(source, tmp_path / "edge", "float16", 1, "qdrant-edge")
+    with breaking_off(QdrantEdgeIndex, "commit", calls):
+        build_index(source, tmp_path / "edge", "float16", 1, "qdrant-edge")
     build_index(source, tmp_path / "edge", "float16", 1, "qdrant-edge")
     same_edge(source, tmp_path / "edge")
 

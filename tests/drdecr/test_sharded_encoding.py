@@ -139,7 +139,9 @@ def test_a_kill_costs_the_shard_that_was_being_made(job, monkeypatch):
     assert len({payload["document_id"] for payload in _payloads(job.folder)}) == 12
 
 
-def test_an_update_of_shards_that_stops_leaves_each_document_as_it_was_or_as_it_is(job, documents, monkeypatch):
+def test_an_update_of_shards_that_stops_leaves_each_document_as_it_was_or_as_it_is(
+    job, documents, monkeypatch, breaking_off
+):
     monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 1)
     rows = [json.loads(line) for line in documents.read_text().splitlines()]
 
@@ -157,18 +159,8 @@ def test_an_update_of_shards_that_stops_leaves_each_document_as_it_was_or_as_it_
     old, long = held(), documents.read_text()
     assert all(len(passages) > 1 for passages in old.values())
     documents.write_text("".join(json.dumps({**row, "text": "the sea"}) + "\n" for row in rows))
-    real, left = StoredIndex.commit, [2]
-
-    def dying(self):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        real(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StoredIndex, "commit", dying)
-        with pytest.raises(KeyboardInterrupt):
-            encode_shards(job)
+    with breaking_off(StoredIndex, "commit", 2):
+        encode_shards(job)
     found = held()
     changed = [name for name in old if found[name] != old[name]]
     assert len(changed) == 2

@@ -83,22 +83,12 @@ def test_merging_is_a_sort_of_everything():
         assert list(zip(merged.document_ids[query], merged.scores[query], strict=True)) == truth
 
 
-def test_a_kill_between_two_commits_is_said_and_mended_by_the_same_call(filled, ragged, monkeypatch, caplog):
+def test_a_kill_between_two_commits_is_said_and_mended_by_the_same_call(filled, ragged, breaking_off, caplog):
     new = ragged(60, seed=5, shortest=1)
-    real, left = StoredIndex.commit, [1]
-
-    def dying(self):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        real(self)
-
     with ShardedIndex.open(filled, writable=True) as index:
         index.add(names(60), new)
-        monkeypatch.setattr(StoredIndex, "commit", dying)
-        with pytest.raises(KeyboardInterrupt):
+        with breaking_off(StoredIndex, "commit", 1):
             index.commit()
-    monkeypatch.setattr(StoredIndex, "commit", real)
     assert len(ShardedIndex.open(filled)) == 60
     assert "shards 0 are newer" in caplog.text
     caplog.clear()
