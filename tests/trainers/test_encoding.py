@@ -117,6 +117,26 @@ def test_a_trainer_on_a_cpu_reads_texts_of_like_length_together(
     assert counting.calls == expected
 
 
+@pytest.mark.parametrize("setting", ["is_fsdp_enabled", "is_deepspeed_enabled", "torch_compile"])
+def test_processes_that_must_make_equally_many_passes_and_compiled_models_make_one(
+    setting: str,
+    still_model: DrDecrModel,
+    collate: DistillationCollator,
+    build: Callable[..., DistillationTrainer],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(encoding, "PASS_COST", 1)
+    trainer = build(DistillationTrainer, still_model, [], collate, contrastive_weight=1.0, forward_passes=4)
+    texts = dict(still_model.processor.process_documents(TEXTS))
+    counting = Counting(still_model)
+    trainer._encode(still_model, texts)
+    assert len(counting.calls) > 1
+    counting.calls.clear()
+    setattr(trainer.args if setting == "torch_compile" else trainer, setting, True)
+    trainer._encode(still_model, texts)
+    assert len(counting.calls) == 1
+
+
 def test_texts_of_which_no_token_counts_are_encoded_with_the_others(still_model: DrDecrModel, monkeypatch):
     monkeypatch.setattr(encoding, "PASS_COST", 1)
     texts = dict(still_model.processor.process_documents(TEXTS[1:5]))
