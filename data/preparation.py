@@ -163,11 +163,6 @@ class Preparation:
         for made in (folder, journal):
             made.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no part is done that another call could go on from."""
-        return not any(self.journal.glob("*/*.json"))
-
     def forget(self, names: Iterable[str]) -> None:
         """Delete what there is of sources."""
         for name in names:

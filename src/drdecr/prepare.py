@@ -28,6 +28,7 @@ from .published import shown
 from .recipe import read_yaml
 from .run_folder import environment
 from .settings import check_values, known_keys
+from .step_work import hold
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         The folder.
 
     Raises:
-        ValueError: for a test set among the sources, a wrong row (naming file and row), or a folder of another recipe.
+        ValueError: for a test set among the sources, a wrong row (naming file and row), or a folder of another recipe or
+            at which another call is at work.
     """
     entries = [resolved(entry, download) for entry in recipe.sources]
     _check_names(entries)
@@ -113,30 +115,40 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         logger.warning("%s is prepared already.", folder)
         shutil.rmtree(journal, ignore_errors=True)  # a call may have been killed when all but this was done
         return folder
+    cleaner = Cleaner(CleaningSettings(**recipe.cleaning), held_out, recipe.seed, held_out_passages)
+    journal.mkdir(parents=True, exist_ok=True)
+    lock = hold(journal)
+    try:
+        begun, outdated = _checked_start(recipe, entries, held_out_facts, journal)
+        work = Preparation(shards, journal, cleaner, recipe.rows_per_part, num_processes)
+        work.forget(outdated)
+        begun.write()
+        reports = work.run([entry.prepared for entry in entries])
+        _finish(shards, recipe, plan, reports)
+        os.replace(shards, folder)
+    except Exception:
+        if not any(journal.glob("*/*.json")):  # no part is done that another call could go on from
+            for left in (shards, journal):
+                shutil.rmtree(left, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
+    shutil.rmtree(journal)
+    return folder
+
+
+def _checked_start(
+    recipe: PrepareRecipe, entries: list[Entry], held_out: list[dict[str, Any]], journal: Path
+) -> tuple[Begun, list[str]]:
+    """Check that the journal is of these settings, and known sources whole; return also which must be made again."""
     settings = {**asdict(recipe), "sources": None, "license": None}
-    facts = [_of_rows(entry.facts) for entry in entries]
-    begun = Begun(
-        journal, [settings, held_out_facts], zip((entry.prepared.name for entry in entries), facts, strict=True)
-    )
+    facts = [(entry.prepared.name, _of_rows(entry.facts)) for entry in entries]
+    begun = Begun(journal, [settings, held_out], facts)
     outdated = begun.outdated()
     for entry in entries:
         if entry.known is not None:
             entry.known.check()
-    cleaner = Cleaner(CleaningSettings(**recipe.cleaning), held_out, recipe.seed, held_out_passages)
-    work = Preparation(shards, journal, cleaner, recipe.rows_per_part, num_processes)
-    work.forget(outdated)
-    begun.write()
-    try:
-        reports = work.run([entry.prepared for entry in entries])
-    except Exception:
-        if work.is_empty:
-            shutil.rmtree(shards)
-            shutil.rmtree(journal)
-        raise
-    _finish(shards, recipe, plan, reports)
-    os.replace(shards, folder)
-    shutil.rmtree(journal)
-    return folder
+    return begun, outdated
 
 
 def _of_rows(facts: Mapping[str, Any]) -> dict[str, Any]:

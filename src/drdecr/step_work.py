@@ -29,6 +29,20 @@ def work_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
+def hold(folder: Path) -> FileLock:
+    """Keep other calls out of a folder of unfinished work, until what is returned is released or this process ends.
+
+    Raises:
+        ValueError: if another call is at work there.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"{folder}: another call is at work there. Wait for it, or end it.") from error
+    return lock
+
+
 class StepWork:
     """A step's unfinished work.
 
@@ -53,7 +67,8 @@ class StepWork:
         is_first: bool = True,
     ) -> None:
         self.output, self.folder, self.is_shared = output, work_folder(output), is_shared
-        self._lock = FileLock(self.folder / LOCK, timeout=0) if is_first else None
+        self._is_first = is_first
+        self._lock: FileLock | None = None
         self.facts: dict[str, Any] = {"settings": dict(settings), "inputs": dict(inputs)}
         self._plan = {"settings": value_digest(settings), "inputs": dict(inputs)}
         self._cheap: set[str] = set()
@@ -75,11 +90,7 @@ class StepWork:
 
     def __enter__(self) -> "StepWork":
         """Keep other calls out, until this one is over."""
-        try:
-            if self._lock is not None:
-                self._lock.acquire()
-        except Timeout as error:
-            raise ValueError(f"{self.folder}: another call is at work there. Wait for it, or end it.") from error
+        self._lock = hold(self.folder) if self._is_first else None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -24,6 +24,7 @@ from drdecr.data import catalogue, preparation, prepared_shards
 from drdecr.data.prepared_shards import PROVENANCE, read_provenance, verify
 from drdecr.data.sources import read_parallel, read_questions
 from drdecr.prepare import PrepareRecipe, prepare
+from drdecr.step_work import hold
 
 KILLS = 10
 
@@ -134,6 +135,18 @@ def test_ten_kills_at_random_points_end_with_the_same_bytes(recipe, tmp_path):
 
 
 @pytest.mark.processes
+def test_a_second_call_is_kept_out_of_one_at_work(recipe, tmp_path):
+    journal = tmp_path / ".set.journal"
+    journal.mkdir()
+    lock = hold(journal)
+    with pytest.raises(ValueError, match="another call is at work there"):
+        prepare(recipe, tmp_path / "set")
+    assert journal.exists()
+    assert not (tmp_path / ".set.unfinished").exists()
+    lock.release()
+    assert (prepare(recipe, tmp_path / "set") / "provenance.json").exists()
+
+
 def test_two_processes_write_the_bytes_of_one(recipe, tmp_path):
     prepare(recipe, tmp_path / "one")
     prepare(recipe, tmp_path / "two", num_processes=2)
