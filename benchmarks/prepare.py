@@ -61,7 +61,7 @@ def peak_megabytes() -> float:
 
 def prepare(folder: Path, count: int, processes: int) -> dict[str, Any]:
     """Prepare the rows; tell how long reading, checking and the rest took."""
-    from drdecr.data import preparation
+    from drdecr.data import preparation, row_cleaner
     from drdecr.data.held_out import HeldOutTexts
     from drdecr.data.prepared_shards import PROVENANCE
     from drdecr.data.row_checks import CleaningSettings
@@ -79,14 +79,14 @@ def prepare(folder: Path, count: int, processes: int) -> dict[str, Any]:
         return called
 
     held_out = json.loads((folder / "held_out.json").read_text())
-    cleaner = preparation.Cleaner(CleaningSettings(), HeldOutTexts(held_out), 1)
+    cleaner = row_cleaner.Cleaner(CleaningSettings(), HeldOutTexts(held_out), 1)
     work = preparation.Preparation(folder / "set", folder / "journal", cleaner, num_processes=processes)
     preparation._Peeked.__next__ = timed("read", preparation._Peeked.__next__)  # type: ignore[method-assign]
-    preparation.Cleaner.__call__ = timed("check", preparation.Cleaner.__call__)  # type: ignore[method-assign]
+    row_cleaner.Cleaner.__call__ = timed("check", row_cleaner.Cleaner.__call__)  # type: ignore[method-assign]
     preparation.write_shard = timed("write", preparation.write_shard)
     entry = {"format": "tsv", "path": str(folder / "{language}.tsv"), "languages": list(ALPHABETS)}
     start = (time.time(), time.process_time())
-    reports = work.run([preparation.PreparedSource("made", entry)])
+    reports = work.run([row_cleaner.PreparedSource("made", entry)])
     seconds, cpu = time.time() - start[0], time.process_time() - start[1]
     write_json(folder / "set" / PROVENANCE, {"sources": reports})
     spent["tables, repetitions"] = cpu - sum(spent.values())

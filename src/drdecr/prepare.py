@@ -14,9 +14,10 @@ import yaml
 from drdecr.data.catalogue import Source, catalogue, source_named
 from drdecr.data.digests import value_digest
 from drdecr.data.held_out import HeldOutPassages, HeldOutTexts
-from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
+from drdecr.data.preparation import Preparation
 from drdecr.data.prepared_shards import PROVENANCE, read_provenance, shards_of
 from drdecr.data.row_checks import CleaningSettings, text_key
+from drdecr.data.row_cleaner import Cleaner, PreparedSource
 from drdecr.data.row_streams import FORMATS, held_out_of
 from drdecr.data.source_files import PATH_KEYS, files_of
 from drdecr.data.whole_files import digest_of, write_json, write_sums

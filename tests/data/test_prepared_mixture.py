@@ -8,10 +8,11 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from drdecr.data import prepared_mixture, prepared_shards
 from drdecr.data.held_out import HeldOutTexts
-from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
+from drdecr.data.preparation import Preparation
 from drdecr.data.prepared_mixture import MixedStream, PreparedMixture
 from drdecr.data.prepared_shards import PROVENANCE
 from drdecr.data.row_checks import CleaningSettings
+from drdecr.data.row_cleaner import Cleaner, PreparedSource
 from drdecr.data.whole_files import write_json
 
 SIZES = {("news", "fi"): 90, ("news", "et"): 10, ("talk", "fi"): 40}

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from drdecr.data.held_out import HeldOutTexts
-from drdecr.data.preparation import Cleaner, Preparation, PreparedSource
+from drdecr.data.preparation import Preparation
 from drdecr.data.row_checks import CleaningSettings
+from drdecr.data.row_cleaner import Cleaner, PreparedSource
 from drdecr.data.row_streams import FORMATS, ITEM_STREAMS, PAIR_STREAMS
 
 BEIR = "query-id\tcorpus-id\tscore\n"
