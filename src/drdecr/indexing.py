@@ -1,7 +1,8 @@
 """From one index to another: other codes, pooled tokens, another engine; and opening what is to be searched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -91,35 +92,59 @@ def parts_of(folder: Path) -> list[Path]:
     return [shard_folder(folder, number) for number in range(ShardManifest.read(folder).num_shards)]
 
 
-def copy_index(source: Stored, target: PassageIndex, ids: list[str] | None = None) -> int:
-    """Copy passages, decoded, into another index, in commits.
+def copy_index(source: Stored, target: PassageIndex, ids: list[str] | None = None, gone: Iterable[str] = ()) -> int:
+    """Copy passages, decoded, into another index, in commits that each hold all of a document.
 
     Args:
         source: what they are read from.
         target: an index of any engine, opened for writing.
         ids: of the passages (default: all).
+        gone: ids of passages that are deleted from the target, with the other passages of their document.
 
     Returns:
         How many were copied.
     """
     ids = source.passage_ids() if ids is None else ids
-    for start in tqdm(range(0, len(ids), PASSAGES_A_COMMIT), desc="indexing", unit="block", disable=None):
-        block = ids[start : start + PASSAGES_A_COMMIT]
-        target.add(block, source.embeddings(block), source.payloads(block))
-        target.commit()
+    lost = _by_document(gone)
+    waiting: list[str] = []
+    leaving: list[str] = []
+    with tqdm(total=len(ids), desc="indexing", unit=" passages", disable=None) as bar:
+        for document, own in _by_document(ids).items():
+            waiting += own
+            leaving += lost.pop(document, [])
+            if len(waiting) >= PASSAGES_A_COMMIT:
+                _copy(source, target, waiting, leaving, bar)
+                waiting, leaving = [], []
+        _copy(source, target, waiting, [*leaving, *chain.from_iterable(lost.values())], bar)
     return len(ids)
 
 
-def forget_stale(source: Stored, target: "StoredIndex | QdrantEdgeIndex", ids: list[str]) -> set[str]:
-    """Delete from the target what is not among `ids`, and return those that both have with the same payload.
+def _copy(source: Stored, target: PassageIndex, ids: list[str], gone: list[str], bar: Any) -> None:
+    if ids:
+        target.add(ids, source.embeddings(ids), source.payloads(ids))
+    if gone:
+        target.delete(gone)
+    target.commit()
+    bar.update(len(ids))
 
-    The payloads that `drdecr encode` writes change with every change of a document. Deletions wait for a commit.
+
+def _by_document(passage_ids: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in passage_ids:
+        found.setdefault(document_of(name), []).append(name)
+    return found
+
+
+def compared(source: Stored, target: "StoredIndex | QdrantEdgeIndex", ids: list[str]) -> tuple[list[str], list[str]]:
+    """Return which of `ids` the target lacks or holds with another payload, and what it holds that is not among them.
+
+    The payloads that `drdecr encode` writes change with every change of a document.
     """
     there = set(target.passage_ids())
     shared = [name for name in ids if name in there]
     pairs = zip(shared, source.payloads(shared), target.payloads(shared), strict=True)
-    target.delete(sorted(there - set(ids)))
-    return {name for name, ours, theirs in pairs if ours == theirs}
+    known = {name for name, ours, theirs in pairs if ours == theirs}
+    return [name for name in ids if name not in known], sorted(there - set(ids))
 
 
 def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine: str, shards: int = 0) -> int:
@@ -187,10 +212,7 @@ def _build_stored(
 
     ids = [name for name in found.passage_ids() if is_own(name)]
     with open_or_create(folder, dim, about, codec, pool_factor) as target:
-        known = forget_stale(found, target, ids)
-        added = copy_index(found, target, [name for name in ids if name not in known])
-        target.commit()  # of deletions alone
-        return added
+        return copy_index(found, target, *compared(found, target, ids))
 
 
 def _build_qdrant_edge(found: Stored, dim: int, folder: Path, codec: str, pool_factor: int) -> int:
@@ -207,11 +229,7 @@ def _build_qdrant_edge(found: Stored, dim: int, folder: Path, codec: str, pool_f
             target.close()
             raise ValueError(f"{folder}: made with {other}. Give the same source, or another folder.")
     with target:
-        ids = found.passage_ids()
-        known = forget_stale(found, target, ids)
-        added = copy_index(found, target, [name for name in ids if name not in known])
-        target.commit()  # of deletions alone
-        return added
+        return copy_index(found, target, *compared(found, target, found.passage_ids()))
 
 
 def open_searchable(

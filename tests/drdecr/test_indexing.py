@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from drdecr import indexing
+from drdecr.encode import open_or_create
 from drdecr.indexing import build_index, is_index, open_searchable
 from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.shard_manifest import document_of
 
 
 def tokens(seed):
@@ -71,6 +73,44 @@ def same_edge(source, folder):
     assert [own[0] for own in hits.document_ids] == ids  # each passage has its own vectors
     for own, scores in zip(hits.scores, truth.scores, strict=True):
         assert own == pytest.approx(scores, abs=2e-3)
+
+
+@pytest.mark.parametrize("commits", [0, 1, 2])
+def test_an_update_that_was_broken_off_shows_each_document_as_it_was_or_as_it_is(
+    commits, tmp_path, monkeypatch, breaking_off
+):
+    """Document `a` becomes shorter, `b` longer; whichever commit is the last, neither is there in part."""
+    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 2)
+    before = {"a": [0, 0, 0], "b": [0], "c": [0, 0], "gone": [0, 0]}
+    after = {"a": [1], "b": [1, 1, 1], "c": [0, 0], "new": [1, 1]}
+
+    def state(documents):
+        return {f"{name}#{n}": digest for name, digests in documents.items() for n, digest in enumerate(digests)}
+
+    def write(documents):
+        with open_or_create(tmp_path / "source", 8, {"model": "m"}, "float16", 1) as index:
+            index.delete(index.passage_ids())
+            # Passages of one document lie apart, as segments of passages sorted by length hold them.
+            for name, digest in sorted(state(documents).items(), key=lambda pair: pair[0].split("#")[1]):
+                index.add([name], [tokens(digest)], [{"digest": digest}])
+            index.commit()
+
+    def shown(folder):
+        index = StoredIndex.open(folder)
+        rows = {}
+        for name, payload in zip(ids := index.passage_ids(), index.payloads(ids), strict=True):
+            rows.setdefault(document_of(name), []).append(payload["digest"])
+        return rows
+
+    write(before)
+    build_index(tmp_path / "source", tmp_path / "copy", "float16", 1, "exact")
+    write(after)
+    with breaking_off(StoredIndex, "commit", commits):
+        build_index(tmp_path / "source", tmp_path / "copy", "float16", 1, "exact")
+    for name, digests in shown(tmp_path / "copy").items():
+        assert digests in (before.get(name), after.get(name)), name
+    build_index(tmp_path / "source", tmp_path / "copy", "float16", 1, "exact")
+    assert shown(tmp_path / "copy") == after
 
 
 def test_a_copy_in_qdrants_engine_follows_its_source(source, tmp_path, monkeypatch):
