@@ -121,6 +121,10 @@ class Searched(Protocol):
         """Return how many passages it holds."""
         ...
 
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        ...
+
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find passages, best first."""
         ...
@@ -145,6 +149,10 @@ class CalibratedIndex:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        return self.index.passage_ids()
 
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find the passages furthest above their language's cohort; arguments as of an index.

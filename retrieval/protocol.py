@@ -45,6 +45,10 @@ class PassageIndex(Protocol):
         """Find the passages with the highest MaxSim, best first."""
         ...
 
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        ...
+
     def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return what was added with passages."""
         ...

@@ -11,6 +11,7 @@ from .protocol import Where, check_batch
 
 VECTOR = "tokens"
 """Name of the multi-vector. A passage without a token that scores has none, and is never found."""
+IDS_A_CALL = 4096
 ID_KEY, PAYLOAD_KEY, TRUTH_KEY = "passage_id", "payload", "truths"
 NAMESPACE = uuid.UUID("6f1cbf7e-2f4a-5d0e-9a53-0c5d3e6a7b11")
 
@@ -100,6 +101,20 @@ class PointIndex(ABC):
     @abstractmethod
     def _records(self, ids: list[str]) -> list[Any]:
         """Return points with their payloads, without vectors, of those that are there."""
+
+    @abstractmethod
+    def _some_ids(self, offset: Any) -> tuple[list[Any], Any]:
+        """Return points from an offset on with their ids as payload, and the offset behind them; None behind the last."""
+
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages, in no order that means anything."""
+        found: list[str] = []
+        offset = None
+        while True:
+            records, offset = self._some_ids(offset)
+            found += [record.payload[ID_KEY] for record in records]
+            if offset is None:
+                return found
 
     def add(
         self,

@@ -11,11 +11,10 @@ from torch import Tensor
 from .exact import Hits
 from .manifest import write_whole
 from .protocol import Where
-from .qdrant_common import ID_KEY, VECTOR, PointIndex, filter_of, missing_extra
+from .qdrant_common import ID_KEY, IDS_A_CALL, VECTOR, PointIndex, filter_of, missing_extra
 from .stored import check_search
 
 PASSAGES_A_CALL = 256
-IDS_A_CALL = 4096
 SETTINGS, SHARD, MAKING = "qdrant.json", "shard", "shard.making"
 """What a folder of this engine holds; the last until the first two are there."""
 ENGINE_SETTINGS = "edge_config.json"
@@ -113,17 +112,10 @@ class QdrantEdgeIndex(PointIndex):
     def _records(self, ids: list[str]) -> list[Any]:
         return self._shard.retrieve(ids, with_payload=True, with_vector=False)
 
-    def passage_ids(self) -> list[str]:
-        """Return the ids of all passages, in no order that means anything."""
-        found: list[str] = []
-        offset = None
-        while True:
-            records, offset = self._shard.scroll(
-                self._models.ScrollRequest(offset=offset, limit=IDS_A_CALL, with_payload=[ID_KEY], with_vector=False)
-            )
-            found += [record.payload[ID_KEY] for record in records]
-            if offset is None:
-                return found
+    def _some_ids(self, offset: Any) -> tuple[list[Any], Any]:
+        return self._shard.scroll(
+            self._models.ScrollRequest(offset=offset, limit=IDS_A_CALL, with_payload=[ID_KEY], with_vector=False)
+        )
 
     def commit(self) -> None:
         """Force everything to the disk."""

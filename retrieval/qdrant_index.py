@@ -12,7 +12,7 @@ from torch import Tensor
 from .exact import Hits
 from .muvera import FixedDimensionalEncoding
 from .protocol import Where
-from .qdrant_common import ID_KEY, VECTOR, PointIndex, filter_of, missing_extra
+from .qdrant_common import ID_KEY, IDS_A_CALL, VECTOR, PointIndex, filter_of, missing_extra
 from .stored import check_search
 
 CANDIDATE_VECTOR = "muvera"
@@ -119,6 +119,9 @@ class QdrantIndex(PointIndex):
 
     def _records(self, ids: list[str]) -> list[Any]:
         return self.client.retrieve(self.collection, ids, with_payload=True)
+
+    def _some_ids(self, offset: Any) -> tuple[list[Any], Any]:
+        return self.client.scroll(self.collection, limit=IDS_A_CALL, offset=offset, with_payload=[ID_KEY])
 
     def commit(self) -> None:
         """Do nothing: the cluster has answered for every write."""

@@ -159,7 +159,7 @@ def search(
     reader = open_system(source, model, passages, by, num_candidates, workers, calibrated)
     if run is not None:  # now, for a search may take long, and what it found would be lost
         check_words(asked, "--run, query id")
-        check_words(getattr(reader.index, "passage_ids", list)(), "--run, id of a passage")
+        check_words(reader.index.passage_ids(), "--run, id of a passage")
     answers = with_first_step(reader, first).answer(list(asked.values()), top_k, parse_where(where))
     if run is not None:
         write_run(run, as_run(list(asked), [answered.found for answered in answers]), tag="drdecr")

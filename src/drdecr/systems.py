@@ -61,6 +61,10 @@ class Searchable(Protocol):
         """Return how many passages it holds."""
         ...
 
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        ...
+
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find passages, best first."""
         ...

@@ -81,6 +81,10 @@ class WatchedIndex:
     def __len__(self) -> int:
         return len(self.index)
 
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        return self.index.passage_ids()
+
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find passages."""
         with self.watch.part("search"):

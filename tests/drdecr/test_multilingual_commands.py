@@ -21,6 +21,7 @@ from drdecr.multilingual import (
     read_versions,
 )
 from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.calibration import CalibratedIndex
 
 WORDS = {"en": "the city {} is in france .", "xx": "z {} z x {} z .", "yy": "k {} k y {} k y {} ."}
 LETTERS = "bcdefgh"
@@ -94,6 +95,16 @@ def test_bias_is_measured_before_and_after_calibration(call, encoded, files):
     assert len(orders[0]) == 21
     for language in WORDS:
         assert len({tuple(name for name in order if name.endswith(language)) for order in orders}) == 1
+
+
+def test_ids_of_a_calibrated_index_that_a_run_cannot_hold_are_said_before_the_search(call, model, files, monkeypatch):
+    write(files / "blank.jsonl", [document("d b", "en", "b")])
+    assert call("encode", model, files / "blank.jsonl", files / "blank")[0] == 0
+    assert call("calibrate", files / "blank", files / "texts.jsonl")[0] == 0
+    monkeypatch.setattr(CalibratedIndex, "search", lambda *a, **k: 1 / 0)
+    code, _, errors = call("search", files / "blank", "what is b", "--calibrated", "--run", files / "c.run")
+    assert code == 1
+    assert "a TREC file has blanks between its fields, got 'd b-b.en#0'" in errors
 
 
 def test_only_some_languages_may_be_measured(tiny_model, encoded, files):

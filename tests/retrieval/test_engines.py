@@ -41,7 +41,9 @@ def names(count):
     return [f"p{number}" for number in range(count)]
 
 
-def test_an_engine_adds_finds_filters_replaces_and_deletes(engine, ragged, ranked):
+def test_an_engine_adds_finds_filters_replaces_and_deletes(engine, ragged, ranked, monkeypatch):
+    for module in ("qdrant_edge_index", "qdrant_index"):  # ids come in several answers
+        monkeypatch.setattr(f"drdecr.retrieval.{module}.IDS_A_CALL", 7)
     create, reopen = engine
     passages, queries = ragged(30, seed=0, shortest=1), ragged(4, seed=1, shortest=1)
     index = create()
@@ -71,6 +73,7 @@ def test_an_engine_adds_finds_filters_replaces_and_deletes(engine, ragged, ranke
     for name in ("p4", "p7", "p9", *names(30)[2::3]):
         held.pop(name, None)
     assert len(index) == len(held)
+    assert sorted(index.passage_ids()) == sorted(held)
     same(among=held)
     assert index.payloads(["p3", "p0"]) == [{"new": True}, payloads[0]]
     getattr(index, "close", lambda: None)()
