@@ -68,8 +68,8 @@ def download_members(
         md5: of the archive.
 
     Raises:
-        ValueError: if the archive is none, was cut off, or lacks a file, or if one has another digest. An archive that is
-            none or was cut off is deleted; the files that were found in it before stay.
+        ValueError: if the archive is none, was cut off, or lacks a file, or if one has another digest. But for
+            one that lacks a file the archive is deleted; the files that were found in it before stay.
         HubError: if it cannot be got.
     """
     wanted = {member: file for member, file in members.items() if not file.exists()}
@@ -91,6 +91,9 @@ def download_members(
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         archive.unlink()
         raise ValueError(f"{url}: expected a whole tar archive ({error}). Get it again.") from error
+    except ValueError:  # another digest
+        archive.unlink()
+        raise
     if wanted:
         raise ValueError(f"{url}: expected a file {next(iter(wanted))!r} in the archive, got none. Unpack it yourself.")
     archive.unlink()
