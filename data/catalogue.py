@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .download import download, download_member
+from .download import download, download_members, download_pairs
 from .row_streams import open_stream
 from .source_files import PATH_KEYS, files_of
 from .text_files import expanded
@@ -35,10 +35,13 @@ class Source:
         entry: how it is read (`open_stream`); files below `$DRDECR_DATA`.
         licence: as its page says; empty where that was not seen.
         revision: of what was seen, where it has one.
-        files: where files come from: `path` below `$DRDECR_DATA`, `url`, perhaps `sha256`, and of a tar archive the `member`
-            that becomes the file.
+        files: where files come from: `path` below `$DRDECR_DATA`, `url`, perhaps its `sha256` (of files of several languages
+            by name), the `md5` of what the address gives, of a tar archive the `member` that becomes the file, of two
+            aligned texts, which become tab-separated pairs, the address of the `english` one (`download_pairs`), and `only`
+            for the language that an address is of.
         expected: `rows` by table, digests of the `first` and the `last` row that is no passage, and of sources in several
             languages such rows by `languages`.
+        copy_ends: those two digests of a re-packed copy, where the published file's order was not seen: not checked.
         note: what else to know.
         tried: `real` if its own files were read and counted, `form` if files of the same form were.
     """
@@ -50,8 +53,9 @@ class Source:
     entry: Mapping[str, Any]
     licence: str = ""
     revision: str = ""
-    files: tuple[Mapping[str, str], ...] = ()
+    files: tuple[Mapping[str, Any], ...] = ()
     expected: Mapping[str, Any] = field(default_factory=dict)
+    copy_ends: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     tried: str = "form"
 
@@ -87,13 +91,21 @@ class Source:
                 "The environment variable DRDECR_DATA is not set. Set it to the folder that holds the data."
             )
         root = Path(os.environ["DRDECR_DATA"])
-        members = {file["path"]: file["member"] for file in self.files if "member" in file}
-        return [
-            download_member(url, members[path], root / path, digest)
-            if path in members
-            else download(url, root / path, digest)
-            for path, url, digest in self._wanted()
-        ]
+        found: list[Path] = []
+        archives: dict[str, list[Mapping[str, str]]] = {}
+        for file in self._wanted():
+            if "member" in file:
+                archives.setdefault(file["url"], []).append(file)
+            elif "english" in file:
+                more = {key: file[key] for key in ("sha256", "text_after") if key in file}
+                found.append(download_pairs(file["url"], file["english"], root / file["path"], **more))
+            else:
+                found.append(download(file["url"], root / file["path"], file.get("sha256"), file.get("md5")))
+        for url, members in archives.items():  # all that is wanted of one archive costs one download
+            paths = {file["member"]: root / file["path"] for file in members}
+            digests = {file["member"]: file["sha256"] for file in members if "sha256" in file}
+            found.extend(download_members(url, paths, digests, members[0].get("md5")))
+        return found
 
     @property
     def by_hand(self) -> str:
@@ -112,14 +124,21 @@ class Source:
         licence = "its licence and its counts were" if self.licence else "its licence is not known, and its counts were"
         return f"Unverified: only files of the same form were read, {licence} not checked."
 
-    def _wanted(self) -> Iterator[tuple[str, str, str | None]]:
+    def _wanted(self) -> Iterator[dict[str, str]]:
+        """Yield each file that `files` names, those of several languages one by one, with the digest of that one."""
         languages = self.entry.get("languages") or []
         names = list(languages.values()) if isinstance(languages, Mapping) else languages
         for file in self.files:
             for name in names if "{language}" in file["path"] else [""]:
-                pair = "-".join(sorted((name, "en")))
-                path, url = (file[key].replace("{language}", name).replace("{pair}", pair) for key in ("path", "url"))
-                yield path, url, file.get("sha256")
+                if file.get("only", name) != name:
+                    continue
+                digest = file.get("sha256")
+                of_one = digest.get(name) if isinstance(digest, Mapping) else digest
+                pairs = {"pair": "-".join(sorted((name, "en"))), "pair_eng": "-".join(sorted((name, "eng")))}
+                found = {key: value for key, value in file.items() if key != "sha256"}
+                for word, value in {"language": name, **pairs}.items():
+                    found = {key: text.replace(f"{{{word}}}", value) for key, text in found.items()}
+                yield {**found, "sha256": of_one} if of_one else found
 
     def narrowed(self, arguments: Mapping[str, Any]) -> "Source | None":
         """Return the source with arguments of a recipe, and what must still be in it; None if nothing is known of that.

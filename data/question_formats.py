@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: str = "en") -> QuestionSet:
     """Read AfriQA's gold passages (train, dev, test): questions in languages of Africa, their translation and passage.
 
-    Questions whose passage is null are left out, with a warning that counts them: one in twenty has none.
+    Questions whose passage is null or empty are left out, with a warning that counts them: one in twenty has none.
 
     Args:
         path: with `{language}`, JSON Lines (though called `.json`); the passages of all lines form the collection.
@@ -32,7 +32,7 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
     for code, file in language_files(path, languages):
         without_passage = []
         for number, record in records_of(file):
-            if record.get("context", "") is None:
+            if "context" in record and not str(record["context"] or "").strip():
                 without_passage.append(number)
                 continue
             has_fields(record, ("context", "question_lang", "question_translated", "answer_pivot"), file, number)

@@ -20,6 +20,7 @@ def read_squad(
     titles: bool = False,
     english: str | None = None,
     name: str = "squad",
+    ids_begin_with: str = "",
 ) -> QuestionSet:
     """Read SQuAD-style JSON (SQuAD, XQuAD, TyDi QA gold passage).
 
@@ -32,17 +33,31 @@ def read_squad(
         titles: whether the article's title stands before each passage (default False: the passages as they are).
         english: a SQuAD-style file with the same questions in English, by id, for the teacher (XQuAD).
         name: of the set, and prefix of its ids.
+        ids_begin_with: keep the questions of `path` whose id begins so, and the articles with such a question, which are
+            counted without the others; default: all. TyDi QA publishes its languages in one file, with ids such as
+            `english-12-0`.
+
+    Raises:
+        ValueError: naming the file, for another form, or if no id begins so.
+        FileNotFoundError: if a file is not there.
     """
     source = str(passages or next(language_files(path, languages))[1])
     by_text: dict[str, str] = {}  # TyDi QA repeats a passage for each of its questions
     answers: dict[str, str] = {}
-    for number, text, questions in _squad_paragraphs(source, titles):
+    of_all = "" if passages else ids_begin_with
+    for number, text, questions in _squad_paragraphs(source, titles, of_all):
         document_id = by_text.setdefault(text, qualified(name, number))
         answers.update({question["id"]: document_id for question in questions})
     translations = _squad_questions(english) if english else None
     rows = []
     for code, file in language_files(path, languages):
-        questions = [question for _, _, found in _squad_paragraphs(str(file), titles) for question in found]
+        paragraphs = _squad_paragraphs(str(file), titles, ids_begin_with)
+        questions = [question for _, _, found in paragraphs for question in found]
+        if not questions and ids_begin_with:
+            raise ValueError(
+                f"{file}: expected questions whose id begins with {ids_begin_with!r}, got none. Take `ids_begin_with` from an id "
+                "of the file."
+            )
         for question in questions[::every]:
             if question["id"] not in answers:
                 raise ValueError(
@@ -65,7 +80,10 @@ def read_squad(
     return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
 
 
-def _squad_paragraphs(path: str, titles: bool) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+def _squad_paragraphs(
+    path: str, titles: bool, ids_begin_with: str = ""
+) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """Yield number, text and questions of each paragraph; of each that has such a question, if some are to be kept."""
     file = locate(path)
     with readable(file) as stream:
         text = stream.read()
@@ -73,7 +91,9 @@ def _squad_paragraphs(path: str, titles: bool) -> Iterator[tuple[str, str, list[
         articles = json.loads(text)["data"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected SQuAD-style JSON with a 'data' list ({error}).") from error
+    kept_articles = 0
     for article_number, article in enumerate(articles):
+        kept = False
         for number, paragraph in enumerate(
             has_fields(article, ("paragraphs",), file, article_number + 1, "article")["paragraphs"]
         ):
@@ -81,8 +101,16 @@ def _squad_paragraphs(path: str, titles: bool) -> Iterator[tuple[str, str, list[
             has_fields(paragraph, ("context", "qas"), file, place, "article")
             for question in paragraph["qas"]:
                 has_fields(question, ("id", "question"), file, place, "a question of article")
-            text = titled(article.get("title") if titles else None, paragraph["context"])
-            yield f"{article_number}-{number}", text, paragraph["qas"]
+            questions = [question for question in paragraph["qas"] if question["id"].startswith(ids_begin_with)]
+            if ids_begin_with and not questions:
+                continue
+            kept = True
+            yield (
+                f"{kept_articles}-{number}",
+                titled(article.get("title") if titles else None, paragraph["context"]),
+                questions,
+            )
+        kept_articles += kept or not ids_begin_with
 
 
 def _squad_answer(question: dict[str, Any], file: Path) -> str:

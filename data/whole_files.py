@@ -85,10 +85,10 @@ def clear_unfinished(folder: Path) -> None:
             continue
 
 
-def digest_of(file: Path) -> str:
-    """Return a file's SHA-256."""
+def digest_of(file: Path, algorithm: str = "sha256") -> str:
+    """Return a file's SHA-256, or its digest by another of `hashlib`'s algorithms."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def write_sums(folder: Path, digests: Iterable[tuple[str, str]] | None = None) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from unittest.mock import Mock
 import pytest
 
 from drdecr.data import download as downloads
-from drdecr.data.download import download, download_member
+from drdecr.data.catalogue import Source
+from drdecr.data.download import download, download_members, download_pairs
 from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
 
 CONTENT = bytes(range(256)) * 400
@@ -22,20 +22,22 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT, from a byte on if asked; `/gone` is not there."""
+    """Serves `files`, or CONTENT, from a byte on if asked; `/gone` is not there."""
 
     asked: list[str | None] = []  # noqa: RUF012
+    files: dict[str, bytes] = {}  # noqa: RUF012
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.asked.append(wanted)
         start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
-        status = 404 if self.path == "/gone" else 416 if start >= len(CONTENT) else 206 if wanted else 200
-        body = CONTENT[start:] if status in (200, 206) else b""
+        content = self.files.get(self.path, CONTENT)
+        status = 404 if self.path == "/gone" else 416 if start >= len(content) else 206 if wanted else 200
+        body = content[start:] if status in (200, 206) else b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         self.wfile.write(body)
 
@@ -48,7 +50,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(
         "huggingface_hub.constants.HF_HUB_OFFLINE", False
     )  # of the Hub; the client asks for other hosts too
-    Handler.asked = []
+    Handler.asked, Handler.files = [], {}
     found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=found.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{found.server_port}"
@@ -69,28 +71,69 @@ def test_an_interrupted_one_asks_for_the_rest(server, tmp_path):
     assert download(f"{server}/b", tmp_path / "b", DIGEST).read_bytes() == CONTENT
 
 
-def test_a_file_is_taken_out_of_an_archive(monkeypatch, tmp_path):
-    """Packed or not; and a cut archive, or one without the file, leaves nothing."""
-
-    def archive(mode: str, name: str, content: bytes = CONTENT) -> Path:
-        path = tmp_path / f"source-{name}.tar"
-        with tarfile.open(path, mode) as packed:
+def archive(mode: str, **files: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as packed:
+        for name, content in files.items():
             facts = tarfile.TarInfo(f"folder/{name}")
             facts.size = len(content)
             packed.addfile(facts, io.BytesIO(content))
-        return path
+    return stream.getvalue()
 
-    monkeypatch.setattr(downloads, "_from_url", lambda url, part: shutil.copyfile(url, part))
-    for mode, name in (("w", "a.tsv"), ("w:gz", "b.tsv")):
-        assert download_member(str(archive(mode, name)), name, tmp_path / "out" / name).read_bytes() == CONTENT
-    with pytest.raises(ValueError, match=r"expected a file 'other.tsv' in the archive, got none"):
-        download_member(str(archive("w", "c.tsv")), "other.tsv", tmp_path / "out" / "c.tsv")
-    (tmp_path / "out" / ".c.tsv.archive").unlink()
-    cut = archive("w:gz", "d.tsv", os.urandom(5000))
-    cut.write_bytes(cut.read_bytes()[:3000])
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_all_files_of_one_archive_cost_one_download(mode, server, monkeypatch, tmp_path):
+    """The catalogue names them by language; what is here already costs nothing."""
+    monkeypatch.setenv("DRDECR_DATA", str(tmp_path))
+    Handler.files["/set.tar.gz"] = archive(mode, fin=b"talo\n", est=b"maja\n", other=b"-", eng=b"house\n")
+    entry = {"format": "lines", "path": "$DRDECR_DATA/s/{language}.txt", "english": "$DRDECR_DATA/s/eng.txt"}
+    digests = {"fin": hashlib.sha256(b"talo\n").hexdigest()}
+    url = f"{server}/set.tar.gz"
+    files = (
+        {"path": "s/eng.txt", "url": url, "member": "eng"},
+        {"path": "s/{language}.txt", "url": url, "member": "{language}", "sha256": digests},
+    )
+    source = Source("x", "X", "train", "https://x", {**entry, "languages": {"fi": "fin", "et": "est"}}, files=files)
+    for _ in range(2):
+        source.download()
+    assert Handler.asked == [None]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "s").iterdir()} == {
+        "eng.txt": b"house\n",
+        "fin.txt": b"talo\n",
+        "est.txt": b"maja\n",
+    }
+
+
+def test_what_an_archive_lacks_or_holds_otherwise_is_told(server, tmp_path):
+    Handler.files["/a.tar"] = archive("w", a=CONTENT, b=b"two")
+    with pytest.raises(ValueError, match=r"a\.tar: expected a file 'other' in the archive, got none"):
+        download_members(f"{server}/a.tar", {"a": tmp_path / "a", "other": tmp_path / "o"})
+    with pytest.raises(ValueError, match=r"a\.tar, b: expected the SHA-256 0000, got"):
+        download_members(f"{server}/a.tar", {"b": tmp_path / "b"}, {"b": "0000"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+    assert Handler.asked == [None]  # the first call left the archive for the second
+    Handler.files["/cut.tar.gz"] = archive("w:gz", d=os.urandom(5000))[:3000]
     with pytest.raises(ValueError, match="expected a whole tar archive"):
-        download_member(str(cut), "d.tsv", tmp_path / "out" / "d.tsv")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tsv", "b.tsv"]
+        download_members(f"{server}/cut.tar.gz", {"d": tmp_path / "cut" / "d"})
+    with pytest.raises(ValueError, match="expected the MD5 0000, got"):
+        download_members(f"{server}/b.tar", {"d": tmp_path / "cut" / "d"}, md5="0000")
+    assert list((tmp_path / "cut").iterdir()) == []
+
+
+def test_two_aligned_texts_become_pairs(server, tmp_path):
+    Handler.files = {
+        "/fi": "# text = talo\n1\ttalo\n# text = y\u0085ö\n".encode(),
+        "/en": b"# text = house\n# text = night",
+    }
+    whole = "talo\thouse\ny\u0085ö\tnight\n".encode()
+    addresses = (f"{server}/fi", f"{server}/en")
+    digest = hashlib.sha256(whole).hexdigest()
+    assert download_pairs(*addresses, tmp_path / "fi.tsv", digest, "# text = ").read_bytes() == whole
+    with pytest.raises(ValueError, match=r"/fi: expected as many texts as in .*/en, 2, got 3"):
+        download_pairs(*addresses, tmp_path / "other.tsv")
+    with pytest.raises(ValueError, match=r"/fi beside .*/en: expected the SHA-256 0000"):
+        download_pairs(*addresses, tmp_path / "other.tsv", "0000", "# text = ")
+    assert [path.name for path in tmp_path.iterdir()] == ["fi.tsv"]
 
 
 def test_another_file_than_the_expected_one_is_not_kept(server, tmp_path):

@@ -123,6 +123,18 @@ def test_squad_questions_point_at_their_passages(tmp_path: Path):
     assert read_squad(str(path), ["en"], titles=True, name="s").passages["s/0-0"] == "A title. Paris is."
 
 
+def test_one_language_is_read_out_of_a_file_of_several_as_if_it_stood_alone(tmp_path: Path):
+    """TyDi QA publishes its languages in one file, and begins each id with the language."""
+    paris = ("A", [("Paris is.", [("english-1-0", "Where?")])])
+    both = ("B", [("Rooma on.", [("finnish-2-0", "Missä?")]), ("Rome is.", [("english-2-0", "Who?")])])
+    (tmp_path / "all.json").write_text(squad(("C", [("Oulu on.", [("finnish-1-0", "Mikä?")])]), paris, both))
+    found = read_squad(str(tmp_path / "all.json"), ["en"], ids_begin_with="english-")
+    assert found.questions["query"][:] == ["Where?", "Who?"]
+    assert dict(found.passages) == {"squad/0-0": "Paris is.", "squad/1-1": "Rome is."}
+    with pytest.raises(ValueError, match=r"all\.json: expected questions whose id begins with 'thai-', got none"):
+        read_squad(str(tmp_path / "all.json"), ["en"], ids_begin_with="thai-")
+
+
 def test_a_passage_that_squad_json_repeats_stands_once(tmp_path: Path):
     """TyDi QA has a paragraph for each question: a second copy would be a negative of its own question."""
     path = tmp_path / "tydi.json"
@@ -186,10 +198,11 @@ def test_afriqa_has_question_translation_passage_and_answer(tmp_path: Path, capl
     assert found.passages == {"afriqa/0": "A title. Paris is."}
     first = {"query": "Ina?", "english": "Where?", "language": "ha", "document_ids": ["afriqa/0"], "answer": "Paris"}
     assert found.questions[0] == {"query_id": "afriqa-ha/1", **first}
-    with_null = write_json_lines(tmp_path / "null.jsonl", record, {**record, "context": None, "title": None})
+    nothing = [{**record, "context": None, "title": None}, {**record, "context": "", "title": ""}]
+    with_null = write_json_lines(tmp_path / "null.jsonl", record, *nothing)
     with caplog.at_level(logging.WARNING):
         assert len(read_afriqa(with_null, ["ha"]).questions) == 1
-    assert "null.jsonl: 1 questions left out that have no passage, the first in line 2." in caplog.text
+    assert "null.jsonl: 2 questions left out that have no passage, the first in line 2." in caplog.text
     del record["context"]
     write_json_lines(Path(path), record)
     with pytest.raises(ValueError, match=r"train.jsonl, line 1: expected the fields context, .* missing context"):

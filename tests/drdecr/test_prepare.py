@@ -370,7 +370,7 @@ def test_a_local_dataset_that_changed_is_not_mixed_with_what_was_read_before(tmp
 
 def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
     got = []
-    monkeypatch.setattr(catalogue, "download", lambda url, file, digest: got.append(file.name))
+    monkeypatch.setattr(catalogue, "download", lambda url, file, *_: got.append(file.name))
     with pytest.raises(FileNotFoundError, match=r"sw-en\.zip"):  # nothing came
         prepare_module.resolved({"source": "wikimatrix", "languages": ["sw"]}, download=True)
     assert got == ["sw-en.zip"]
@@ -379,10 +379,14 @@ def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
 @pytest.mark.parametrize(
     ("entry", "download", "said"),
     [
-        ({"source": "pud", "languages": ["fi"]}, False, r"pud: .*fi-en\.tsv: no such file.* from https://universaldep"),
-        ({"source": "pud", "languages": ["fi"]}, True, r"pud: no address .* from https://universaldep"),
+        (
+            {"source": "mkqa-subset"},
+            False,
+            r"mkqa-subset: .*parallel\.jsonl: no such file.* from https://github\.com/apple",
+        ),
+        ({"source": "mkqa-subset"}, True, r"mkqa-subset: no address .* from https://github\.com/apple"),
         ({"source": "xor-tydi-train"}, False, r"xor-tydi-train: .* Get it with `drdecr prepare --download`"),
-        ({"source": "pud", "path": "own-{language}.tsv"}, True, r"pud: own-ar\.tsv: no such file"),
+        ({"source": "mkqa-subset", "path": "own.jsonl"}, True, r"mkqa-subset: own\.jsonl: no such file"),
     ],
 )
 def test_a_known_source_that_is_not_here_says_how_to_get_it(entry, download, said):
