@@ -69,6 +69,7 @@ VARIANTS = {
     "candidates16": Variant({"data.num_candidates": 16}),
     "head128": Variant(start="neutral128"),
     "seed1": Variant({"training.seed": 1}),
+    "half_rows": Variant({"data.limits": {"unlabelled": 4750, "questions": 95}}),  # each row twice
 }
 STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "zero_shot": ("zero_shot", {}),
@@ -264,12 +265,15 @@ def main() -> None:
         systems[name] = scored(run_stage(recipe), indexes[variant.start], questions)
         print(table(systems, questions.languages), flush=True)
     for start in dict.fromkeys(VARIANTS[name].start for name in options.variants):
-        own = {
-            name: found
-            for name, found in systems.items()
-            if name == start or (name in VARIANTS and VARIANTS[name].start == start)
-        }
-        print(f"\nAgainst {start}, by question:\n\n{table(own, questions.languages, against=start)}", flush=True)
+        own = {name: found for name, found in systems.items() if name == start or starts_from(name) == start}
+        for against in (start, "base"):
+            if against in own and len(own) > 1:
+                print(f"\nAgainst {against}, by question:\n\n{table(own, questions.languages, against)}", flush=True)
+
+
+def starts_from(name: str) -> str | None:
+    """Return what a run starts from; None for what is no run."""
+    return VARIANTS[name].start if name in VARIANTS else None
 
 
 if __name__ == "__main__":
