@@ -7,7 +7,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from drdecr import translating
+from drdecr import step_rows, translating
 from drdecr.data.sources import read_parallel, read_questions
 from drdecr.data.translation import Engine, Translation
 from drdecr.translating import load_translation
@@ -200,6 +200,13 @@ def test_a_number_in_the_place_of_a_text_is_named_with_its_file_and_line(transla
     texts = jsonl(tmp_path / "xx.jsonl", [{"question": "z b"}, {"question": 5}])
     error = translate("a", {"texts": [{"path": texts, "language": "xx"}]})[2]
     assert f"{texts}, line 2: expected a text in 'question', got 5" in error
+
+
+def test_a_number_in_the_place_of_a_sentence_is_named_with_its_row(monkeypatch):
+    rows = [{"query": "z", "english": "city", "language": "xx"}, {"query": 5, "english": "five", "language": "xx"}]
+    monkeypatch.setattr(step_rows, "open_stream", lambda entry: (("parallel", row) for row in rows))
+    with pytest.raises(ValueError, match="hub, row 2: expected a text in 'query', got 5"):
+        list(step_rows.pair_rows([{"format": "hub", "name": "some/set"}], []))
 
 
 def test_an_unknown_option_is_named(translate, data):
