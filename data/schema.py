@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,8 +91,7 @@ class QuestionSet:
 
     def _check_ids(self, keys: npt.NDArray[np.int64]) -> None:
         """Refuse a query id that stands twice."""
-        in_order = np.sort(keys)
-        repeated = set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
+        repeated = _repeated(keys)
         counted = Counter(name for name in column_of(self.questions, "query_id") if text_key(str(name)) in repeated)
         for query_id, number in counted.items() if repeated else ():
             if number > 1:
@@ -134,6 +133,32 @@ class QuestionSet:
     def languages(self) -> dict[str, str]:
         """The language of each question, by its id."""
         return dict(zip(self.questions["query_id"][:], self.questions["language"][:], strict=True))
+
+
+def check_query_ids(sets: Sequence[QuestionSet]) -> None:
+    """Check that no question id stands in two sets, with eight bytes a question in memory.
+
+    Raises:
+        ValueError: naming both sets and the id.
+    """
+    keys = array("q", (text_key(str(name)) for found in sets for name in column_of(found.questions, "query_id")))
+    repeated = _repeated(np.frombuffer(keys, dtype=np.int64))
+    homes: dict[str, str] = {}
+    for found in sets if repeated else ():
+        for query_id in map(str, column_of(found.questions, "query_id")):
+            if text_key(query_id) not in repeated:
+                continue
+            if query_id in homes:
+                raise ValueError(
+                    f"{homes[query_id]}, {found.name}: both hold a question {query_id!r}. Give one a `name:` that differs, or "
+                    "other ids."
+                )
+            homes[query_id] = found.name
+
+
+def _repeated(keys: npt.NDArray[np.int64]) -> set[int]:
+    in_order = np.sort(keys)
+    return set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
 
 
 @dataclass

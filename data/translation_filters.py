@@ -21,11 +21,21 @@ class TranslationFilters:
         length_factor: how many times longer or shorter than usual a translation may be, in characters for a character of the
             text. Usual is the median of the language: scripts differ (default None; 2 to 3 is common).
         min_round_trip: chrF, 0 to 1, of the text translated back with the text itself.
+
+    Raises:
+        ValueError: for a length factor below 1, which no length is within.
     """
 
     min_score: float | None = None
     length_factor: float | None = None
     min_round_trip: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.length_factor is not None and not self.length_factor >= 1:
+            raise ValueError(
+                f"length_factor: expected at least 1, 2 to 3 is common, got {self.length_factor}. Leave it out to allow any."
+            )
 
 
 def keep_translations(

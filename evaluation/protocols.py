@@ -1,9 +1,10 @@
 """What each benchmark reports: the measures, the split and the depth that make a figure comparable with published ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from drdecr.data.answers import searchable
 from drdecr.data.schema import QuestionSet
 
 from .answer_recall import answer_recall_at
@@ -92,6 +93,27 @@ def protocol_of(entry: Mapping[str, Any], found: QuestionSet, name: str | None =
     if not all(map(_is_of_answers, chosen.measures)) and not found.qrels:
         raise ValueError(f"{found.name}: the protocol {chosen.name!r} needs labelled passages, and the set has none.")
     return chosen
+
+
+def check_answers(sets: Sequence[QuestionSet], protocols: Sequence[Protocol]) -> None:
+    """Check, before anything is searched, that each protocol that looks for answers has a question with one to be found.
+
+    Args:
+        sets: the questions.
+        protocols: how each set is measured.
+
+    Raises:
+        ValueError: where all answers of a protocol's sets are yes, no or blank: none of their questions is measured.
+    """
+    for protocol in dict.fromkeys(protocols):
+        own = [found for found, how in zip(sets, protocols, strict=True) if how == protocol]
+        if not any(map(_is_of_answers, protocol.measures)):
+            continue
+        if not any(searchable(answers) for found in own for answers in found.answers.values()):
+            raise ValueError(
+                f"{', '.join(found.name for found in own)}: the protocol {protocol.name!r} looks for answers in passages, and "
+                "every answer is yes, no or blank, so that no question can be measured. Give questions with other answers."
+            )
 
 
 def score_by_protocol(found: QuestionSet, run: Run, protocol: Protocol) -> tuple[PerQuery, dict[str, Any]]:

@@ -93,6 +93,12 @@ def keys(
     typer.echo(describe_keys(stage))
 
 
+def _check_folder_of(output: Path | None) -> None:
+    """Say before anything is computed that there is no folder to write into."""
+    if output and not output.parent.is_dir():
+        raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
+
+
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A checkpoint folder or Hub name.")],
@@ -121,8 +127,7 @@ def evaluate(
     from .measuring import measure_checkpoint
     from .report import details_file
 
-    if output and not output.parent.is_dir():
-        raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
+    _check_folder_of(output)
     result, asked = measure_checkpoint(model, data, index, reads, run, token_folder)
     for name in result.scores:
         Console().print(terminal_table({model: result}, name))
@@ -151,6 +156,7 @@ def compare(
 
     from .comparing_runs import compare_runs
 
+    _check_folder_of(output)
     measures = measure or ["RR@10"]
     found = compare_runs(baseline, system, qrels, measures, languages, collection)
     for name in measures:

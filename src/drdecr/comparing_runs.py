@@ -34,7 +34,7 @@ def compare_runs(
         The comparison; its metadata tell each file by path and by content, since another can come to lie under the path.
 
     Raises:
-        ValueError: for a file of another form, or a judged query without a language.
+        ValueError: for a file of another form, a run without any judged query, or a judged query without a language.
     """
     judged = read_qrels(qrels)
     by_query = dict.fromkeys(judged, "all") if languages is None else _read_languages(languages, judged)
@@ -48,11 +48,16 @@ def compare_runs(
 
 
 def _read_languages(file: Path, judged: Qrels) -> dict[str, str]:
-    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    odd = next((number for number, row in enumerate(rows, start=1) if len(row) != 2), None)
-    if odd is not None:
-        raise ValueError(f"{file}, line {odd}: expected query id, tab, language, got {rows[odd - 1][0]!r}.")
-    by_query = {query_id: language.strip() for query_id, language in rows}
+    by_query: dict[str, str] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        query_id, *languages = line.split("\t")
+        if len(languages) != 1:
+            raise ValueError(f"{file}, line {number}: expected query id, tab, language, got {line!r}.")
+        if query_id in by_query:
+            raise ValueError(f"{file}, line {number}: query {query_id!r} stands twice. Keep one of its lines.")
+        by_query[query_id] = languages[0].strip()
     missing = [query_id for query_id in judged if by_query.get(query_id, "") in ("", AVERAGE)]
     if missing:
         raise ValueError(
@@ -67,6 +72,20 @@ def _scores(file: Path, judged: Qrels, measures: list[str]) -> PerQuery:
     unjudged = [query_id for query_id in run if query_id not in judged]
     if unjudged:
         logger.warning("%s: %d queries are not judged and left out, the first %s.", file, len(unjudged), unjudged[0])
+    missing = [query_id for query_id in judged if query_id not in run]
+    if len(missing) == len(judged):
+        raise ValueError(
+            f"{file}: expected lines of the {len(judged)} judged queries, such as {missing[0]!r}, got none. Check that run and "
+            "qrels share their query ids."
+        )
+    if missing:
+        logger.warning(
+            "%d of %d judged queries have no line in %s and score 0, the first %s.",
+            len(missing),
+            len(judged),
+            file,
+            missing[0],
+        )
     return per_query_scores({name: hits for name, hits in run.items() if name in judged}, judged, measures)
 
 

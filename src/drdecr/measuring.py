@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from drdecr.data.schema import QuestionSet
+from drdecr.data.schema import QuestionSet, check_query_ids
 from drdecr.data.sources import read_questions
 from drdecr.data.token_store import stored_documents
 from drdecr.evaluation.metrics import per_query_scores
-from drdecr.evaluation.protocols import protocol_of, score_by_protocol, trimmed
+from drdecr.evaluation.protocols import check_answers, protocol_of, score_by_protocol, trimmed
 from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
 from drdecr.evaluation.runs import check_words, write_qrels, write_run
@@ -116,17 +116,11 @@ def check_sets(sets: Sequence[QuestionSet], reads: Iterable[str]) -> None:
     Raises:
         ValueError: for two sets of one name or with one question id, or a set that is not in English and lacks a column.
     """
-    seen: dict[str, str] = {}
     for found in sets:
         if found.name in [other.name for other in sets if other is not found]:
             raise ValueError(f"test: expected sets whose names differ, got {found.name!r} twice. Give one a `name:`.")
-        for query_id in found.questions["query_id"]:
-            if query_id in seen:
-                raise ValueError(
-                    f"{seen[query_id]}, {found.name}: both hold a question {query_id!r}. Give one a `name:` that differs, or "
-                    "other ids."
-                )
-            seen[query_id] = found.name
+    check_query_ids(sets)
+    for found in sets:
         missing = next((column for column in reads if asked_column(found, column) is None), None)
         if missing is not None:
             raise ValueError(
@@ -193,17 +187,19 @@ def measure_checkpoint(
         The result, and what was asked and found.
 
     Raises:
-        ValueError: if the file names no set or has an unknown key, or as in `check_sets` and `protocol_of`; if a run is
-            asked for and an id holds a blank.
+        ValueError: if the file names no set or has an unknown key, or as in `check_sets`, `protocol_of` and `check_answers`; if
+            a run is asked for and an id holds a blank.
         FileNotFoundError: if there is no folder for the run; before anything is searched.
     """
     content = read_yaml(data, "`test:`, a list of question sets, and `collection:` (docs/evaluation.md)")
     if not content.get("test"):
-        raise ValueError(f"{data}: expected `test:`, a list of question sets, got {', '.join(content)}.")
+        got = "an empty list" if content.get("test") == [] else ", ".join(content) or "an empty file"
+        raise ValueError(f"{data}: expected `test:`, a list of question sets, got {got}.")
     settings = settings_of(EvaluationSettings, content, str(data))
     sets = [read_questions(entry) for entry in settings.test]
     check_sets(sets, [reads])
     protocols = [protocol_of(*pair, settings.protocol) for pair in zip(settings.test, sets, strict=True)]
+    check_answers(sets, protocols)
     if run_file is not None:
         check_words(ids_of(sets))
         if not run_file.parent.is_dir():  # said now: the search would be lost

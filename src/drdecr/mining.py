@@ -10,6 +10,7 @@ from drdecr.data.held_out import HeldOutPassages
 from drdecr.data.negatives import NegativeSettings
 from drdecr.data.row_parts import RowParts
 from drdecr.data.row_streams import held_out_of
+from drdecr.data.schema import check_query_ids
 from drdecr.data.scorers import TeacherScorer
 from drdecr.data.sources import read_questions
 from drdecr.data.stored_passages import StoredPassages, joined_on_disk
@@ -91,6 +92,13 @@ class MiningSettings:
             raise ValueError(
                 "method `bm25`: expected no `reader`, `index` or `search`, which would have no effect. Leave them out."
             )
+        if self.depth < 1:
+            raise ValueError(f"depth: expected at least 1, got {self.depth}. Leave it out for the default.")
+        if not self.teacher and (self.min_margin is not None or self.max_share != type(self).max_share):
+            raise ValueError(
+                "Without a `teacher` no candidate is dropped for its score: expected no `max_share` or `min_margin`, which "
+                "would have no effect. Leave them out, or name a teacher."
+            )
         if self.codec not in CODECS:
             raise ValueError(f"codec: expected one of {', '.join(CODECS)}, got {self.codec!r}.")
         if self.search.by == "centroids" and not self.codec.startswith("residual"):
@@ -140,6 +148,7 @@ def _mine(settings: MiningSettings, work: StepWork, license: str | None) -> None
     settings.search.check_faiss()
     models = _models(settings)
     sets = [read_questions(entry) for entry in settings.questions]
+    check_query_ids(sets)  # by its id a row's scores are looked up
     passages = joined_on_disk([*sets, *(read_questions(entry) for entry in settings.pool)])
     held_out, held_out_passages = _held_out(settings)
     questions = asked_questions(work, sets, held_out)

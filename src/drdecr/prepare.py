@@ -87,6 +87,9 @@ def load_prepare_recipe(path: Path) -> PrepareRecipe:
             f"{path}: expected `sources`, got none. Name some: `drdecr prepare --list` shows what is known."
         )
     known_keys(content.get("cleaning") or {}, CleaningSettings.names(), f"{path}, cleaning")
+    check_values(content.get("cleaning") or {}, CleaningSettings, f"{path}, cleaning")
+    if content.get("cleaning"):
+        content["cleaning"] = {key: value for key, value in content["cleaning"].items() if value is not None}
     return PrepareRecipe(**{key: value for key, value in content.items() if value is not None})
 
 
@@ -106,6 +109,8 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         ValueError: for a test set among the sources, a wrong row (naming file and row), or a folder of another recipe or
             at which another call is at work.
     """
+    if folder.name in ("", ".."):  # beside it, under its name, lies what is not finished
+        raise ValueError(f"{folder}: expected a folder with a name of its own. Give one that is not there yet.")
     entries = [resolved(entry, download) for entry in recipe.sources]
     _check_names(entries)
     held_out, held_out_passages, held_out_facts = _held_out(recipe)
@@ -167,9 +172,9 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
     """Resolve an entry of a recipe: its reader's arguments, and what is known of its files.
 
     Raises:
-        ValueError: for a test set, an unknown name, or an entry without name.
+        ValueError: for a test set, an unknown name, an entry without name, or what is no mapping.
     """
-    content = dict(entry)
+    content = _content_of(entry, "sources")
     known = source_named(content.pop("source")) if "source" in content else None
     share, name = content.pop("share", 1.0), content.pop("name_of_source", None)
     if known is not None and known.role == "test":
@@ -199,6 +204,16 @@ def resolved(entry: Mapping[str, Any], download: bool = False) -> Entry:
     return Entry(
         PreparedSource(name, reads, float(share)), facts, known.narrowed(content) if known is not None else None
     )
+
+
+def _content_of(entry: Any, key: str) -> dict[str, Any]:
+    """Return an entry of a list of the recipe, to be changed."""
+    if not isinstance(entry, Mapping):
+        name = entry if isinstance(entry, str) else "NAME"
+        raise ValueError(
+            f"{key}: expected a list of entries like `- {{source: {name}}}` or `- {{format: ...}}`, got {entry!r} in it."
+        )
+    return dict(entry)
 
 
 def _download(known: Source, content: Mapping[str, Any]) -> None:
@@ -270,7 +285,7 @@ def _held_out(recipe: PrepareRecipe) -> tuple[HeldOutTexts, HeldOutPassages, lis
     if missing := [found["name"] for found in facts if found["digest"] == "not here"]:
         logger.warning("Not held out, for their files are not, or not all, here: %s.", ", ".join(missing))
     for entry in recipe.held_out:
-        content = dict(entry)
+        content = _content_of(entry, "held_out")
         known = source_named(content.pop("source")) if "source" in content else None
         reads = {**(known.entry if known is not None else {}), **content}
         add(known.name if known is not None else str(reads.get("name") or reads.get("format")), reads)

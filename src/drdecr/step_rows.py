@@ -1,5 +1,6 @@
 """The rows that the steps of the data path read, one after the other, and the passages that go along."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from datasets import Features, Value
 
 from drdecr.data.row_parts import RowParts
 from drdecr.data.row_streams import open_stream
-from drdecr.data.schema import BATCH, PARALLEL_COLUMNS, QuestionSet
+from drdecr.data.schema import BATCH, PARALLEL_COLUMNS, QUESTION_COLUMNS, QuestionSet
 from drdecr.data.sources import QUESTION_READERS, read_parallel
 from drdecr.data.stored_passages import StoredPassages
 from drdecr.data.text_files import has_fields, locate, records_of
@@ -18,24 +19,47 @@ from .step_work import StepWork
 
 TEXTS = Value("string")
 
+logger = logging.getLogger(__name__)
+
 PASSAGE_SCHEMA = Features({"document_id": TEXTS, "text": TEXTS}).arrow_schema
 
 PASSAGES_A_SHARD = 50_000
 """Some 40 MB of Wikipedia's."""
 
 
-def common_columns(sets: Sequence[QuestionSet]) -> dict[str, Any]:
-    """Return the columns that all question sets have, with their features in the first."""
-    first = sets[0].questions.features
-    return {name: first[name] for name in first if all(name in found.questions.column_names for found in sets)}
+def joined_columns(sets: Sequence[QuestionSet]) -> dict[str, Any]:
+    """Return the columns that question sets have, with a feature that holds the values of all of them.
+
+    One that two sets have in kinds that do not go together is left out, with a warning.
+    """
+    features: dict[str, list[Any]] = {}
+    for found in sets:
+        for name, feature in found.questions.features.items():
+            features.setdefault(name, []).append(feature)
+    joined = {name: _joined_feature(name, own) for name, own in features.items()}
+    left = [name for name, feature in joined.items() if feature is None]
+    if left:
+        logger.warning("Left out, for the sets hold values of different kinds there: the columns %s.", ", ".join(left))
+    return {name: feature for name, feature in joined.items() if feature is not None}
+
+
+def _joined_feature(name: str, features: Sequence[Any]) -> Any:
+    if all(feature == features[0] for feature in features):
+        return features[0]
+    schemas = [pa.schema([Features({name: feature}).type.field(name)]) for feature in features]
+    try:
+        return Features.from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))[name]
+    except pa.ArrowException:
+        return features[0] if name in QUESTION_COLUMNS else None
 
 
 def question_rows(sets: Sequence[QuestionSet], columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of question sets by these columns."""
+    """Yield the rows of question sets by these columns, None in those that a set lacks."""
     for found in sets:
-        for batch in found.questions.select_columns(list(columns)).iter(BATCH):
+        own = [name for name in columns if name in found.questions.column_names]
+        for batch in found.questions.select_columns(own).iter(BATCH):
             for values in zip(*batch.values(), strict=True):
-                yield dict(zip(batch, values, strict=True))
+                yield dict.fromkeys(columns) | dict(zip(batch, values, strict=True))
 
 
 def pair_rows(parallel: Iterable[Mapping[str, Any]], texts: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -51,7 +75,7 @@ def pair_rows(parallel: Iterable[Mapping[str, Any]], texts: Iterable[Mapping[str
         for number, (table, row) in enumerate(open_stream(entry), start=1):
             if table != "parallel":
                 raise ValueError(f"parallel text: expected a format of sentences in pairs, got {dict(entry)}.")
-            blank = next((name for name in PARALLEL_COLUMNS if not str(row[name] or "").strip()), None)
+            blank = next((name for name in PARALLEL_COLUMNS if not _is_text(row[name])), None)
             if blank is not None:
                 raise ValueError(
                     f"{entry['format']}, row {number}: expected a text in {blank!r}, got {row[blank]!r}. Drop or fill the row."
@@ -69,7 +93,15 @@ def _texts(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     column = entry.get("column", "question")
     for number, record in records_of(locate(entry["path"])):
         text = has_fields(record, (column,), entry["path"], number)[column]
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{entry['path']}, line {number}: expected a text in {column!r}, got {text!r}. Put it in quotes, or drop the row."
+            )
         yield {"query": text, "english": text, "language": entry["language"]}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def passage_parts(work: StepWork, passages: StoredPassages) -> RowParts:

@@ -141,7 +141,14 @@ class Translating:
         return ((language, own) for language, own in found.items() if language != self.target)
 
     def _source_text(self, row: Mapping[str, Any]) -> str:
-        return row[self.reads] if self.target == "en" or "english" in row else row["query"]  # an English set
+        if self.target == "en" or row.get("english"):
+            return row[self.reads]
+        if row["language"] != "en":
+            raise ValueError(
+                f"{row.get('query_id', 'parallel text')}: expected English to translate into {self.target!r}, got a question in "
+                f"{row['language']!r} without a text in `english`. Translate it into English first."
+            )
+        return row["query"]
 
     def _source_language(self, row: Mapping[str, Any]) -> str:
         return row["language"] if self.target == "en" else "en"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from drdecr.data.row_parts import RowParts
-from drdecr.data.schema import PARALLEL_COLUMNS
+from drdecr.data.schema import PARALLEL_COLUMNS, check_query_ids
 from drdecr.data.sources import read_questions
 from drdecr.data.stored_passages import joined_on_disk
 from drdecr.data.translation import Translator
@@ -22,7 +22,7 @@ from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 from .settings import known_keys
 from .step_card import write_step
 from .step_inputs import input_digests, load_settings
-from .step_rows import TEXTS, common_columns, pair_rows, passage_parts, question_rows
+from .step_rows import TEXTS, joined_columns, pair_rows, passage_parts, question_rows
 from .step_work import StepWork, run_step
 from .translated_rows import Translating
 
@@ -79,6 +79,7 @@ class TranslationSettings:
             raise ValueError(
                 f"rows_a_shard: expected at least 1, got {self.rows_a_shard}. Leave it out for the default."
             )
+        self.filters  # noqa: B018 - checks the numbers
 
     @property
     def filters(self) -> TranslationFilters:
@@ -155,14 +156,18 @@ def _translate(settings: TranslationSettings, work: StepWork, license: str | Non
     counts: Counter[str] = Counter()
     configs: dict[str, dict[str, RowParts]] = {}
     sets = [read_questions(entry) for entry in settings.questions]
+    check_query_ids(sets)  # what is written is one set
     if sets:
-        columns = common_columns(sets)
+        columns = joined_columns(sets)
         configs["questions"] = {"train": translating.make("questions", question_rows(sets, columns), columns, counts)}
         configs["passages"] = {"train": passage_parts(work, joined_on_disk(sets))}
     if settings.parallel or settings.texts:
         rows = pair_rows(settings.parallel, settings.texts)
         pairs = translating.make("parallel", rows, dict.fromkeys(PARALLEL_COLUMNS, TEXTS), counts)
         configs["parallel"] = {"train": pairs}
+    if not any(len(splits["train"]) for name, splits in configs.items() if name != "passages"):
+        work.remove()
+        raise ValueError(f"Expected rows, got none: {dict(counts)}. Ask less of a translation, or look at the texts.")
     engine = translator.engine
     note = f"Translated into {settings.target} by `{Path(engine.name).name}`. Its score: {engine.score}."
     facts = {**work.facts, "engine": asdict(engine)}

@@ -253,6 +253,18 @@ def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tm
     assert "1 questions found no answer" in caplog.text
 
 
+def test_evaluate_says_before_it_searches_that_nothing_can_be_measured(call, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("drdecr.measuring.load_teacher", None)  # nothing is loaded
+    row = {"id": "3", "question": "what is d", "answers": ["Yes"], "lang": "ko"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "p.tsv").write_text("id\ttext\ttitle\nd\tthe city d is in france\tking\n")
+    entry = {"format": "xor_retrieve", "questions": str(tmp_path / "q.jsonl"), "passages": str(tmp_path / "p.tsv")}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [entry]}))
+    assert_one_line(call("evaluate", model, tmp_path / "test.yaml"), "every answer is yes, no or blank", "xor_retrieve")
+    (tmp_path / "test.yaml").write_text("test: []\n")
+    assert_one_line(call("evaluate", model, tmp_path / "test.yaml"), "a list of question sets, got an empty list")
+
+
 @pytest.mark.parametrize("option", ["--run", "--output"])
 def test_evaluate_says_before_it_searches_that_there_is_no_folder_to_write_into(
     option, call, model, data, tmp_path, monkeypatch
@@ -288,6 +300,35 @@ def test_compare_takes_runs_of_any_system(call, tmp_path):
         found = call("compare", *files, "--languages", tmp_path / "languages")
         assert_one_line(found, f"{tmp_path / 'languages'}: expected a language other than 'avg'", got)
     assert_one_line(call("compare", tmp_path / "qrels", *files[1:]), "qrels, line 1", "query_id Q0 document_id")
+
+
+def test_compare_says_what_of_the_judged_queries_a_run_lacks(call, tmp_path, caplog):
+    (tmp_path / "one.run").write_text("q1 Q0 a 1 3 x\nq2 Q0 a 1 3 x\n")
+    (tmp_path / "two.run").write_text("q2 Q0 a 1 3 x\n")
+    (tmp_path / "qrels").write_text("q1 0 a 1\nq2 0 a 1\nq3 0 a 1\n")
+    files = [tmp_path / name for name in ("one.run", "two.run", "qrels")]
+    assert call("compare", *files)[0] == 0
+    assert f"1 of 3 judged queries have no line in {files[0]} and score 0, the first q3" in caplog.text
+    assert f"2 of 3 judged queries have no line in {files[1]} and score 0, the first q1" in caplog.text
+    files[1].write_text("xquad-q1 Q0 a 1 3 x\n")
+    assert_one_line(
+        call("compare", *files), f"{files[1]}: expected lines of the 3 judged queries, such as 'q1', got none"
+    )
+
+
+def test_compare_refuses_a_query_that_has_two_languages_by_its_line(call, tmp_path):
+    (tmp_path / "run").write_text("q1 Q0 a 1 3 x\n")
+    (tmp_path / "qrels").write_text("q1 0 a 1\n")
+    (tmp_path / "languages").write_text("q1\tfi\n\nq1\tsw\n")
+    words = ("compare", tmp_path / "run", tmp_path / "run", tmp_path / "qrels", "--languages", tmp_path / "languages")
+    assert_one_line(call(*words), f"{tmp_path / 'languages'}, line 3: query 'q1' stands twice")
+    (tmp_path / "languages").write_text("\nq1 fi\n")
+    assert_one_line(call(*words), "languages, line 2: expected query id, tab, language, got 'q1 fi'")
+
+
+def test_compare_says_before_it_reads_that_there_is_no_folder_to_write_into(call, tmp_path):
+    found = call("compare", *(tmp_path / name for name in "abc"), "--output", tmp_path / "nowhere" / "c.json")
+    assert_one_line(found, "expected its folder to exist. Make", "nowhere first")
 
 
 def test_a_comparison_says_what_its_files_held(call, tmp_path):

@@ -133,6 +133,9 @@ MODEL = {"method": "model", "reader": "a", "teacher": "b"}
         (MODEL | {"search": {"factroy": "SQ8"}}, r"search: unknown key 'factroy'. Did you mean 'factory'"),
         (MODEL | {"search": {"by": 3}}, r"search: expected str for 'by', got 3"),
         (MODEL | {"search": "muvera"}, r"search: expected `key: value` lines, got 'muvera'"),
+        *(({"depth": depth}, f"depth: expected at least 1, got {depth}") for depth in (0, -1)),
+        ({"max_share": 0.9}, "expected no `max_share` or `min_margin`"),
+        ({"min_margin": 0.5}, "expected no `max_share` or `min_margin`"),
         ({"num_candidates": 1}, "Expected at least two candidates"),
         ({"readers": "a"}, r"unknown key 'readers'. Did you mean 'reader'"),
         ({"depth": "deep"}, "expected int for 'depth', got 'deep'"),
@@ -141,6 +144,18 @@ MODEL = {"method": "model", "reader": "a", "teacher": "b"}
 def test_odd_settings_are_refused(write, keys, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         load_mining(write(**keys), [])
+
+
+def test_sets_that_share_a_question_id_are_refused_before_anything_is_made(write, data, tmp_path, call):
+    """Scores of a file are found by the id: each row would have the other's too."""
+    rows = [json.loads(line) for line in Path(data["dev"]["questions"]).read_text().splitlines()]
+    rows[0]["query_id"] = "b-xx"
+    other = {**data["dev"], "questions": jsonl(tmp_path / "other.jsonl", rows), "name": "other"}
+    before = {*tmp_path.iterdir(), tmp_path / "mine.yaml"}
+    code, _, error = call("mine", write(questions=[data["train"], other]), tmp_path / "mined")
+    assert code == 1
+    assert "train, other: both hold a question 'b-xx'" in error
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_a_place_within_settings_can_be_overridden(write):

@@ -23,7 +23,7 @@ from drdecr.cli import app
 from drdecr.data import catalogue, preparation, prepared_shards
 from drdecr.data.prepared_shards import PROVENANCE, read_provenance, verify
 from drdecr.data.sources import read_parallel, read_questions
-from drdecr.prepare import PrepareRecipe, prepare
+from drdecr.prepare import PrepareRecipe, load_prepare_recipe, prepare
 from drdecr.step_work import hold
 
 KILLS = 10
@@ -491,6 +491,18 @@ def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe,
         ({"sources": []}, "expected `sources`, got none"),
         ({"sourses": []}, "Did you mean 'sources'"),
         ({"sources": [{"format": "qed"}], "cleaning": {"max_lenght_ratio": 3}}, "Did you mean 'max_length_ratio'"),
+        *(
+            ({"sources": [{"format": "qed"}], "cleaning": cleaning}, f"cleaning: expected {expected}")
+            for cleaning, expected in (
+                ({"identify_language": "no"}, "bool for 'identify_language', got 'no'"),
+                ({"max_length_ratio": "4"}, "float or int for 'max_length_ratio', got '4'"),
+            )
+        ),
+        ({"sources": ["tico-19"]}, "sources: expected a list of entries like `- {source: tico-19}`"),
+        (
+            {"sources": [{"format": "qed", "path": "PATH"}], "held_out": ["xquad"]},
+            "held_out: expected a list of entries",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused_in_words(content, message, tmp_path):
@@ -501,6 +513,19 @@ def test_a_recipe_that_cannot_be_meant_is_refused_in_words(content, message, tmp
     assert result.exit_code == 1
     assert message in str(result.exception)
     assert not (tmp_path / "set").exists()
+
+
+def test_a_check_without_a_value_has_its_default(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "sources: [{format: qed}]\ncleaning: {free_length: , min_script_share: 0.1}\n"
+    )
+    assert load_prepare_recipe(tmp_path / "recipe.yaml").cleaning == {"min_script_share": 0.1}
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_that_has_no_name_of_its_own_is_refused_in_words(folder, recipe):
+    with pytest.raises(ValueError, match="expected a folder with a name of its own"):
+        prepare(recipe, Path(folder))
 
 
 def test_the_command_lists_prepares_and_verifies(recipe, tmp_path):

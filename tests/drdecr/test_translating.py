@@ -7,7 +7,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from drdecr import translating
+from drdecr import step_rows, translating
 from drdecr.data.sources import read_parallel, read_questions
 from drdecr.data.translation import Engine, Translation
 from drdecr.translating import load_translation
@@ -113,6 +113,7 @@ def test_a_second_call_does_nothing_and_other_sets_reuse_the_store(translate, da
         ({"engine": "dictionary"}, "engine: expected one of apertium, seq2seq, chat"),
         ({"engine": "seq2seq"}, "model: expected a checkpoint for seq2seq and chat"),
         ({"questions": []}, "Expected `questions`, `parallel` or `texts`"),
+        *(({"length_factor": odd}, f"length_factor: expected at least 1.*got {odd}") for odd in (0, 0.5)),
         ({"engin": "chat"}, r"unknown key 'engin'. Did you mean 'engine'"),
     ],
 )
@@ -147,6 +148,65 @@ def test_shards_of_any_size_hold_the_same_rows(translate, data, tmp_path):
     assert found[0] == found[1]
     assert found[0][1]["xx: odd length"] > 0
     assert len(list((tmp_path / "b" / "parallel").iterdir())) > 5
+
+
+def test_a_column_that_one_set_lacks_is_kept_and_what_does_not_go_together_is_named(translate, tmp_path, caplog):
+    passages = jsonl(tmp_path / "p.jsonl", [{"document_id": "d", "text": "the city"}])
+    common = {"query": "z b", "document_ids": ["d"]}
+    rows = [
+        {**common, "query_id": "1", "language": "xx", "english": "a town", "answers": ["b"], "level": 1, "from": "x"},
+        {**common, "query_id": "2", "language": "en", "level": "high"},
+        {**common, "query_id": "3", "language": "xx", "english": None, "answers": [], "from": None},
+    ]
+    sets = [
+        {"format": "jsonl", "questions": jsonl(tmp_path / f"{name}.jsonl", [row]), "passages": passages, "name": name}
+        for name, row in zip("abc", rows, strict=True)
+    ]
+    for order in (sets, sets[::-1]):
+        caplog.clear()
+        name = order[0]["name"]
+        code, _, error = translate(f"from_{name}", {"questions": order})
+        assert code == 0, error
+        found = {row["query_id"][-1]: row for row in rows_of(tmp_path / f"from_{name}", "questions")}
+        assert [found[n]["human_english"] for n in "123"] == ["a town", None, None]
+        assert [found[n]["answers"] for n in "123"] == [["b"], None, []]
+        assert [found[n]["from"] for n in "123"] == ["x", None, None]
+        assert [found[n]["english"] for n in "123"] == ["the city b", "z b", "the city b"]
+        assert "level" not in found["1"]
+        assert "different kinds there: the columns level." in caplog.text
+    # Into another language, an English set is its own English; a question that has none is not taken for it.
+    code, _, error = translate("fi", {"questions": sets[:2], "target": "fi"})
+    assert code == 0, error
+    found = {row["query_id"][-1]: row for row in rows_of(tmp_path / "fi", "questions")}
+    assert [(found[n]["english"], found[n]["query"]) for n in "12"] == [("a town", "a town"), ("z b", "the city b")]
+    assert "without a text in `english`" in translate("other", {"questions": sets, "target": "fi"})[2]
+
+
+def test_sets_that_share_a_question_id_are_refused(translate, data):
+    again = {**data["test"], "name": "again"}
+    assert "test, again: both hold a question 'o-xx'" in translate("a", {"questions": [data["test"], again]})[2]
+
+
+def test_a_result_without_a_row_is_refused(translate, data, tmp_path):
+    for key, place in (("questions", "test"), ("parallel", "parallel")):
+        code, _, error = translate(key, {key: [data[place]], "target": "fi"}, "--min_score", "0")
+        assert code == 1
+        assert "Expected rows, got none: " in error
+        assert not (tmp_path / key).exists()
+        assert not (tmp_path / f"{key}.parts").exists()
+
+
+def test_a_number_in_the_place_of_a_text_is_named_with_its_file_and_line(translate, tmp_path):
+    texts = jsonl(tmp_path / "xx.jsonl", [{"question": "z b"}, {"question": 5}])
+    error = translate("a", {"texts": [{"path": texts, "language": "xx"}]})[2]
+    assert f"{texts}, line 2: expected a text in 'question', got 5" in error
+
+
+def test_a_number_in_the_place_of_a_sentence_is_named_with_its_row(monkeypatch):
+    rows = [{"query": "z", "english": "city", "language": "xx"}, {"query": 5, "english": "five", "language": "xx"}]
+    monkeypatch.setattr(step_rows, "open_stream", lambda entry: (("parallel", row) for row in rows))
+    with pytest.raises(ValueError, match="hub, row 2: expected a text in 'query', got 5"):
+        list(step_rows.pair_rows([{"format": "hub", "name": "some/set"}], []))
 
 
 def test_an_unknown_option_is_named(translate, data):
