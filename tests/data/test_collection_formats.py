@@ -133,7 +133,7 @@ def test_packed_files_are_read_like_plain_ones(beir: Path):
         ),
         ("corpus.jsonl", '{"_id": "d9", "text": 7}', r"corpus.jsonl, line 5: expected a text as 'text', got 7"),
         ("corpus.jsonl", '{"_id": "d1", "text": "x"}', r"corpus.jsonl, line 5: document_id 'd1' stands twice"),
-        ("corpus.jsonl", '{"_id": "d9", "text": "x", "title": 1}', r"corpus.jsonl, line 5: expected a text as title"),
+        ("corpus.jsonl", '{"_id": "d9", "text": "x", "title": 1}', r"corpus.jsonl, line 5: expected a text as 'title'"),
         ("corpus.jsonl", '{"_id": "d9", "te', r"corpus.jsonl, line 5: expected one JSON object a line"),
         (
             "queries.jsonl",

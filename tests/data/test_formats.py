@@ -405,7 +405,7 @@ def test_every_line_with_a_passage_of_the_real_afriqa_files_becomes_a_question()
     ("question", "passage", "message"),
     [
         ({"document_ids": "p"}, {}, r"line 1: expected a list of `document_ids`, got 'p'. Put it in \[brackets\]"),
-        ({}, {"text": 7}, "line 1: expected a text, got 7"),
+        ({}, {"text": 7}, "line 1: expected a text as 'text', got 7"),
         ({"query": " "}, {}, "row 1: expected a text in 'query', got ' '"),
         ({}, {"text": " "}, "passage 'p' is empty. Drop it"),
     ],
@@ -416,6 +416,23 @@ def test_own_data_says_what_is_wrong_with_a_line(question, passage, message, tmp
     (tmp_path / "p.jsonl").write_text(json.dumps({"document_id": "p", "text": "t", **passage}))
     with pytest.raises(ValueError, match=message):
         read_jsonl(str(tmp_path / "q.jsonl"), str(tmp_path / "p.jsonl"))
+
+
+def test_own_data_that_do_not_belong_together_are_called_by_their_files(tmp_path):
+    row = {"query_id": "1", "query": "q", "language": "fi", "document_ids": ["other"]}
+    questions = write_json_lines(tmp_path / "q.jsonl", row)
+    passages = write_json_lines(tmp_path / "p.jsonl", {"document_id": "p", "text": "t"})
+    with pytest.raises(
+        ValueError, match=r"q.jsonl, with the passages of .*p.jsonl: own: question '1' names passage 'o"
+    ):
+        read_jsonl(questions, passages)
+
+
+def test_an_answer_that_is_blank_is_no_answer(tmp_path):  # each passage would hold it
+    row = {"query_id": "1", "query": "q", "language": "fi", "document_ids": ["p"], "answers": ["a", " "]}
+    questions = write_json_lines(tmp_path / "q.jsonl", row)
+    with pytest.raises(ValueError, match=r"q.jsonl, line 1: expected `answers` with text, got \['a', ' '\]"):
+        read_jsonl(questions, write_json_lines(tmp_path / "p.jsonl", {"document_id": "p", "text": "t"}))
 
 
 def test_ids_may_be_numbers(tmp_path):
