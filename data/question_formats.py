@@ -139,9 +139,18 @@ def _own_rows(questions: str) -> Iterator[dict[str, Any]]:
         yield {**record, **own, **({"irrelevant_ids": irrelevant} if irrelevant else {})}
 
 
-def read_texts(path: str, column: str) -> list[str]:
-    """Read one column of JSON Lines, such as the questions of a test set that must not be trained on."""
-    return [has_fields(record, (column,), path, number)[column] for number, record in records_of(locate(path))]
+def read_texts(path: str, column: str = "question") -> list[str]:
+    """Read one column of JSON Lines, such as the questions of a test set that must not be trained on.
+
+    Raises:
+        ValueError: naming file and line, for a line without a text there; or if there is no line.
+    """
+    texts = []
+    for number, record in records_of(locate(path)):
+        texts.append(text_field(has_fields(record, (column,), path, number), column, path, number))
+    if not texts:
+        raise ValueError(f"{path}: expected lines with {column!r}, got none. Look at the path.")
+    return texts
 
 
 def _english_pairs(pairs: list[tuple[str, str, str]], name: str) -> QuestionSet:
