@@ -82,14 +82,16 @@ def named_languages(path: str, languages: Languages) -> dict[str, str]:
 def readable(file: Path, newline: str | None = None) -> Iterator[TextIO]:
     """Open a text file, or one that gzip packed; one that is cut off or not UTF-8 is called by its name and the line.
 
+    A byte order mark at its start, which some programs write, is no text.
+
     Raises:
         ValueError: naming the file and the line that cannot be read.
     """
     try:
         with (
-            gzip.open(file, "rt", encoding="utf-8", newline=newline)
+            gzip.open(file, "rt", encoding="utf-8-sig", newline=newline)
             if file.suffix == ".gz"
-            else file.open(encoding="utf-8", newline=newline)
+            else file.open(encoding="utf-8-sig", newline=newline)
         ) as stream:
             yield stream  # type: ignore[misc]
     except UnicodeDecodeError as error:

@@ -48,7 +48,7 @@ def compare_runs(
 
 
 def _read_languages(file: Path, judged: Qrels) -> dict[str, str]:
-    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split("\t") for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     odd = next((number for number, row in enumerate(rows, start=1) if len(row) != 2), None)
     if odd is not None:
         raise ValueError(f"{file}, line {odd}: expected query id, tab, language, got {rows[odd - 1][0]!r}.")

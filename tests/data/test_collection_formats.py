@@ -205,6 +205,15 @@ def test_miracl_is_read_with_a_corpus_in_parts(miracl: dict[str, Any], caplog: p
     assert dict(read_questions({**miracl, "passages": parts}).passages) == dict(found.passages)
 
 
+def test_a_byte_order_mark_is_no_part_of_an_id(miracl: dict[str, Any]):
+    plain = read_questions(miracl)
+    for key in ("topics", "qrels"):
+        file = Path(miracl[key])
+        file.write_text("\ufeff" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    marked = read_questions(miracl)
+    assert (marked.qrels, marked.questions[:]) == (plain.qrels, plain.questions[:])
+
+
 def test_mr_tydi_is_read_with_spaces_in_qrels_and_in_the_form_of_its_archive(tmp_path: Path, miracl: dict[str, Any]):
     write(tmp_path / "qrels.tsv", "1#0 Q0 5#1 1")
     passages = json_lines(
