@@ -8,7 +8,7 @@ from .judgements import beir_judgements, judged_set, trec_judgements, unique_que
 from .passages import passage_text
 from .schema import QuestionSet
 from .stored_passages import StoredPassages
-from .text_files import has_fields, lines_of, locate, locate_all, records_of
+from .text_files import has_fields, id_field, lines_of, locate, locate_all, optional_text, records_of, text_field
 
 
 def read_beir(folder: str, split: str = "test", language: str = "en", name: str | None = None) -> QuestionSet:
@@ -83,24 +83,19 @@ def _topics(file: Path) -> Iterator[tuple[int, str, str]]:
         yield number, parts[0].strip(), parts[1]
 
 
-def read_collection(files: list[Path], id_field: str) -> Iterator[tuple[Path, int, str, str]]:
+def read_collection(files: list[Path], id_name: str) -> Iterator[tuple[Path, int, str, str]]:
     """Yield file, line number, id and text of JSON Lines in the form of BEIR (`_id`) or of MIRACL and Mr. TyDi (`docid`)."""
     for file in files:
         for number, record in records_of(file):
-            if id_field == "docid" and "contents" in record:
+            if id_name == "docid" and "contents" in record:
                 document_id, text = _texts(record, file, number, "id", "contents")
             else:
-                document_id, text = _texts(record, file, number, id_field)
-            title = record.get("title")
-            if not isinstance(title, str | None):
-                raise ValueError(f"{file}, line {number}: expected a text as title, got {title!r}.")
-            yield file, number, document_id, passage_text(title, text)
+                document_id, text = _texts(record, file, number, id_name)
+            yield file, number, document_id, passage_text(optional_text(record, "title", file, number), text)
 
 
 def _texts(
-    record: dict[str, Any], file: Path, number: int, id_field: str = "_id", text_field: str = "text"
+    record: dict[str, Any], file: Path, number: int, id_name: str = "_id", text_name: str = "text"
 ) -> tuple[str, str]:
-    has_fields(record, (id_field, text_field), file, number)
-    if not isinstance(record[text_field], str):
-        raise ValueError(f"{file}, line {number}: expected a text as {text_field!r}, got {record[text_field]!r}.")
-    return str(record[id_field]), record[text_field]
+    has_fields(record, (id_name, text_name), file, number)
+    return id_field(record, id_name, file, number), text_field(record, text_name, file, number)

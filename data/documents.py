@@ -197,7 +197,7 @@ def _folder(folder: Path) -> Iterator[tuple[str, Document]]:
         # Ids stand in TREC runs, between blanks. With % written otherwise too, no two files get one id.
         name = re.sub(r"[\s%]", lambda found: quote(found[0]), _sound(path.relative_to(folder).as_posix()))
         # One file with a broken character must not stop a folder of thousands.
-        yield str(path), Document(name, path.read_text(encoding="utf-8", errors="replace"), "", {})
+        yield str(path), Document(name, path.read_text(encoding="utf-8-sig", errors="replace"), "", {})
 
 
 @cache

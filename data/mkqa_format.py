@@ -9,7 +9,17 @@ from datasets import Dataset, Features, List, Value
 from .collection_formats import read_collection
 from .schema import QuestionSet
 from .stored_passages import StoredPassages
-from .text_files import Languages, has_fields, locate, named_languages, records_of
+from .text_files import (
+    Languages,
+    has_fields,
+    id_field,
+    list_field,
+    locate,
+    named_languages,
+    naming,
+    records_of,
+    text_field,
+)
 from .xor_format import wikipedia_passages
 
 COLUMNS = Features(
@@ -50,32 +60,44 @@ def read_mkqa_retrieval(questions: str, passages: str, languages: Languages, nam
         if ".tsv" in collection.suffixes
         else StoredPassages(read_collection([collection], "_id"), collection)
     )
-    return QuestionSet(name, Dataset.from_list(rows, features=COLUMNS), stored)
+    with naming(file):
+        return QuestionSet(name, Dataset.from_list(rows, features=COLUMNS), stored)
 
 
 def _questions(file: Path, names: dict[str, str]) -> Iterator[dict[str, Any]]:
     for number, record in records_of(file):
         has_fields(record, ("example_id", "queries", "answers"), file, number)
-        queries, answers = record["queries"], record["answers"]
+        queries, answers = (_by_language(record, field, file, number) for field in ("queries", "answers"))
         missing = next((code for code in ["en", *names.values()] if code not in queries), None)
         if missing is not None or "en" not in answers:
             raise ValueError(
                 f"{file}, line {number}: expected queries in {missing or 'en'!r} and answers in 'en', got queries in "
                 f"{', '.join(queries)} and answers in {', '.join(answers)}."
             )
-        found = answers["en"]
+        found = [
+            has_fields(one, (), file, number, "an answer of line") for one in list_field(answers, "en", file, number)
+        ]
         if any(answer.get("type") in LEFT_OUT for answer in found):
             continue
-        texts = [text for answer in found for text in [answer.get("text"), *(answer.get("aliases") or [])]]
+        texts = [text for one in found for text in [one.get("text"), *list_field(one, "aliases", file, number)]]
         kept = list(dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip()))
         if not kept:
             continue
         for code, theirs in names.items():
             yield {
-                "query_id": f"{record['example_id']}-{code}",
-                "query": queries[theirs],
-                "english": queries["en"],
+                "query_id": f"{id_field(record, 'example_id', file, number)}-{code}",
+                "query": text_field(queries, theirs, file, number),
+                "english": text_field(queries, "en", file, number),
                 "language": code,
                 "document_ids": [],
                 "answers": kept,
             }
+
+
+def _by_language(record: dict[str, Any], field: str, file: Path, number: int) -> dict[str, Any]:
+    found = record[field]
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{file}, line {number}: expected {field} by language, got {str(found)[:200]!r}. Write `{{language: ...}}`."
+        )
+    return found

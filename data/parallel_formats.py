@@ -157,7 +157,9 @@ def _archived(file: Path, code: str, name: str) -> Iterator[Pair]:
         with zipfile.ZipFile(file) as archive:
             members = [_member(archive, file, ending) for ending in (name, "en")]
             with archive.open(members[0]) as lines, archive.open(members[1]) as translations:
-                texts = (io.TextIOWrapper(stream, encoding="utf-8", newline="\n") for stream in (lines, translations))
+                texts = (
+                    io.TextIOWrapper(stream, encoding="utf-8-sig", newline="\n") for stream in (lines, translations)
+                )
                 for number, pair in enumerate(zip_longest(*texts), start=1):
                     if None in pair:
                         raise ValueError(

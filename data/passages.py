@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .stored_passages import StoredPassages
-from .text_files import has_fields, locate, records_of
+from .text_files import has_fields, id_field, locate, optional_text, records_of, text_field
 
 
 def read_passages(path: str) -> StoredPassages:
@@ -20,12 +20,8 @@ def collection(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> St
 def _rows(records: Iterable[tuple[int, dict[str, Any]]], source: str) -> Iterator[tuple[object, int, str, str]]:
     for number, record in records:
         has_fields(record, ("document_id", "text"), source, number)
-        text = record["text"]
-        if not isinstance(text, str):
-            raise ValueError(
-                f"{source}, line {number}: expected a text, got {text!r}. Put it in quotes, or drop the line."
-            )
-        document_id, text = str(record["document_id"]), titled(record.get("title"), text)
+        document_id = id_field(record, "document_id", source, number)
+        text = titled(optional_text(record, "title", source, number), text_field(record, "text", source, number))
         if not text.strip():
             raise ValueError(f"{source}, line {number}: passage {document_id!r} is empty. Drop it from the collection.")
         yield source, number, document_id, text

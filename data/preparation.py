@@ -11,6 +11,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
+
+from drdecr.modeling_drdecr.hub_errors_drdecr import TRANSPORT_ERRORS
 
 from .prepared_shards import SCHEMAS, Shard, write_shard, wrong_shards
 from .row_checks import text_key
@@ -34,6 +37,9 @@ logger = logging.getLogger(__name__)
 BATCH = 1_000
 """Rows that are checked at once."""
 
+
+OUTSIDE = (OSError, MemoryError, BrokenProcessPool, *TRANSPORT_ERRORS)
+"""Errors that say nothing of a source's rows: what is done of it stays, as after a kill."""
 
 COUNTED = ("read", "dropped", "kept", "left_out", "leaks")
 
@@ -109,7 +115,7 @@ class Preparation:
 
         Raises:
             ValueError: for a wrong row, naming file and row, or a source without a row that stays. Nothing of that source is
-                left; whole sources before it are.
+                left, nor after another error that its rows set off; whole sources before it are.
         """
         self._sweep(sources)
         seen = SeenKeys(self.journal / "seen.sqlite")
@@ -119,7 +125,9 @@ class Preparation:
                 for source in sources:
                     try:
                         reports.append(self._of_source(source, seen, check))
-                    except ValueError:
+                    except OUTSIDE:
+                        raise
+                    except Exception:  # whatever a wrong row sets off: a part of its source is no preparation
                         self.forget([source.name])
                         raise
         finally:

@@ -9,7 +9,20 @@ from datasets import Dataset
 from .mapped_rows import mapped_rows
 from .passages import read_passages, titled
 from .schema import QUESTION_COLUMNS, QuestionSet, qualified
-from .text_files import Languages, has_fields, language_files, locate, records_of
+from .text_files import (
+    Languages,
+    has_fields,
+    id_field,
+    ids_field,
+    language_files,
+    list_field,
+    locate,
+    naming,
+    optional_text,
+    records_of,
+    text_field,
+    texts_field,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +49,17 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
                 without_passage.append(number)
                 continue
             has_fields(record, ("context", "question_lang", "question_translated", "answer_pivot"), file, number)
-            document_id = by_text.setdefault(
-                titled(record.get("title"), record["context"]), qualified(name, len(by_text))
-            )
+            passage = titled(optional_text(record, "title", file, number), text_field(record, "context", file, number))
+            answer = has_fields(record["answer_pivot"], ("text",), file, number)
             row = {
                 "query_id": qualified(f"{name}-{code}", number),
-                "query": record["question_lang"],
+                "query": text_field(record, "question_lang", file, number),
                 "language": code,
-                "document_ids": [document_id],
-                "answer": next(iter(record["answer_pivot"]["text"]), ""),
+                "document_ids": [by_text.setdefault(passage, qualified(name, len(by_text)))],
+                "answer": next(iter(texts_field(answer, "text", file, number)), ""),
             }
-            rows.append(row | ({"english": record["question_translated"]} if pivot == "en" else {}))
+            translation = text_field(record, "question_translated", file, number)
+            rows.append(row | ({"english": translation} if pivot == "en" else {}))
         if without_passage:
             left_out += len(without_passage)
             logger.warning(
@@ -57,15 +70,20 @@ def read_afriqa(path: str, languages: Languages, name: str = "afriqa", pivot: st
             )
     passages = {document_id: text for text, document_id in by_text.items()}
     counters = {"without a passage": left_out} if left_out else {}
-    return QuestionSet(name, Dataset.from_list(rows), passages, counters)
+    with naming(path):
+        return QuestionSet(name, Dataset.from_list(rows), passages, counters)
 
 
 def read_qed(path: str, name: str = "qed") -> QuestionSet:
     """Read QED: questions of Natural Questions with the Wikipedia paragraph that answers them, English."""
     fields = ("question_text", "title_text", "paragraph_text")
-    records = [(number, has_fields(record, fields, path, number)) for number, record in records_of(locate(path))]
-    pairs = [(record["question_text"], record["title_text"], record["paragraph_text"]) for _, record in records]
-    return _english_pairs(pairs, name)
+    pairs = []
+    for number, record in records_of(locate(path)):
+        has_fields(record, fields, path, number)
+        question, title, text = (text_field(record, field, path, number) for field in fields)
+        pairs.append((question, title, text))
+    with naming(path):
+        return _english_pairs(pairs, name)
 
 
 def read_clapnq(path: str, name: str = "clapnq") -> QuestionSet:
@@ -76,8 +94,10 @@ def read_clapnq(path: str, name: str = "clapnq") -> QuestionSet:
         if not isinstance(found, list) or not found:
             raise ValueError(f"{path}, line {number}: expected a list of passages, got {found!r}. Drop the line.")
         first = has_fields(found[0], ("title", "text"), path, number)
-        pairs.append((record["input"], first["title"], first["text"]))
-    return _english_pairs(pairs, name)
+        title, text = (text_field(first, field, path, number) for field in ("title", "text"))
+        pairs.append((text_field(record, "input", path, number), title, text))
+    with naming(path):
+        return _english_pairs(pairs, name)
 
 
 def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
@@ -96,24 +116,41 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
         judged = {name: known or name in row for name, known in judged.items()}
     columns = dict.fromkeys([*(name for name, known in judged.items() if known), *first])
     rows = mapped_rows(lambda: _own_rows(questions), list(columns), questions) if columns else Dataset.from_list([])
-    return QuestionSet(name, rows, read_passages(passages))
+    collection = read_passages(passages)
+    with naming(f"{questions}, with the passages of {passages}"):
+        return QuestionSet(name, rows, collection)
 
 
 def _own_rows(questions: str) -> Iterator[dict[str, Any]]:
     for number, record in records_of(locate(questions)):
-        ids = has_fields(record, QUESTION_COLUMNS, questions, number)["document_ids"]
-        if not isinstance(ids, list):
-            raise ValueError(
-                f"{questions}, line {number}: expected a list of `document_ids`, got {ids!r}. Put it in [brackets]."
+        has_fields(record, QUESTION_COLUMNS, questions, number)
+        for field in ("query", "language"):
+            text_field(record, field, questions, number)
+        for field in ("english", "answer"):
+            optional_text(record, field, questions, number)
+        if not all(answer.strip() for answer in texts_field(record, "answers", questions, number)):
+            raise ValueError(  # every passage holds a blank
+                f"{questions}, line {number}: expected `answers` with text, got {record['answers']!r}. Drop the blank one."
             )
-        irrelevant = [str(one) for one in record.get("irrelevant_ids") or []]
-        own = {"query_id": str(record["query_id"]), "document_ids": [str(one) for one in ids]}
+        list_field(record, "relevance", questions, number)
+        irrelevant = ids_field(record, "irrelevant_ids", questions, number)
+        ids = ids_field(record, "document_ids", questions, number)
+        own = {"query_id": id_field(record, "query_id", questions, number), "document_ids": ids}
         yield {**record, **own, **({"irrelevant_ids": irrelevant} if irrelevant else {})}
 
 
-def read_texts(path: str, column: str) -> list[str]:
-    """Read one column of JSON Lines, such as the questions of a test set that must not be trained on."""
-    return [has_fields(record, (column,), path, number)[column] for number, record in records_of(locate(path))]
+def read_texts(path: str, column: str = "question") -> list[str]:
+    """Read one column of JSON Lines, such as the questions of a test set that must not be trained on.
+
+    Raises:
+        ValueError: naming file and line, for a line without a text there; or if there is no line.
+    """
+    texts = []
+    for number, record in records_of(locate(path)):
+        texts.append(text_field(has_fields(record, (column,), path, number), column, path, number))
+    if not texts:
+        raise ValueError(f"{path}: expected lines with {column!r}, got none. Look at the path.")
+    return texts
 
 
 def _english_pairs(pairs: list[tuple[str, str, str]], name: str) -> QuestionSet:

@@ -7,6 +7,7 @@ from typing import Any
 from datasets import IterableDataset, load_dataset
 
 from . import formats, parallel_formats, triple_formats
+from .cleaning import normalised
 from .hub_formats import check_folder, hub_source
 from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, column_of
 from .sources import (
@@ -122,7 +123,7 @@ def question_texts(entry: Mapping[str, Any]) -> Iterator[str]:
         entry: as for `open_stream`, or `{format: texts, path, column}` for one column of JSON Lines.
     """
     if entry.get("format") == "texts":
-        yield from formats.read_texts(entry["path"], entry.get("column", "question"))
+        yield from _called(formats.read_texts, entry)
         return
     for table, row in open_stream(entry):
         if table in ("parallel", "questions", "candidates"):
@@ -135,9 +136,18 @@ def held_out_of(entry: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the questions of an evaluation set with their English, as `question_texts`, and the passages that answer them.
 
     Passages are known of the formats of questions alone; a collection's other passages are not looked at.
+
+    Raises:
+        ValueError: for a set without a text, which would hold nothing out; as `open_stream`.
     """
     if entry.get("format") not in QUESTION_READERS:
-        return list(question_texts(entry)), []
+        texts = list(question_texts(entry))
+        if not any(map(normalised, texts)):
+            raise ValueError(
+                f"held_out: expected questions to hold out, got none with text of {len(texts)} in {dict(entry)}. Look "
+                "at its file."
+            )
+        return texts, []
     found = read_questions(entry)
     columns = [name for name in ("query", "english") if name in found.questions.column_names]
     rows = zip(*(column_of(found.questions, name) for name in columns), strict=True)

@@ -73,7 +73,7 @@ class QuestionSet:
                 raise ValueError(f"{place}: expected a list of `answers`, got {answers!r}. Put it in [brackets].")
             if not document_ids and not answers:
                 raise ValueError(f"{place} names no passage. Drop it: nothing could be right for it.")
-            if relevance is not None and (len(relevance) != len(document_ids) or any(grade < 1 for grade in relevance)):
+            if relevance is not None and not _are_grades(relevance, len(document_ids)):
                 raise ValueError(
                     f"{place} needs a relevance from 1 up for each of {len(document_ids)} passages, got {relevance}. "
                     "Put passages that do not answer into `irrelevant_ids`."
@@ -195,6 +195,12 @@ class CandidateSet:
                     f"{self.name}, row {number}: candidate {unknown!r} is not among the {len(self.passages)} passages. "
                     "Give the passages that the candidates were taken from."
                 )
+
+
+def _are_grades(relevance: Any, number: int) -> bool:
+    """Whether these are so many numbers from 1 up."""
+    is_list = isinstance(relevance, list) and len(relevance) == number
+    return is_list and all(isinstance(grade, int | float) and grade >= 1 for grade in relevance)
 
 
 def joined_passages(sets: Iterable[QuestionSet | CandidateSet]) -> dict[str, str]:

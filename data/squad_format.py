@@ -9,7 +9,18 @@ from datasets import Dataset
 
 from .passages import titled
 from .schema import QuestionSet, qualified
-from .text_files import Languages, has_fields, language_files, locate, readable
+from .text_files import (
+    Languages,
+    has_fields,
+    id_field,
+    language_files,
+    list_field,
+    locate,
+    naming,
+    optional_text,
+    readable,
+    text_field,
+)
 
 
 def read_squad(
@@ -65,7 +76,7 @@ def read_squad(
                 )
             row = {
                 "query_id": qualified(f"{name}-{code}", question["id"]),
-                "query": question["question"].strip(),
+                "query": question["question"],
                 "language": code,
                 "document_ids": [answers[question["id"]]],
                 "answer": _squad_answer(question, file),
@@ -77,7 +88,8 @@ def read_squad(
                     )
                 row["english"] = translations[question["id"]]
             rows.append(row)
-    return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
+    with naming(path):
+        return QuestionSet(name, Dataset.from_list(rows), {document_id: text for text, document_id in by_text.items()})
 
 
 def _squad_paragraphs(
@@ -91,39 +103,52 @@ def _squad_paragraphs(
         articles = json.loads(text)["data"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected SQuAD-style JSON with a 'data' list ({error}).") from error
+    if not isinstance(articles, list):
+        raise ValueError(
+            f"{file}: expected SQuAD-style JSON with a 'data' list, got {str(articles)[:200]!r} as 'data'."
+        )
     kept_articles = 0
     for article_number, article in enumerate(articles):
         kept = False
-        for number, paragraph in enumerate(
-            has_fields(article, ("paragraphs",), file, article_number + 1, "article")["paragraphs"]
-        ):
+        has_fields(article, ("paragraphs",), file, article_number + 1, "article")
+        title = optional_text(article, "title", file, article_number + 1, "article") if titles else None
+        for number, paragraph in enumerate(list_field(article, "paragraphs", file, article_number + 1, "article")):
             place = f"{article_number + 1}, paragraph {number + 1}"
             has_fields(paragraph, ("context", "qas"), file, place, "article")
-            for question in paragraph["qas"]:
-                has_fields(question, ("id", "question"), file, place, "a question of article")
-            questions = [question for question in paragraph["qas"] if question["id"].startswith(ids_begin_with)]
+            context = text_field(paragraph, "context", file, place, "article")
+            found = [
+                _checked(question, file, place) for question in list_field(paragraph, "qas", file, place, "article")
+            ]
+            questions = [question for question in found if question["id"].startswith(ids_begin_with)]
             if ids_begin_with and not questions:
                 continue
             kept = True
-            yield (
-                f"{kept_articles}-{number}",
-                titled(article.get("title") if titles else None, paragraph["context"]),
-                questions,
-            )
+            yield f"{kept_articles}-{number}", titled(title, context), questions
         kept_articles += kept or not ids_begin_with
+
+
+def _checked(question: Any, file: Path, place: str) -> dict[str, Any]:
+    """Return a question whose id and question are texts; re-packed files may have numbers as ids."""
+    kind = "a question of article"
+    has_fields(question, ("id", "question"), file, place, kind)
+    text = text_field(question, "question", file, place, kind).strip()
+    return {**question, "id": id_field(question, "id", file, place, kind), "question": text}
 
 
 def _squad_answer(question: dict[str, Any], file: Path) -> str:
     """Return the first answer: an object with a text, or in re-packed files the text itself."""
-    if not question.get("answers"):
+    place = repr(question["id"])
+    answers = list_field(question, "answers", file, place, "question")
+    if not answers:
         raise ValueError(
             f"{file}: question {question['id']!r} has no answer, so no passage is right for it. Leave such questions "
             "out."
         )
-    first = question["answers"][0]
-    return first if isinstance(first, str) else first["text"]
+    if isinstance(answers[0], str):
+        return answers[0]
+    return text_field(has_fields(answers[0], ("text",), file, place, "question"), "text", file, place, "question")
 
 
 def _squad_questions(path: str) -> dict[str, str]:
     paragraphs = _squad_paragraphs(path, titles=False)
-    return {question["id"]: question["question"].strip() for _, _, questions in paragraphs for question in questions}
+    return {question["id"]: question["question"] for _, _, questions in paragraphs for question in questions}

@@ -82,14 +82,16 @@ def named_languages(path: str, languages: Languages) -> dict[str, str]:
 def readable(file: Path, newline: str | None = None) -> Iterator[TextIO]:
     """Open a text file, or one that gzip packed; one that is cut off or not UTF-8 is called by its name and the line.
 
+    A byte order mark at its start, which some programs write, is no text.
+
     Raises:
         ValueError: naming the file and the line that cannot be read.
     """
     try:
         with (
-            gzip.open(file, "rt", encoding="utf-8", newline=newline)
+            gzip.open(file, "rt", encoding="utf-8-sig", newline=newline)
             if file.suffix == ".gz"
-            else file.open(encoding="utf-8", newline=newline)
+            else file.open(encoding="utf-8-sig", newline=newline)
         ) as stream:
             yield stream  # type: ignore[misc]
     except UnicodeDecodeError as error:
@@ -100,6 +102,15 @@ def readable(file: Path, newline: str | None = None) -> Iterator[TextIO]:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         line = _first_wrong_line(file)
         raise ValueError(f"{file}, line {line}: expected a whole gzip file ({error}). Get it again.") from error
+
+
+@contextmanager
+def naming(file: str | Path) -> Iterator[None]:
+    """Put a file's name before a `ValueError` about what was read from it: a set knows its questions, but no file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _first_wrong_line(file: Path) -> int:
@@ -140,7 +151,8 @@ def has_fields(
 ) -> dict[str, Any]:
     """Return the record if it has all fields, else say where which is missing."""
     if not isinstance(record, dict):
-        raise ValueError(f"{file}, {kind} {number}: expected an object with {', '.join(fields)}, got {record!r}.")
+        named = f" with {', '.join(fields)}" if fields else ""
+        raise ValueError(f"{file}, {kind} {number}: expected an object{named}, got {_cut(record)}.")
     missing = [name for name in fields if record.get(name) is None]
     if missing:
         raise ValueError(
@@ -148,3 +160,63 @@ def has_fields(
             f"{', '.join(missing)}. Rename or fill them."
         )
     return record
+
+
+def text_field(record: dict[str, Any], field: str, file: str | Path, number: int | str, kind: str = "line") -> str:
+    """Return a field that must hold a text, else say where it does not; a blank one is for who reads it to judge."""
+    value = record.get(field)
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{file}, {kind} {number}: expected a text as {field!r}, got {_cut(value)}. Put it in quotes, or leave it out."
+        )
+    return value
+
+
+def optional_text(
+    record: dict[str, Any], field: str, file: str | Path, number: int | str, kind: str = "line"
+) -> str | None:
+    """Return a field that holds a text, is null or is missing, else say where it holds something else."""
+    return None if record.get(field) is None else text_field(record, field, file, number, kind)
+
+
+def id_field(record: dict[str, Any], field: str, file: str | Path, number: int | str, kind: str = "line") -> str:
+    """Return the text of a field that must hold an id, a text or a whole number, else say where it does not."""
+    value = record.get(field)
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError(
+            f"{file}, {kind} {number}: expected an id as {field!r}, got {_cut(value)}. Write a text or a whole number."
+        )
+    return str(value)
+
+
+def list_field(
+    record: dict[str, Any], field: str, file: str | Path, number: int | str, kind: str = "line"
+) -> list[Any]:
+    """Return a field that must hold a list, else say where it does not; null or a missing one is an empty list.
+
+    A text would pass for a list of its letters.
+    """
+    value = record.get(field)
+    if value is not None and not isinstance(value, list):
+        raise ValueError(
+            f"{file}, {kind} {number}: expected a list of `{field}`, got {_cut(value)}. Put it in [brackets]."
+        )
+    return value or []
+
+
+def texts_field(
+    record: dict[str, Any], field: str, file: str | Path, number: int | str, kind: str = "line"
+) -> list[str]:
+    """Return a field that must hold a list of texts, as `list_field`."""
+    return [
+        text_field({field: one}, field, file, number, kind) for one in list_field(record, field, file, number, kind)
+    ]
+
+
+def ids_field(record: dict[str, Any], field: str, file: str | Path, number: int | str, kind: str = "line") -> list[str]:
+    """Return the texts of a field that must hold a list of ids, as `list_field`."""
+    return [id_field({field: one}, field, file, number, kind) for one in list_field(record, field, file, number, kind)]
+
+
+def _cut(value: Any) -> str:
+    return repr(value)[:200]

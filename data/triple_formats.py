@@ -16,7 +16,7 @@ import numpy as np
 from .passages import passage_text
 from .row_checks import text_key
 from .schema import qualified
-from .text_files import has_fields, lines_of, locate, readable
+from .text_files import has_fields, lines_of, list_field, locate, optional_text, readable, text_field, texts_field
 from .xor_format import wikipedia_passages
 
 Item = tuple[str, dict[str, Any]]
@@ -126,10 +126,10 @@ def dpr_rows(path: str, num_negatives: int = 8, name: str = "nq") -> Iterator[It
         found: list[list[str]] = []
         for field, limit in (("positive_ctxs", 1), ("hard_negative_ctxs", num_negatives)):
             ids = []
-            for passage in (record.get(field) or [])[:limit]:
-                text = passage_text(
-                    passage.get("title"), has_fields(passage, ("text",), file, number, "a passage of item")["text"]
-                )
+            for passage in list_field(record, field, file, number, "item")[:limit]:
+                told = (file, number, "a passage of item")
+                has_fields(passage, ("text",), *told)
+                text = passage_text(optional_text(passage, "title", *told), text_field(passage, "text", *told))
                 ids.append(qualified(name, f"{text_key(text) & (2**64 - 1):016x}"))
                 yield "passages", {"document_id": ids[-1], "text": text}
             found.append(ids)
@@ -138,7 +138,7 @@ def dpr_rows(path: str, num_negatives: int = 8, name: str = "nq") -> Iterator[It
                 f"{place}: expected a question with a passage that answers it, got {str(record)[:200]}. Drop the item."
             )
         row = {"query_id": qualified(f"{name}-en", number), "query": record["question"], "language": "en"}
-        answers = [str(answer) for answer in record.get("answers") or []]
+        answers = texts_field(record, "answers", file, number, "item")
         yield "questions", {**row, "document_ids": found[0], "irrelevant_ids": found[1], "answers": answers}
 
 

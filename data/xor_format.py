@@ -9,7 +9,7 @@ from datasets import Dataset, Features, List, Value
 from .passages import passage_text
 from .schema import QuestionSet, qualified
 from .stored_passages import StoredPassages
-from .text_files import has_fields, locate, readable, records_of
+from .text_files import has_fields, id_field, locate, readable, records_of
 
 PASSAGE_FIELDS = ["id", "text", "title"]
 
@@ -57,7 +57,11 @@ def _questions(file: Path) -> Iterator[dict[str, object]]:
     for number, record in records_of(file):
         has_fields(record, ("id", "question", "lang", "answers"), file, number)
         answers = record["answers"]
-        if not isinstance(answers, list) or not answers or not all(isinstance(one, str) and one for one in answers):
+        if (
+            not isinstance(answers, list)
+            or not answers
+            or not all(isinstance(one, str) and one.strip() for one in answers)
+        ):
             raise ValueError(
                 f"{file}, line {number}: expected a list of texts as `answers`, got {answers!r}. Write the texts in "
                 "[brackets], or drop the line."
@@ -68,7 +72,7 @@ def _questions(file: Path) -> Iterator[dict[str, object]]:
                 f"{file}, line {number}: expected texts as `question` and `lang`, got {record!r}. Fill them, or drop the line."
             )
         yield {
-            "query_id": str(record["id"]),
+            "query_id": id_field(record, "id", file, number),
             "query": texts["question"],
             "language": texts["lang"],
             "document_ids": [],

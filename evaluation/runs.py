@@ -77,7 +77,7 @@ def _read(
     path: str | Path, num_fields: int, place: int, number: Callable[[str], Number], form: str
 ) -> dict[str, dict[str, Number]]:
     found: dict[str, dict[str, Number]] = {}
-    with Path(path).open(encoding="utf-8", errors="replace") as file:  # what is no UTF-8 is no number either
+    with Path(path).open(encoding="utf-8-sig", errors="replace") as file:  # what is no UTF-8 is no number either
         for count, line in enumerate(file, start=1):
             fields = line.split()
             if not fields:

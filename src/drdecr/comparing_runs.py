@@ -49,7 +49,7 @@ def compare_runs(
 
 def _read_languages(file: Path, judged: Qrels) -> dict[str, str]:
     by_query: dict[str, str] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
         query_id, *languages = line.split("\t")

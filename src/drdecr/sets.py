@@ -11,10 +11,10 @@ from datasets import Dataset, concatenate_datasets
 from drdecr.data.candidates import add_negatives
 from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
 from drdecr.data.collators import DistillationCollator
-from drdecr.data.formats import read_texts
 from drdecr.data.held_out import HeldOutTexts
 from drdecr.data.mixture import MixedSet
 from drdecr.data.prepared_mixture import PreparedMixture
+from drdecr.data.row_streams import question_texts
 from drdecr.data.schema import QuestionSet, joined_passages
 from drdecr.data.sources import QUESTION_READERS, read_candidates, read_parallel, read_questions, read_tokens
 from drdecr.data.text_files import expanded
@@ -260,7 +260,7 @@ def texts_of(entries: Iterable[dict[str, Any]]) -> list[str]:
     for entry in entries:
         entry = {name: value for name, value in entry.items() if name != "distractors"}
         if entry.get("format") == "texts":
-            texts += read_texts(entry["path"], entry.get("column", "question"))
+            texts += question_texts(entry)
             continue
         rows = read_questions(entry).questions if entry.get("format") in QUESTION_READERS else read_parallel([entry])
         texts += rows["query"]

@@ -133,7 +133,7 @@ def test_packed_files_are_read_like_plain_ones(beir: Path):
         ),
         ("corpus.jsonl", '{"_id": "d9", "text": 7}', r"corpus.jsonl, line 5: expected a text as 'text', got 7"),
         ("corpus.jsonl", '{"_id": "d1", "text": "x"}', r"corpus.jsonl, line 5: document_id 'd1' stands twice"),
-        ("corpus.jsonl", '{"_id": "d9", "text": "x", "title": 1}', r"corpus.jsonl, line 5: expected a text as title"),
+        ("corpus.jsonl", '{"_id": "d9", "text": "x", "title": 1}', r"corpus.jsonl, line 5: expected a text as 'title'"),
         ("corpus.jsonl", '{"_id": "d9", "te', r"corpus.jsonl, line 5: expected one JSON object a line"),
         (
             "queries.jsonl",
@@ -203,6 +203,15 @@ def test_miracl_is_read_with_a_corpus_in_parts(miracl: dict[str, Any], caplog: p
     assert "miracl-fi: 1 of 2 queries left out" in caplog.text
     parts = [miracl["passages"].replace("*", number) for number in ("1", "0")]
     assert dict(read_questions({**miracl, "passages": parts}).passages) == dict(found.passages)
+
+
+def test_a_byte_order_mark_is_no_part_of_an_id(miracl: dict[str, Any]):
+    plain = read_questions(miracl)
+    for key in ("topics", "qrels"):
+        file = Path(miracl[key])
+        file.write_text("\ufeff" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    marked = read_questions(miracl)
+    assert (marked.qrels, marked.questions[:]) == (plain.qrels, plain.questions[:])
 
 
 def test_mr_tydi_is_read_with_spaces_in_qrels_and_in_the_form_of_its_archive(tmp_path: Path, miracl: dict[str, Any]):

@@ -1,8 +1,10 @@
 """Readers: tiny files of each format, errors that name file and line, and the counts of the real files."""
 
+import gzip
 import json
 import logging
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from drdecr.data.formats import (
     read_squad,
     read_tsv,
 )
+from drdecr.data.parallel_formats import moses_rows
 
 needs_data = pytest.mark.skipif("DRDECR_DATA" not in os.environ, reason="set DRDECR_DATA to the folder of real data")
 
@@ -67,6 +70,26 @@ def test_tsv_pairs_are_read_a_language_after_the_other(tmp_path: Path):
     assert found["query"][:] == ["Missä?", "Kuka?", "누구?"]
     assert found["english"][:] == ["Where?", "Who?", "Who?"]
     assert found["language"][:] == ["fi", "fi", "ko"]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_byte_order_mark_is_no_text(pack, tmp_path: Path):
+    plain, marked = "talo\thouse\n", "\ufefftalo\thouse\n"
+    name = "a.tsv.gz" if pack is gzip.compress else "a.tsv"
+    found = []
+    for text in (plain, marked):
+        (tmp_path / name).write_bytes(pack(text.encode()))
+        found.append(read_tsv(str(tmp_path / name), ["fi"])[:])
+    assert found[0] == found[1] == {"query": ["talo"], "english": ["house"], "language": ["fi"]}
+
+
+def test_a_byte_order_mark_in_an_archive_is_no_text(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("X.en-fi.fi", "\ufefftalo\n")
+        archive.writestr("X.en-fi.en", "\ufeffhouse\n")
+    assert list(moses_rows(str(tmp_path / "a.zip"), ["fi"])) == [
+        {"query": "talo", "english": "house", "language": "fi"}
+    ]
 
 
 def test_a_tsv_line_with_an_empty_field_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -405,7 +428,7 @@ def test_every_line_with_a_passage_of_the_real_afriqa_files_becomes_a_question()
     ("question", "passage", "message"),
     [
         ({"document_ids": "p"}, {}, r"line 1: expected a list of `document_ids`, got 'p'. Put it in \[brackets\]"),
-        ({}, {"text": 7}, "line 1: expected a text, got 7"),
+        ({}, {"text": 7}, "line 1: expected a text as 'text', got 7"),
         ({"query": " "}, {}, "row 1: expected a text in 'query', got ' '"),
         ({}, {"text": " "}, "passage 'p' is empty. Drop it"),
     ],
@@ -416,6 +439,23 @@ def test_own_data_says_what_is_wrong_with_a_line(question, passage, message, tmp
     (tmp_path / "p.jsonl").write_text(json.dumps({"document_id": "p", "text": "t", **passage}))
     with pytest.raises(ValueError, match=message):
         read_jsonl(str(tmp_path / "q.jsonl"), str(tmp_path / "p.jsonl"))
+
+
+def test_own_data_that_do_not_belong_together_are_called_by_their_files(tmp_path):
+    row = {"query_id": "1", "query": "q", "language": "fi", "document_ids": ["other"]}
+    questions = write_json_lines(tmp_path / "q.jsonl", row)
+    passages = write_json_lines(tmp_path / "p.jsonl", {"document_id": "p", "text": "t"})
+    with pytest.raises(
+        ValueError, match=r"q.jsonl, with the passages of .*p.jsonl: own: question '1' names passage 'o"
+    ):
+        read_jsonl(questions, passages)
+
+
+def test_an_answer_that_is_blank_is_no_answer(tmp_path):  # each passage would hold it
+    row = {"query_id": "1", "query": "q", "language": "fi", "document_ids": ["p"], "answers": ["a", " "]}
+    questions = write_json_lines(tmp_path / "q.jsonl", row)
+    with pytest.raises(ValueError, match=r"q.jsonl, line 1: expected `answers` with text, got \['a', ' '\]"):
+        read_jsonl(questions, write_json_lines(tmp_path / "p.jsonl", {"document_id": "p", "text": "t"}))
 
 
 def test_ids_may_be_numbers(tmp_path):

@@ -1,18 +1,23 @@
 """Every reader refuses a wrong file with its name, the row and what was expected; nothing is left behind."""
 
+import copy
 import gzip
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
+from drdecr.data import preparation
 from drdecr.data.held_out import HeldOutTexts
 from drdecr.data.preparation import Preparation
 from drdecr.data.row_checks import CleaningSettings
 from drdecr.data.row_cleaner import Cleaner, PreparedSource
-from drdecr.data.row_streams import FORMATS, ITEM_STREAMS, PAIR_STREAMS
+from drdecr.data.row_streams import FORMATS, ITEM_STREAMS, PAIR_STREAMS, open_stream
+from drdecr.data.schema import QuestionSet
 
 BEIR = "query-id\tcorpus-id\tscore\n"
 
@@ -223,6 +228,23 @@ def test_a_wrong_file_is_named_with_row_and_expectation_and_leaves_nothing(kind,
     assert [path.name for path in (tmp_path / "journal").rglob("*") if path.is_file()] == ["seen.sqlite"]
 
 
+@pytest.mark.parametrize(("error", "left"), [(TypeError("of a row"), 0), (OSError("no room"), 2)])
+def test_an_error_of_a_row_leaves_no_part_of_its_source_and_one_of_the_system_leaves_all(
+    error, left, tmp_path, monkeypatch
+):
+    def broken(entry: Any) -> Iterator[tuple[str, dict[str, str]]]:
+        for word in ("talo", "katu", "joki"):
+            yield "parallel", {"query": f"{word} on iso", "english": f"the {word} is large", "language": "fi"}
+        raise error
+
+    monkeypatch.setattr(preparation, "open_stream", broken)
+    cleaner = Cleaner(CleaningSettings(), HeldOutTexts([]), 1)
+    work = Preparation(tmp_path / "shards", tmp_path / "journal", cleaner, rows_per_part=1)
+    with pytest.raises(type(error), match=str(error)):
+        work.run([PreparedSource("x", {"format": "tsv", "path": str(tmp_path)})])
+    assert len(list(tmp_path.rglob("*.parquet"))) == len(list((tmp_path / "journal").rglob("*.json"))) == left
+
+
 def test_every_format_of_files_has_a_case():
     elsewhere = {
         "hub",
@@ -236,6 +258,114 @@ def test_every_format_of_files_has_a_case():
     elsewhere |= {"prepared", "prepared_questions", "prepared_candidates"}
     assert set(FORMATS) - elsewhere == {case[0] for case in CASES}
     assert {*PAIR_STREAMS, *ITEM_STREAMS} <= set(FORMATS)
+
+
+def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the place of each value within a record."""
+    if place:
+        yield place
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, found in inner:
+        yield from leaves(found, (*place, key))
+
+
+def changed(value: Any, place: tuple[Any, ...], new: Any) -> Any:
+    copied = inner = copy.deepcopy(value)
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = new
+    return copied
+
+
+OWN_FULL = {**OWN, "english": "b?", "answers": ["c"], "relevance": [1], "irrelevant_ids": ["n"]}
+OWN_PASSAGES = lines(PASSAGE, {"document_id": "n", "text": "N"})
+CONTEXTS = {
+    name: [{"title": "A", "text": text}] for name, text in (("positive_ctxs", "B"), ("hard_negative_ctxs", "C"))
+}
+TITLED = {"data": [{"title": "A", **SQUAD["data"][0]}]}
+BEIR_FILES = {
+    "queries.jsonl": lines({"_id": "1", "text": "a"}),
+    "corpus.jsonl": lines({"_id": "p", "text": "B"}),
+    "qrels/test.tsv": f"{BEIR}1\tp\t1\n",
+}
+
+TYPED: list[tuple[str, dict[str, Any], dict[str, str], str, Any]] = [
+    ("squad", {"path": "a.json", "languages": ["en"]}, {}, "a.json", SQUAD),
+    ("squad", {"path": "a.json", "languages": ["en"], "titles": True, "english": "a.json"}, {}, "a.json", TITLED),
+    ("afriqa", {"path": "a.jsonl", "languages": ["hau"]}, {}, "a.jsonl", {"title": "T", **AFRIQA}),
+    (
+        "mkqa_retrieval",
+        {"questions": "q.jsonl", "passages": "p.tsv", "languages": ["fi"]},
+        {"p.tsv": "1\ta\tA\n"},
+        "q.jsonl",
+        {**MKQA, "answers": {"en": [{"type": "entity", "text": "c", "aliases": ["d"]}]}},
+    ),
+    ("mkqa", {"path": "q.jsonl", "languages": ["fi"]}, {}, "q.jsonl", {"queries": MKQA["queries"]}),
+    ("xor_questions", {"path": "q.jsonl"}, {}, "q.jsonl", XOR),
+    ("qed", {"path": "q.jsonl"}, {}, "q.jsonl", QED),
+    ("clapnq", {"path": "q.jsonl"}, {}, "q.jsonl", {"input": "a", "passages": [{"title": "A", "text": "B"}]}),
+    ("jsonl", {"questions": "q.jsonl", "passages": "p.jsonl"}, {"p.jsonl": OWN_PASSAGES}, "q.jsonl", OWN_FULL),
+    (
+        "jsonl",
+        {"questions": "q.jsonl", "passages": "p.jsonl"},
+        {"q.jsonl": lines(OWN)},
+        "p.jsonl",
+        {**PASSAGE, "title": "T"},
+    ),
+    ("dpr", {"path": "d.json"}, {}, "d.json", [{**DPR, **CONTEXTS, "answers": ["c"]}]),
+    ("beir", {"folder": "."}, BEIR_FILES, "queries.jsonl", {"_id": "1", "text": "a"}),
+    ("beir", {"folder": "."}, BEIR_FILES, "corpus.jsonl", {"_id": "p", "text": "B", "title": "T"}),
+    ("scored", SCORED, SCORED_FILES, "s.jsonl", [1, [1, 0.5], [2, 0.1]]),
+]
+VALUES: tuple[Any, ...] = (None, 7, True, "xyz", " ", [], {}, [7], {"x": 1})
+
+
+def odd_values(row: dict[str, Any]) -> list[Any]:
+    """Return what is no text where a text belongs, or the text of what was none, or a letter of `xyz`."""
+    texts = [row[name] for name in ("query", "text", "language", "document_id", "query_id") if name in row]
+    texts += [row["english"]] if row.get("english") is not None else []
+    texts += [text for name in ("document_ids", "irrelevant_ids", "answers") for text in row.get(name) or []]
+    no_texts = {*map(str, VALUES), "x", "y", "z"} - {"xyz", " "}
+    return [text for text in texts if not isinstance(text, str) or text.rpartition("/")[2] in no_texts - {"7"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "others", "file", "record"), TYPED, ids=[f"{case[0]}-{n}" for n, case in enumerate(TYPED)]
+)
+def test_a_value_of_another_type_is_taken_as_it_is_meant_or_refused_by_its_file(
+    kind, arguments, others, file, record, tmp_path
+):
+    names = {*others, file}
+    paths = {
+        key: str(tmp_path / value)
+        for key, value in arguments.items()
+        if isinstance(value, str) and (value in names or value == ".")
+    }
+    entry = {"format": kind, **arguments, **paths}
+
+    def read(content: Any) -> list[dict[str, Any]]:
+        write(tmp_path, {**others, file: json.dumps(content) + "\n"})
+        return [row for table, row in open_stream(entry) if table != "left_out"]
+
+    assert [odd for row in read(record) for odd in odd_values(row)] == []
+    wrong = []
+    for place in leaves(record):
+        for value in VALUES:
+            try:
+                odd = [odd for row in read(changed(record, place, value)) for odd in odd_values(row)]
+                wrong += [(place, value, odd)] if odd else []
+            except ValueError as error:
+                wrong += [(place, value, str(error))] if str(tmp_path) not in str(error) else []
+            except (TypeError, AttributeError, LookupError) as error:
+                wrong.append((place, value, repr(error)))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("relevance", [["x"], [None], 7, [0], {"x": 1}, []])
+def test_grades_that_are_no_numbers_are_refused_by_set_and_question(relevance):
+    rows = Dataset.from_list([{**OWN, "relevance": relevance}])
+    with pytest.raises(ValueError, match="own: question '1' needs a relevance from 1 up for each of 1 passages, got"):
+        QuestionSet("own", rows, {"p": "B"})
 
 
 def test_a_source_of_which_only_passages_stay_is_refused(tmp_path):

@@ -108,7 +108,9 @@ def test_every_form_of_a_score_file_says_the_same(tmp_path):
     lines = "".join(json.dumps([q, *map(list, own.items())]) + "\n" for q, own in scores.items())
     with gzip.open(tmp_path / "s.jsonl.gz", "wt") as stream:
         stream.write(lines)
-    for name in ("s.tsv", "s.run", "s.jsonl.gz"):
+    for name in ("s.tsv", "s.run"):  # as some programs write UTF-8, with a mark at its start
+        (tmp_path / f"marked-{name}").write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    for name in ("s.tsv", "s.run", "s.jsonl.gz", "marked-s.tsv", "marked-s.run"):
         scorer = FileScorer(str(tmp_path / name))
         assert scorer.score(ROWS) == [[2.5, -1.0], [3.0, 0.5, 0.25, -2.0], [1.0]]
     with pytest.raises(ValueError, match="expected a score of passage 'd' for question '3', got none"):

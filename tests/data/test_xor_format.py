@@ -77,6 +77,7 @@ def test_languages_are_chosen_by_code(tmp_path: Path):
         ),
         ({"answers": []}, r"expected a list of texts as `answers`, got \[\]"),
         ({"answers": ["Finland", ""]}, "expected a list of texts as `answers`"),
+        ({"answers": [" \t"]}, "expected a list of texts as `answers`"),  # which every passage holds
         ({"lang": None}, "expected the fields id, question, lang, answers, .* missing lang"),
         ({"lang": " "}, "expected texts as `question` and `lang`"),
         ({"question": 3}, "expected texts as `question` and `lang`, got .* Fill them, or drop the line"),

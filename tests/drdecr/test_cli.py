@@ -282,7 +282,7 @@ def test_compare_takes_runs_of_any_system(call, tmp_path):
         "q9 Q0 unjudged 1 3 y\nq1 Q0 b 1 3 y\nq1 Q0 a 2 2 y\nq2 Q0 a 1 1 y\nq3 Q0 a 1 1 y\n"
     )
     (tmp_path / "qrels").write_text("q1 0 a 1\nq2 0 a 1\nq3 0 a 1\n")
-    (tmp_path / "languages").write_text("q1\tfi\nq2\tfi\nq3\tsw\n")
+    (tmp_path / "languages").write_text("\ufeffq1\tfi\nq2\tfi\nq3\tsw\n", encoding="utf-8")  # the mark is no text
     files = [tmp_path / name for name in ("one.run", "two.run", "qrels")]
     code, output, errors = call(
         "compare", *files, "--languages", tmp_path / "languages", "--output", tmp_path / "c.json"

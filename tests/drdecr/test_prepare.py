@@ -24,6 +24,7 @@ from drdecr.data import catalogue, preparation, prepared_shards
 from drdecr.data.prepared_shards import PROVENANCE, read_provenance, verify
 from drdecr.data.sources import read_parallel, read_questions
 from drdecr.prepare import PrepareRecipe, load_prepare_recipe, prepare
+from drdecr.sets import texts_of
 from drdecr.step_work import hold
 
 KILLS = 10
@@ -419,6 +420,42 @@ def test_what_is_published_names_no_folder_of_this_machine(recipe, tmp_path, cal
     recipe.sources[1]["path"] = str(tmp_path / "elsewhere" / "qed.jsonl")
     with pytest.raises(ValueError, match="what differs: recipe, sources"):  # though it is shown alike
         prepare(recipe, folder)
+
+
+@pytest.mark.parametrize(
+    ("entry", "content", "message"),
+    [
+        ({"format": "texts"}, "", "held.jsonl: expected lines with 'question', got none"),
+        (
+            {"format": "tsv", "languages": ["fi"]},
+            "\n",
+            r"held_out: expected questions to hold out, got none .*held.jsonl",
+        ),
+        (
+            {"format": "tsv", "languages": ["fi"]},
+            "?\t!\n",
+            "held_out: expected questions to hold out, got none with text of 2",
+        ),
+        ({"format": "texts", "colunm": "q"}, '{"question": "a"}', "takes path, column; got an unexpected .*'colunm'"),
+        ({"format": "texts", "path": None}, "", "takes path, column; missing a required argument: 'path'"),
+        ({"format": "texts"}, '{"question": 7}', "held.jsonl, line 1: expected a text as 'question', got 7"),
+    ],
+)
+def test_a_held_out_set_that_would_hold_nothing_out_is_refused(entry, content, message, recipe, tmp_path):
+    (tmp_path / "held.jsonl").write_text(content)
+    named = {"path": str(tmp_path / "held.jsonl"), **entry}
+    recipe.held_out = [{key: value for key, value in named.items() if value is not None}]
+    with pytest.raises(ValueError, match=message):
+        prepare(recipe, tmp_path / "set")
+    assert not list(tmp_path.glob("*set*"))
+
+
+def test_a_training_too_refuses_a_held_out_set_whose_column_is_misspelt(tmp_path):
+    (tmp_path / "held.jsonl").write_text('{"question": "a"}')
+    entry = {"format": "texts", "path": str(tmp_path / "held.jsonl")}
+    assert texts_of([entry]) == ["a"]
+    with pytest.raises(ValueError, match="takes path, column; got an unexpected keyword argument 'colunm'"):
+        texts_of([{**entry, "colunm": "query"}])
 
 
 def test_one_warning_lists_the_test_sets_that_are_not_held_out(recipe, tmp_path, caplog):

@@ -16,6 +16,13 @@ def test_a_run_and_qrels_come_back_whole(tmp_path):
     assert read_qrels(write_qrels(tmp_path / "qrels", QRELS)) == QRELS
 
 
+def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path):
+    for file in (write_run(tmp_path / "run", RUN, "tag"), write_qrels(tmp_path / "qrels", QRELS)):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert read_run(tmp_path / "run") == RUN
+    assert read_qrels(tmp_path / "qrels") == QRELS
+
+
 def test_numbers_of_other_libraries_are_written_as_numbers(tmp_path):
     run = {"q1": {"a": np.float32(0.5)}}
     assert read_run(write_run(tmp_path / "run", run, "tag")) == {"q1": {"a": 0.5}}
