@@ -94,6 +94,19 @@ def check_batch(
             raise ValueError(f"Passage {name!r}: its embeddings hold NaN or infinity. Choose another checkpoint.")
 
 
+def check_search(query_embeddings: Sequence[Tensor], top_k: int, batch_size: int, dim: int) -> None:
+    """Raise `ValueError` for a search that cannot be made."""
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}. Leave it out for the default.")
+    for tokens in query_embeddings:
+        if tokens.dim() != 2 or tokens.shape[1] != dim:
+            raise ValueError(
+                f"Expected query embeddings (tokens, {dim}), got {tuple(tokens.shape)}. Encode with the model that the "
+                "index was made with."
+            )
+
+
 def matches(payload: Mapping[str, Any], where: Where) -> bool:
     """Return whether a payload passes a filter."""
     return all(key in payload and holds(payload[key], wanted) for key, wanted in where.items())

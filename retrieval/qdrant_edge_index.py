@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .exact import Hits
 from .manifest import write_whole
-from .protocol import Where
+from .protocol import Where, check_search
 from .qdrant_common import ID_KEY, IDS_A_CALL, VECTOR, PointIndex, filter_of, missing_extra
-from .stored import check_search
 
 PASSAGES_A_CALL = 256
 SETTINGS, SHARD, MAKING = "qdrant.json", "shard", "shard.making"

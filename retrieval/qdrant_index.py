@@ -11,9 +11,8 @@ from torch import Tensor
 
 from .exact import Hits
 from .muvera import FixedDimensionalEncoding
-from .protocol import Where
+from .protocol import Where, check_search
 from .qdrant_common import ID_KEY, IDS_A_CALL, VECTOR, PointIndex, filter_of, missing_extra
-from .stored import check_search
 
 CANDIDATE_VECTOR = "muvera"
 PASSAGES_A_CALL = 64

@@ -19,6 +19,7 @@ from torch import Tensor
 from drdecr.modeling_drdecr.encoding_drdecr import PackedEmbeddings
 
 from .codecs import decode_tokens, similarities
+from .held_tokens import HeldBlock, hold_tokens
 from .manifest import DamagedIndexError, SegmentRecord, damages
 from .protocol import Where, holds
 from .ragged import best_of_passages, cut_into_blocks, places_of_tokens, sums_of_queries
@@ -56,13 +57,16 @@ class Segment:
         record: what the manifest says of it.
         codec: of its tokens.
         verify: compare checksums; without it sizes alone.
+        in_memory: hold the tokens, as `hold_tokens` lays them out.
 
     Raises:
         DamagedIndexError: naming the files that are missing, cut off or changed.
         FileNotFoundError: if the whole segment is gone.
     """
 
-    def __init__(self, folder: Path, record: SegmentRecord, codec: str, verify: bool = True) -> None:
+    def __init__(
+        self, folder: Path, record: SegmentRecord, codec: str, verify: bool = True, in_memory: bool = False
+    ) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: this segment of the index is missing. Restore it from a copy.")
         found = list(damages(folder, record.files, verify))
@@ -79,6 +83,7 @@ class Segment:
         if record.deleted is not None:
             self.alive[torch.from_numpy(np.load(folder / record.deleted))] = False
         self._reader = pa.ipc.open_file(pa.memory_map(str(folder / "passages.arrow")))
+        self._held = hold_tokens(self.arrays, codec, self.offsets.diff().numpy()) if in_memory else []
         self._values: dict[str, list[Any]] = {}
         self._keys: npt.NDArray[np.int64] | None = None
 
@@ -157,19 +162,33 @@ class Segment:
         """
         if not len(rows):
             return torch.zeros(len(queries), 0)
-        # All that lies between is read where it is not much more: a slice costs less than what is picked out.
+        # All that lies between is scored where it is not much more: a slice costs less than what is picked out.
         first, last = int(rows[0]), int(rows[-1]) + 1
         everything = len(rows) * LEAST_SHARE_OF_A_SLICE >= last - first
+        held = [block for block in self._held if everything and block.start < last and block.stop > first]
+        if held:
+            first, last = held[0].start, held[-1].stop
         scored = torch.arange(first, last) if everything else rows
-        lengths = self.lengths(scored).numpy()
-        ends, offset = lengths.cumsum(), int(self.offsets[first])
-        blocks = []
-        for start, stop in cut_into_blocks(lengths, TOKENS_A_BLOCK):
-            if everything:  # rows stand one behind the other
-                tokens: slice | Tensor = slice(offset + int(ends[start] - lengths[start]), offset + int(ends[stop - 1]))
-            else:
-                tokens = places_of_tokens(self.offsets[scored[start:stop]], lengths[start:stop])
-            found = similarities(queries.embeddings, self.arrays, self.codec, tokens)
-            blocks.append(sums_of_queries(best_of_passages(found, lengths[start:stop]), queries))
+        products = (
+            self._of_held(queries.embeddings, held) if held else self._of_files(queries.embeddings, scored, everything)
+        )
+        blocks = [sums_of_queries(best_of_passages(found, lengths), queries) for found, lengths in products]
         scores = torch.cat(blocks, dim=1)
         return scores if len(scored) == len(rows) else scores[:, rows - first]
+
+    def _of_held(self, queries: Tensor, held: Sequence[HeldBlock]) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield the products of query tokens with those of some blocks, and the lengths of their rows."""
+        for block in held:
+            yield block.similarities(queries), self.lengths(torch.arange(block.start, block.stop)).numpy()
+
+    def _of_files(self, queries: Tensor, rows: Tensor, is_range: bool) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield the same for rows, which stand one behind the other where they are a range."""
+        lengths = self.lengths(rows).numpy()
+        ends, offset = lengths.cumsum(), int(self.offsets[rows[0]])
+        for start, stop in cut_into_blocks(lengths, TOKENS_A_BLOCK):
+            own = lengths[start:stop]
+            if is_range:
+                tokens: slice | Tensor = slice(offset + int(ends[start] - own[0]), offset + int(ends[stop - 1]))
+            else:
+                tokens = places_of_tokens(self.offsets[rows[start:stop]], own)
+            yield similarities(queries, self.arrays, self.codec, tokens), own

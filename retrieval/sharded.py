@@ -11,7 +11,7 @@ from torch import Tensor
 from .codecs import check_codec
 from .exact import Hits
 from .manifest import NAME as INDEX_NAME
-from .protocol import Where, check_batch
+from .protocol import Where, check_batch, check_search
 from .shard_manifest import NAME as SHARDS_NAME
 from .shard_manifest import (
     ShardManifest,
@@ -24,7 +24,7 @@ from .shard_manifest import (
     shard_of,
     shards_ahead,
 )
-from .stored import StoredIndex, check_search
+from .stored import StoredIndex
 
 logger = logging.getLogger(__name__)
 

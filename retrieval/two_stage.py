@@ -6,8 +6,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .exact import Hits
-from .protocol import Where
-from .stored import StoredIndex, check_search
+from .protocol import Where, check_search
+from .stored import StoredIndex
 
 
 class CandidateSource(Protocol):

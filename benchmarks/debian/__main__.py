@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "retrieval")]
 
 
-PARTS = ("languages", "codecs", "edge", "candidates")
+PARTS = ("languages", "codecs", "edge", "candidates", "memory")
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

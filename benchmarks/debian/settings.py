@@ -12,6 +12,7 @@ from measure import (
     measure_candidates,
     measure_codecs,
     measure_edge,
+    measure_memory,
     milliseconds,
     reciprocal_ranks,
 )
@@ -27,7 +28,7 @@ def measure(folder: Path, parts: Sequence[str], questions: int, most: int) -> No
 
     Args:
         folder: that `encode` wrote; an index of a part of the collection is measured as it is.
-        parts: `languages` (all questions, by language), `codecs`, `edge`, `candidates`.
+        parts: `languages` (all questions, by language), `codecs`, `edge`, `candidates`, `memory`.
         questions: a language, for the other parts.
         most: documents.
     """
@@ -38,6 +39,10 @@ def measure(folder: Path, parts: Sequence[str], questions: int, most: int) -> No
         _languages(index, asked)
     if set(parts) - {"languages"}:
         vectors = _some(index, asked, questions, most)
+        if "memory" in parts:
+            measure_memory(vectors)
+        if not set(parts) & {"codecs", "edge", "candidates"}:
+            return
         truth = exact_hits(vectors)
         if "codecs" in parts:
             measure_codecs(vectors, truth)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import exact_hits, measure_candidates, measure_codecs, measure_edge
+from measure import exact_hits, measure_candidates, measure_codecs, measure_edge, measure_memory
 
 
 def encode(arguments: argparse.Namespace) -> None:
@@ -42,6 +42,9 @@ def measure(arguments: argparse.Namespace) -> None:
     """Print the tables of docs/retrieval.md."""
     torch.set_num_threads(1)
     vectors = torch.load(arguments.vectors)
+    measure_memory(vectors)
+    if arguments.memory:
+        return
     truth = exact_hits(vectors)
     measure_codecs(vectors, truth)
     measure_edge(vectors, truth)
@@ -58,6 +61,7 @@ encoding.add_argument("--questions", type=int, default=200)
 encoding.set_defaults(function=encode)
 measuring = commands.add_parser("measure")
 measuring.add_argument("vectors")
+measuring.add_argument("--memory", action="store_true", help="only what files and memory cost a question")
 measuring.set_defaults(function=measure)
 chosen = parser.parse_args()
 chosen.function(chosen)

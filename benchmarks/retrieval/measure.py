@@ -7,7 +7,7 @@ least and the median of twenty.
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from drdecr.retrieval import ExactIndex, Hits, StoredIndex
 from drdecr.retrieval.centroid_candidates import CentroidCandidates
 from drdecr.retrieval.codecs import CODECS
+from drdecr.retrieval.held_tokens import HELD_CODECS, held_bytes
 from drdecr.retrieval.muvera import FixedDimensionalEncoding
 from drdecr.retrieval.two_stage import TwoStageIndex
 
@@ -39,6 +40,44 @@ def measure_codecs(vectors: Vectors, truth: Hits) -> None:
         with _written(vectors, codec, pool) as (index, seconds):
             name = codec + (f", {pool} tokens to one" if pool > 1 else "")
             _row(name, vectors, truth, index.search, index.num_bytes(), seconds)
+
+
+def measure_memory(vectors: Vectors, rounds: int = 5) -> None:
+    """Print what all passages cost a question from files and from memory: every way in turn, question by question."""
+    tokens = sum(map(len, vectors["passages"]))
+    ways: dict[str, Callable[..., Hits]] = {}
+    with ExitStack() as stack:
+        for codec in HELD_CODECS:
+            index, _ = stack.enter_context(_written(vectors, codec, 1))
+            held, seconds = _timed(lambda index=index: StoredIndex.open(index.folder, verify=False, in_memory=True))
+            size = held_bytes(tokens, index.dim) / 1e6
+            ways |= {codec: index.search, f"{codec}, in memory ({size:,.0f} MB, made in {seconds:.1f} s)": held.search}
+        print(
+            "\n| all passages scored | threads | least, ms | median, ms | ratio of medians |\n|---|---:|---:|---:|---:|"
+        )
+        for threads in (1, 2):
+            times = _in_turn(ways, vectors["queries"][:TIMED], threads, rounds)
+            files = list(times.values())[0::2]
+            for number, (name, found) in enumerate(times.items()):
+                ratio = np.median(files[number // 2]) / np.median(found)
+                print(f"| {name} | {threads} | {min(found):.1f} | {np.median(found):.1f} | {ratio:.2f} |", flush=True)
+
+
+def _in_turn(
+    ways: dict[str, Callable[..., Hits]], queries: list[Tensor], threads: int, rounds: int
+) -> dict[str, list[float]]:
+    """Return the milliseconds of questions that are asked one by one, of each way in turn."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number, query in enumerate(queries[:1] + queries * rounds):
+        for name, search in ways.items():
+            start = time.perf_counter()
+            search([query], top_k=TOP)
+            if number:  # the first wakes everything up
+                times[name].append(1000 * (time.perf_counter() - start))
+    torch.set_num_threads(before)
+    return times
 
 
 def measure_edge(vectors: Vectors, truth: Hits) -> None:
@@ -134,15 +173,7 @@ def _row(name: str, vectors: Vectors, truth: Hits, search: Callable[..., Hits], 
 
 def milliseconds(search: Callable[..., Hits], queries: list[Tensor], threads: int) -> str:
     """Return the least and the median milliseconds of queries that are asked one by one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    search(queries[:1])
-    times = []
-    for query in queries:
-        start = time.perf_counter()
-        search([query])
-        times.append(1000 * (time.perf_counter() - start))
-    torch.set_num_threads(before)
+    times = _in_turn({"": search}, queries, threads, rounds=1)[""]
     return f"{min(times):.1f} ({np.median(times):.1f})"
 
 

@@ -233,7 +233,12 @@ def _build_qdrant_edge(found: Stored, dim: int, folder: Path, codec: str, pool_f
 
 
 def open_searchable(
-    folder: str | Path, search: str = "exact", num_candidates: int = 200, verify: bool = True, workers: int = 1
+    folder: str | Path,
+    search: str = "exact",
+    num_candidates: int = 200,
+    verify: bool = True,
+    workers: int = 1,
+    in_memory: bool = False,
 ) -> Searchable:
     """Open an index to search.
 
@@ -243,14 +248,22 @@ def open_searchable(
         num_candidates: passages a query that are scored exactly, of each shard.
         verify: compare checksums.
         workers: processes that search shards at the same time (default 1: this one; more need Ray).
+        in_memory: hold the tokens in memory (`StoredIndex.open`).
 
     Raises:
-        ValueError: for an unknown search, or several workers for what has no shards.
+        ValueError: for an unknown search, several workers for what has no shards, or tokens in memory for another search
+            than `exact` or another engine than the index on disk.
     """
     if search not in SEARCHES:
         raise ValueError(f"search: expected one of {', '.join(SEARCHES)}, got {search!r}.")
+    if in_memory and search != "exact":
+        raise ValueError(
+            f"in memory: expected search exact, which reads all tokens, got {search}. Leave one of them out."
+        )
     if is_sharded(Path(folder)):
-        opener = partial(open_searchable, search=search, num_candidates=num_candidates, verify=verify)
+        opener = partial(
+            open_searchable, search=search, num_candidates=num_candidates, verify=verify, in_memory=in_memory
+        )
         return ShardedIndex.open(folder, open_shard=opener, workers=workers)
     if workers > 1:
         raise ValueError(
@@ -259,8 +272,10 @@ def open_searchable(
     if (Path(folder) / QDRANT).is_file():
         from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 
+        if in_memory:
+            raise ValueError(f"{folder}: Qdrant's engine keeps its own memory. Leave --in-memory out.")
         return QdrantEdgeIndex.open(folder)
-    index = StoredIndex.open(folder, verify=verify)
+    index = StoredIndex.open(folder, verify=verify, in_memory=in_memory)
     if search == "exact":
         return index
     return with_candidates(index, search, num_candidates)

@@ -226,6 +226,10 @@ def serve(
     calibrated: CalibratedOption = False,
     translate_from: TranslateFromOption = None,
     translator: TranslatorOption = None,
+    in_memory: Annotated[
+        bool,
+        typer.Option("--in-memory", help="Hold float16 or int8 vectors: faster, 1 kB a token (docs/retrieval.md)."),
+    ] = False,
 ) -> None:
     """Serve an index over HTTP: /search, /encode, /rerank, /health; described at /docs."""
     from .first_step import open_first_step, with_first_step
@@ -234,8 +238,8 @@ def serve(
 
     check_index(source)
     first = open_first_step(translate_from, translator)
-    system = with_first_step(open_system(source, model, None, by, num_candidates, workers, calibrated), first)
-    make_server(system, ServerSettings(api_key=api_key), host, port).run()
+    reader = open_system(source, model, None, by, num_candidates, workers, calibrated, in_memory)
+    make_server(with_first_step(reader, first), ServerSettings(api_key=api_key), host, port).run()
 
 
 def open_system(
@@ -246,6 +250,7 @@ def open_system(
     num_candidates: int = 200,
     workers: int = 1,
     calibrated: bool = False,
+    in_memory: bool = False,
 ) -> Any:
     """Open an index with the model that made it; or a model over passages in memory."""
     from .index_reader import load_index_reader
@@ -267,7 +272,7 @@ def open_system(
         return system_in_memory(source, passages)
     if passages is not None:
         raise ValueError(f"--passages belongs to a model, and {source} is an index. Leave one of them out.")
-    found = open_searchable(source, by, num_candidates, workers=workers)
+    found = open_searchable(source, by, num_candidates, workers=workers, in_memory=in_memory)
     reader, _ = load_index_reader(getattr(found, "about", {}), source, model)
     if calibrated:
         from .multilingual import open_calibrated

@@ -12,7 +12,7 @@ from drdecr.data.digests import model_digest
 from drdecr.data.translation import Engine, Translation
 from drdecr.evaluation.runs import read_run, write_run
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.retrieval import StoredIndex
+from drdecr.retrieval import StoredIndex, segments
 from drdecr.retrieval_commands import parse_where
 from drdecr.stage import run_stage
 from drdecr.systems import OneStepSystem
@@ -182,11 +182,10 @@ def test_a_question_is_translated_first_where_a_translator_is_named(call, encode
     assert "searched for" not in english
 
 
-def test_a_server_translates_first_where_a_translator_is_named(call, encoded, monkeypatch):
+@pytest.fixture
+def served(call, monkeypatch):
+    """Return what `drdecr serve` would serve."""
     pytest.importorskip("fastapi")
-    from fastapi.testclient import TestClient
-
-    from drdecr import server
 
     class Started(Exception):
         pass
@@ -194,20 +193,45 @@ def test_a_server_translates_first_where_a_translator_is_named(call, encoded, mo
     def start(system, settings, host, port):
         raise Started(system)
 
-    monkeypatch.setattr(server, "make_server", start)
+    def serve(*arguments):
+        with pytest.raises(Started) as started:
+            call("serve", *arguments)
+        return started.value.args[0]
+
+    monkeypatch.setattr("drdecr.server.make_server", start)
+    return serve
+
+
+def test_a_server_translates_first_where_a_translator_is_named(served, encoded, monkeypatch):
+    from fastapi.testclient import TestClient
+
+    from drdecr.server import create_app
+
     monkeypatch.setitem(translating.ENGINES, "apertium", FromFinnish)
     answers = {}
     for question, options in {
         "z z c": ["--translate-from", "fi", "--translator", "apertium"],
         "what is the city c": [],
     }.items():
-        with pytest.raises(Started) as started:
-            call("serve", encoded, *options)
-        with TestClient(server.create_app(started.value.args[0])) as client:
+        with TestClient(create_app(served(encoded, *options))) as client:
             answers[question] = client.post("/search", json={"questions": [question]}).json()
     assert answers["z z c"]["results"] == answers["what is the city c"]["results"]
     assert answers["z z c"]["searched_for"] == ["what is the city c"]
     assert "searched_for" not in answers["what is the city c"]
+
+
+@pytest.mark.parametrize("shards", [[], ["--shards", "2"]])
+def test_a_server_answers_from_memory_what_it_answers_from_files(
+    call, served, model, documents, tmp_path, monkeypatch, shards
+):
+    folder = tmp_path / "served"
+    assert call("encode", model, documents, folder, *shards)[0] == 0
+    (of_files,) = served(folder).answer(["a c"], 12)
+    monkeypatch.setattr(segments, "similarities", lambda *arguments: pytest.fail("read from the files"))
+    (of_memory,) = served(folder, "--in-memory").answer(["a c"], 12)
+    scores = [{hit.document_id: hit.score for hit in answer.found} for answer in (of_files, of_memory)]
+    assert len(scores[0]) == 12
+    assert scores[1] == pytest.approx(scores[0], abs=1e-5)
 
 
 def test_a_translator_that_is_not_to_be_had_is_one_line(call, encoded, monkeypatch):
@@ -284,6 +308,11 @@ WRONG = [
     (["search", ".", "a"], ".: expected an index or a checkpoint, found neither"),
     (["search", "encoded", "a", "--model", "encoded"], "encoded: expected a checkpoint, a folder with config.json"),
     (["search", "encoded", "--queries", "qdrant"], "qdrant: expected a file, got a folder"),
+    (
+        ["serve", "encoded", "--in-memory", "--by", "centroids"],
+        "expected search exact, which reads all tokens, got centroids",
+    ),
+    (["serve", "qdrant", "--in-memory"], "qdrant: Qdrant's engine keeps its own memory"),
     (["remove", "encoded"], "got neither"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "out.run"], "no.run: no such file or folder"),
