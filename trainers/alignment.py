@@ -4,6 +4,8 @@ The student reads a question as it was asked, the teacher its English translatio
 tokens are paired by what they mean: by the cosine of their current embeddings. No gradient runs through the choice.
 """
 
+import math
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -65,12 +67,11 @@ def blocks_of_pairs(
 
 
 def _align_block(student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask: Tensor, method: str) -> Tensor:
-    similarity = masked_cosine(student, teacher, student_mask, teacher_mask)
-    if 0 in similarity.shape:
-        return torch.full(student_mask.shape, UNALIGNED, dtype=torch.int64, device=similarity.device)
+    if 0 in (*student_mask.shape, *teacher_mask.shape):
+        return torch.full(student_mask.shape, UNALIGNED, dtype=torch.int64, device=student_mask.device)
     if method == "argmax":
-        index = _argmax(similarity)
-        return torch.where(similarity.amax(dim=1) > -torch.inf, index, UNALIGNED)
+        return _nearest(student, teacher, student_mask, teacher_mask)
+    similarity = masked_cosine(student, teacher, student_mask, teacher_mask)
     if method == "optimal":
         return _optimal(similarity, student_mask, teacher_mask)
     found = _greedy_without_ties(similarity, student_mask, teacher_mask) if similarity.device.type == "cpu" else None
@@ -86,20 +87,23 @@ def masked_cosine(student: Tensor, teacher: Tensor, student_mask: Tensor, teache
     """
     _check(student, teacher, student_mask, teacher_mask)
     student, teacher = student.float(), teacher.float()
-    # Divided by the norms afterwards: normalised copies of both would cost more than the product does.
-    student_norm, teacher_norm = (torch.linalg.vector_norm(tokens, dim=-1) for tokens in (student, teacher))
-    for name, norm in (("student", student_norm), ("teacher", teacher_norm)):
-        # An accelerator would have to wait for the answer.
-        if norm.device.type == "cpu" and norm.numel() > 0 and not norm.max().isfinite():
-            raise ValueError(f"{name} embeddings are not finite, so no alignment exists. Lower the learning rate.")
-    smallest = torch.finfo(torch.float32).tiny
+    student_scale, teacher_scale = _reciprocal_norms(student, "student"), _reciprocal_norms(teacher, "teacher")
+    # Scaled afterwards: normalised copies of both would cost more than the product does.
     cosine = torch.bmm(teacher, student.transpose(1, 2))
-    cosine.mul_(teacher_norm.clamp(min=smallest).reciprocal()[:, :, None])
-    cosine.mul_(student_norm.clamp(min=smallest).reciprocal()[:, None, :])
+    cosine.mul_(teacher_scale[:, :, None]).mul_(student_scale[:, None, :])
     for mask, axis in ((teacher_mask, 2), (student_mask, 1)):
         if mask.device.type != "cpu" or not mask.all():
             cosine.masked_fill_(~mask.unsqueeze(axis), -torch.inf)
     return cosine
+
+
+def _reciprocal_norms(tokens: Tensor, name: str) -> Tensor:
+    """Return one over the length of each token, float32 `(batch, tokens)`; of a zero vector a number that is finite."""
+    norms = torch.linalg.vector_norm(tokens, dim=-1)
+    # An accelerator would have to wait for the answer.
+    if norms.device.type == "cpu" and norms.numel() > 0 and not math.isfinite(norms.max()):
+        raise ValueError(f"{name} embeddings are not finite, so no alignment exists. Lower the learning rate.")
+    return norms.clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
 
 
 def pair_tokens(student_tokens: Tensor, teacher_tokens: Tensor, method: str = "greedy") -> tuple[Tensor, Tensor]:
@@ -127,23 +131,30 @@ def _greedy_without_ties(similarity: Tensor, student_mask: Tensor, teacher_mask:
     """`_greedy` for a CPU: only the pairs of a round are looked up and written, in numpy, whose calls cost less.
 
     Returns:
-        The alignment; None where a pair that is to be taken has an equal in its row or column: `_greedy` decides.
+        The alignment; None where the best of a row or of a column has an equal in it: `_greedy` decides.
     """
-    remaining = similarity.clone()
-    left = remaining.numpy()  # the same memory: torch finds the maxima several times as fast, numpy the few places
+    remaining = similarity
     alignment = np.full(student_mask.shape, UNALIGNED, dtype=np.int64)
     missing = int(torch.minimum(student_mask.sum(dim=1), teacher_mask.sum(dim=1)).sum())
     while missing > 0:
-        best_of_row = remaining.amax(dim=2, keepdim=True).clamp_(min=-2)  # above -inf, so that no masked pair is best
-        is_best = remaining >= torch.maximum(best_of_row, remaining.amax(dim=1, keepdim=True))
-        row, teacher, student = np.unravel_index(np.flatnonzero(is_best.numpy()), left.shape)
-        best = left[row, teacher, student][:, None]
-        equals = np.count_nonzero(left[row, teacher] == best) + np.count_nonzero(left[row, :, student] == best)
-        if equals > 2 * len(row) or len(row) == 0:  # more than each pair itself
+        # Above -inf, so that no masked pair is best.
+        best_of_row, best_of_column = (remaining.amax(dim=axis, keepdim=True).clamp_(min=-2) for axis in (2, 1))
+        is_best_of_row, is_best_of_column = remaining == best_of_row, remaining == best_of_column
+        for is_best, best in ((is_best_of_row, best_of_row), (is_best_of_column, best_of_column)):
+            if np.count_nonzero(is_best.numpy()) > np.count_nonzero(best.numpy() > -2):
+                return None
+        places = np.flatnonzero((is_best_of_row & is_best_of_column).numpy())
+        if not len(places):
             return None
+        row, teacher, student = np.unravel_index(places, remaining.shape)
         alignment[row, student] = teacher
         missing -= len(row)
         if missing > 0:
+            if remaining is similarity:
+                remaining = similarity.clone()
+            left = (
+                remaining.numpy()
+            )  # the same memory: torch finds the maxima several times as fast, numpy the few places
             left[row, teacher] = -np.inf
             left[row, :, student] = -np.inf
     return torch.from_numpy(alignment)
@@ -177,10 +188,20 @@ def _greedy(similarity: Tensor) -> Tensor:
     return alignment
 
 
-def _argmax(similarity: Tensor) -> Tensor:
-    if similarity.device.type == "cpu":
-        return torch.from_numpy(similarity.numpy().argmax(axis=1))  # a fifth of torch's time
-    return similarity.argmax(dim=1)
+def _nearest(student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> Tensor:
+    """Give each student token the most similar teacher token; its own length does not matter to that."""
+    products = torch.bmm(student.float(), teacher.float().transpose(1, 2))
+    products.mul_(_reciprocal_norms(teacher.float(), "teacher")[:, None, :])  # (batch, student_tokens, teacher_tokens)
+    is_cpu = products.device.type == "cpu"
+    if is_cpu and not math.isfinite(products.sum()):
+        _reciprocal_norms(student.float(), "student")  # says so
+    if not is_cpu or not teacher_mask.all():
+        products.masked_fill_(~teacher_mask[:, None, :], -torch.inf)
+    # numpy's takes a fifth of torch's time.
+    nearest = torch.from_numpy(products.numpy().argmax(axis=2)) if is_cpu else products.argmax(dim=2)
+    if is_cpu and student_mask.all() and teacher_mask.all():
+        return nearest
+    return torch.where(student_mask & teacher_mask.any(dim=1, keepdim=True), nearest, UNALIGNED)
 
 
 def _optimal(similarity: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def test_inputs_are_left_as_they_were_and_no_gradient_is_recorded(method: str):
     assert not found.requires_grad
 
 
-@pytest.mark.parametrize("method", ["greedy", "optimal"])
+@pytest.mark.parametrize("method", ["greedy", "optimal", "argmax"])
 def test_the_length_of_a_vector_does_not_matter_and_bfloat16_is_taken(method: str):
     generator = torch.Generator().manual_seed(9)
     for _ in range(20):
@@ -179,10 +179,18 @@ def test_bad_input_is_refused_in_words():
         align_tokens(tokens, tokens.expand(2, -1, -1), mask, mask)
     with pytest.raises(ValueError, match=r"boolean teacher mask of shape \(1, 2\), got torch.int64"):
         align_tokens(tokens, tokens, mask, mask.long())
+
+
+@pytest.mark.parametrize("method", ["greedy", "optimal", "argmax"])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_embeddings_that_are_not_finite_are_refused(method: str, number: float):
+    tokens, mask = torch.ones(1, 2, 4), torch.ones(1, 2, dtype=torch.bool)
+    broken = tokens.clone()
+    broken[0, 1, 2] = number
     with pytest.raises(ValueError, match="student embeddings are not finite"):
-        align_tokens(torch.full_like(tokens, torch.nan), tokens, mask, mask)
+        align_tokens(broken, tokens, mask, mask, method)
     with pytest.raises(ValueError, match="teacher embeddings are not finite"):
-        align_tokens(tokens, torch.full_like(tokens, torch.inf), mask, mask)
+        align_tokens(tokens, broken, mask, mask, method)
 
 
 def test_the_pairs_of_one_question_come_with_their_cosines():
