@@ -62,11 +62,11 @@ def maxsim(
         tensors = (query_embeddings, document_embeddings, query_mask, document_mask)
         return GroupedMaxSim.apply(*(tensor[None] for tensor in tensors), block_bytes, memory_budget)[0]
     block = max(1, block_bytes // max(bytes_per_document, 1))
-    if block >= num_documents:
-        return _all_pairs(query_embeddings, document_embeddings, query_mask, document_mask)
     blocks = zip(document_embeddings.split(block), document_mask.split(block), strict=True)
-    scores = [_all_pairs(query_embeddings, documents, query_mask, mask) for documents, mask in blocks]
-    return torch.cat(scores, dim=1)  # (num_queries, num_documents)
+    is_many = document_mask.device.type == "cpu" and num_queries * query_tokens > query_embeddings.shape[2]
+    pairs = _pairs_of_counting_tokens if is_many and document_tokens else _all_pairs
+    scores = [pairs(query_embeddings, documents, query_mask, mask) for documents, mask in blocks]
+    return torch.cat(scores, dim=1) if len(scores) > 1 else scores[0]  # (num_queries, num_documents)
 
 
 def maxsim_candidates(
@@ -118,22 +118,30 @@ def _all_pairs(
 ) -> Tensor:
     num_queries, query_tokens, dim = query_embeddings.shape
     num_documents, document_tokens, _ = document_embeddings.shape
-    empty = None
-    if document_mask.device.type == "cpu" and num_queries * query_tokens > dim and document_tokens:
-        # Copies of a token that counts in place of those that do not change no maximum, and are fewer numbers to write than
-        # the similarities that would have to be filled.
-        first = document_embeddings.gather(1, document_mask.int().argmax(dim=1)[:, None, None].expand(-1, 1, dim))
-        document_embeddings = torch.where(document_mask[..., None], document_embeddings, first)
-        empty = ~document_mask.any(dim=1)
-        document_mask = torch.ones_like(document_mask)
     # One matrix product instead of an einsum over four axes: 1.7 times as fast on a CPU.
     similarities = query_embeddings.reshape(-1, dim) @ document_embeddings.reshape(-1, dim).T
     similarities = similarities.view(num_queries, query_tokens, num_documents, document_tokens).transpose(1, 2)
-    scores = _sum_of_best(similarities, query_mask[:, None], document_mask[None, :, None])
-    if empty is None:
-        return scores
-    lowest = EMPTY_DOCUMENT_SIMILARITY * query_mask.sum(dim=1, dtype=scores.dtype)[:, None]
-    return torch.where(empty[None, :], lowest, scores)
+    return _sum_of_best(similarities, query_mask[:, None], document_mask[None, :, None])
+
+
+def _pairs_of_counting_tokens(
+    query_embeddings: Tensor, document_embeddings: Tensor, query_mask: Tensor, document_mask: Tensor
+) -> Tensor:
+    """`_all_pairs` for a CPU and many query tokens: tokens that do not count are left out of the product.
+
+    A document's tokens are the rows, so that its best are found by comparing whole rows, several numbers at once.
+    """
+    num_queries, query_tokens, dim = query_embeddings.shape
+    rows = document_embeddings.reshape(-1, dim)
+    if not document_mask.all():
+        rows = rows.index_select(0, document_mask.flatten().nonzero()[:, 0])
+    similarities = rows @ query_embeddings.reshape(-1, dim).T
+    best = similarities.new_full((len(document_mask), num_queries * query_tokens), EMPTY_DOCUMENT_SIMILARITY)
+    for found, own in zip(best, similarities.split(document_mask.sum(dim=1).tolist()), strict=True):
+        if len(own):
+            torch.amax(own, dim=0, out=found)
+    best = best.view(-1, num_queries, query_tokens).float()
+    return best.masked_fill(~query_mask, 0.0).sum(dim=-1).T
 
 
 def _own_candidates(
