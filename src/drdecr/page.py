@@ -40,6 +40,11 @@ ENGLISH = "The same in English, for the teacher"
 TRANSLATED = "The English was translated by a machine. Correct it in its box, and ask again, where it is wrong."
 TAKE_UP = "(question, english, [asked, stood, found]) => question === asked && english === stood ? found : english"
 """In the browser, when the English of a question arrives: what was typed meanwhile stays."""
+NOTHING_ASKED = (
+    "Nothing has been asked yet. Write a question in any language and, for the teacher, its English; then press Ask."
+)
+MOST_LINES = 4
+"""Of a box, which else grows until what was found is out of sight."""
 NO_RESULTS = "There are no results to show. Name a run's folder with --results: `make demo` leaves them in runs/demo."
 
 
@@ -187,7 +192,12 @@ def build_page(
         gradio.HTML(INTRODUCTION)
         with gradio.Row():
             question = gradio.Textbox(
-                first.query, label="Question, in any language", elem_id="question", scale=3, min_width=280
+                first.query,
+                label="Question, in any language",
+                elem_id="question",
+                scale=3,
+                min_width=280,
+                max_lines=MOST_LINES,
             )
             english = gradio.Textbox(
                 first.english,
@@ -195,10 +205,12 @@ def build_page(
                 elem_id="english",
                 scale=3,
                 min_width=280,
+                max_lines=MOST_LINES,
             )
             button = gradio.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=90)
-        passages = gradio.HTML(elem_id="passages", render=False)
-        alignment = gradio.HTML(elem_id="alignment", render=False)
+        nothing = show_notice(NOTHING_ASKED) if not examples else None
+        passages = gradio.HTML(nothing, elem_id="passages", render=False)
+        alignment = gradio.HTML(nothing, elem_id="alignment", render=False)
         asked, shown = [question, english], [passages, alignment]
         if examples:
             rows = [[row.query, row.english] for row in examples]

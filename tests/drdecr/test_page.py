@@ -51,6 +51,10 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
     direction = "element => getComputedStyle(element).direction"
     assert view.locator("[data-side=student] .asked").evaluate(direction) == "rtl"
     assert view.locator("[data-side=student] .found").first.evaluate(direction) == "ltr"
+    display = "element => getComputedStyle(element).display"
+    assert (
+        view.locator("[data-side=student] .found").first.evaluate(display) == "block"
+    )  # or its direction moves no text
     view.get_by_role("tab", name="Alignment").click()
     view.wait_for_selector(".heat td.pair", state="visible")
     assert view.locator(".heat tbody td").count() == 2 * 1
@@ -83,6 +87,13 @@ def test_whatever_is_typed_is_answered(tiny_model):
         passages, _ = answer(text, text)
         assert passages.count('class="passage"') == 6
         assert "<script>" not in passages
+
+
+def test_a_page_without_examples_says_what_to_do(tiny_model):
+    pytest.importorskip("gradio", reason="needs the extra `page`")
+    blocks = build_page(lambda question, english: ("", ""), EnglishOf({}), [], {})
+    values = {block.elem_id: block.value for block in blocks.blocks.values() if hasattr(block, "value")}
+    assert all("Write a question" in values[name] for name in ("passages", "alignment"))
 
 
 class Cities:
