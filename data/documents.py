@@ -118,7 +118,7 @@ def document_of(record: Mapping[str, Any], where: str) -> Document:
         raise ValueError(
             f"{where}: expected texts and an id, got {text!r:.80} as text, {title!r:.80} as title. Write texts."
         )
-    metadata = {name: _plain(value, f"{where}, {name}") for name, value in fields.items()}
+    metadata = {_sound(name): _plain(value, f"{where}, {name}") for name, value in fields.items()}
     return Document(_sound(document_id), _sound(text), _sound(title), metadata)
 
 
@@ -131,7 +131,7 @@ def _plain(value: Any, where: str) -> Any:
     if hasattr(value, "isoformat"):  # dates of parquet files
         return value.isoformat()
     try:
-        return json.loads(json.dumps(value))
+        return json.loads(_sound(json.dumps(value, ensure_ascii=False)))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{where}: expected what JSON can hold, got {type(value).__name__}. Leave the field out."

@@ -87,4 +87,8 @@ class ApertiumTranslator:
         except subprocess.CalledProcessError as error:
             said = " ".join((error.stderr or error.stdout or "").split())[:300]
             raise RuntimeError(f"apertium {' '.join(arguments)} failed: {said or error}.") from error
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(
+                f"apertium {' '.join(arguments)} took more than {self.timeout:g} s. Try fewer texts at once, or raise `timeout`."
+            ) from error
         return done.stdout

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -105,7 +105,11 @@ class LanguageCohort:
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no calibration. Make it: drdecr calibrate INDEX TEXTS.")
-        with safe_open(path, framework="pt") as file:
+        try:
+            opened = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{path}: damaged ({error}). Make it again: drdecr calibrate INDEX TEXTS.") from error
+        with opened as file:
             metadata = file.metadata() or {}
             if "lengths" not in metadata:
                 raise ValueError(f"{path}: holds no calibration. Make it again: drdecr calibrate INDEX TEXTS.")
@@ -185,9 +189,9 @@ class CalibratedIndex:
 def check_languages(payloads: Sequence[Mapping[str, Any]], cohort: LanguageCohort, key: str = LANGUAGE) -> None:
     """Raise `ValueError` if a passage would not be found, for want of a language or of a cohort in it."""
     found = [payload.get(key) for payload in payloads]
-    odd = next((value for value in found if value not in cohort.embeddings), "")
-    if odd != "":
+    odd = [value for value in found if not isinstance(value, str) or value not in cohort.embeddings]
+    if odd:
         raise ValueError(
-            f"calibration: expected all passages in {', '.join(cohort.languages)}, got {found.count(odd)} with {key} {odd!r}. "
-            "Calibrate again with text in that language, or add the documents with their language."
+            f"calibration: expected all passages in {', '.join(cohort.languages)}, got {odd.count(odd[0])} with {key} "
+            f"{odd[0]!r}. Calibrate again with text in that language, or add the documents with their language."
         )

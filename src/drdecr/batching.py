@@ -43,7 +43,7 @@ class Batcher:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        """Answer what still waits, then end."""
+        """Answer what still waits and is waited for, then end."""
         await self._queue.join()
         if self._task is not None:
             self._task.cancel()
@@ -74,8 +74,10 @@ class Batcher:
                 await asyncio.sleep(self.wait)
             while len(batch) < self.max_batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            self.sizes[len(batch)] += 1
-            await self._answer(batch)
+            wanted = [(item, future) for item, future in batch if not future.done()]  # of others the sender is gone
+            if wanted:
+                self.sizes[len(wanted)] += 1
+                await self._answer(wanted)
             for _ in batch:
                 self._queue.task_done()
 

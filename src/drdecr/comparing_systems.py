@@ -1,5 +1,6 @@
 """One step against two: quality, latency and cost of whole systems on the same questions and passages, in one table."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,14 @@ class SystemsSettings:
             raise ValueError(f"test: expected one question set, got {len(self.test)}. Compare on each by itself.")
         if self.timed < 1:
             raise ValueError(f"timed: expected at least 1, got {self.timed}.")
+        if not 0 <= self.price < math.inf:
+            raise ValueError(f"price: expected that of an hour of a core, got {self.price}. Write 0.04.")
+        for row in rows:
+            if row.translator is not None and not set(row.translator) - {"bytes"}:  # would be asked as one step
+                raise ValueError(
+                    f"{row.label}: expected `engine` or `model` under translator, got {row.translator}. Write `engine: "
+                    "apertium`, or leave translator out."
+                )
 
     @property
     def rows(self) -> list[ComparedSystem]:

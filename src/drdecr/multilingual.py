@@ -120,6 +120,12 @@ def read_versions(path: Path) -> list[dict[str, Any]]:
     file, rows, seen = locate(path), [], set()
     for number, record in records_of(file):
         has_fields(record, ("query_id", "query", "language", "document_ids"), file, number)
+        texts, ids = [record[name] for name in ("query_id", "query", "language")], record["document_ids"]
+        if not isinstance(ids, list) or not all(isinstance(value, str) for value in [*texts, *ids]):
+            raise ValueError(
+                f"{file}, line {number}: expected texts, and a list of them as document_ids, got {[*texts, ids]!r:.120}. Put "
+                "each in quotes, and document_ids in brackets."
+            )
         if record["query_id"] in seen:
             raise ValueError(f"{file}, line {number}: query {record['query_id']!r} stands twice. Give each its own id.")
         seen.add(record["query_id"])

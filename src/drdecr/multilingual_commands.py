@@ -81,7 +81,7 @@ def bias(
     reader, own = load_index_reader(index.about, folder, model)
     about = {"model": own["model"], "index": str(folder), "questions": str(questions), **environment()}
     notes = {key: about[key] for key in ("model", "index", "questions", "command", "hardware", "git_commit")}
-    chosen = [code for code in languages.split(",") if code]
+    chosen = [code for code in map(str.strip, languages.split(",")) if code]
     reports = measure_index_bias(reader, folder, rows, language_key, chosen, top_k, depth, notes)
     typer.echo(markdown_summary(reports))
     for path in write_bias(reports, output) if output else ():

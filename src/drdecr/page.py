@@ -38,6 +38,13 @@ INTRODUCTION = (
 )
 ENGLISH = "The same in English, for the teacher"
 TRANSLATED = "The English was translated by a machine. Correct it in its box, and ask again, where it is wrong."
+TAKE_UP = "(question, english, [asked, stood, found]) => question === asked && english === stood ? found : english"
+"""In the browser, when the English of a question arrives: what was typed meanwhile stays."""
+NOTHING_ASKED = (
+    "Nothing has been asked yet. Write a question in any language and, for the teacher, its English; then press Ask."
+)
+MOST_LINES = 4
+"""Of a box, which else grows until what was found is out of sight."""
 NO_RESULTS = "There are no results to show. Name a run's folder with --results: `make demo` leaves them in runs/demo."
 
 
@@ -185,7 +192,12 @@ def build_page(
         gradio.HTML(INTRODUCTION)
         with gradio.Row():
             question = gradio.Textbox(
-                first.query, label="Question, in any language", elem_id="question", scale=3, min_width=280
+                first.query,
+                label="Question, in any language",
+                elem_id="question",
+                scale=3,
+                min_width=280,
+                max_lines=MOST_LINES,
             )
             english = gradio.Textbox(
                 first.english,
@@ -193,25 +205,20 @@ def build_page(
                 elem_id="english",
                 scale=3,
                 min_width=280,
+                max_lines=MOST_LINES,
             )
             button = gradio.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=90)
-        passages = gradio.HTML(elem_id="passages", render=False)
-        alignment = gradio.HTML(elem_id="alignment", render=False)
+        nothing = show_notice(NOTHING_ASKED) if not examples else None
+        passages = gradio.HTML(nothing, elem_id="passages", render=False)
+        alignment = gradio.HTML(nothing, elem_id="alignment", render=False)
         asked, shown = [question, english], [passages, alignment]
         if examples:
             rows = [[row.query, row.english] for row in examples]
             labels = [f"{LANGUAGE_NAMES[row.language]}: {row.query}" for row in examples]
-            gradio.Examples(
-                rows,
-                asked,
-                shown,
-                answer,
-                run_on_click=True,
-                cache_examples=False,
-                label="Examples",
-                example_labels=labels,
-                elem_id="examples",
-            )
+            chosen = gradio.Examples(rows, asked, label="Examples", example_labels=labels, elem_id="examples")
+            # Not by `run_on_click`, which passes over an example that is chosen while another is answered.
+            loaded = chosen.load_input_event
+            loaded.then(answer, asked, shown, trigger_mode="always_last", api_visibility="private")
             page.load(answer, asked, shown, api_visibility="private")
         with gradio.Tabs():
             with gradio.Tab("Passages"):
@@ -220,14 +227,25 @@ def build_page(
                 alignment.render()
             with gradio.Tab("Results"):
                 show_measures(gradio, results)
-        question.input(english_of.follow, asked, english, show_progress="hidden", api_visibility="private")
+        _follow_question(gradio, question, english, english_of)
+        # First the box, so that whoever asks sees what the teacher is asked. Of several askings the last is answered.
         ways = [button.click, question.submit, english.submit]
-        if english_of.first is None:
-            gradio.on(ways, answer, asked, shown, api_name="ask")
-        else:  # first the box, so that whoever asks sees what the teacher is asked
-            filled = gradio.on(ways, english_of.fill, asked, english, api_visibility="private")
-            filled.then(answer, asked, shown, api_name="ask")
+        filled = gradio.on(ways, english_of.fill, asked, english, trigger_mode="always_last", api_visibility="private")
+        filled.then(answer, asked, shown, trigger_mode="always_last", api_name="ask")
     return page
+
+
+def _follow_question(gradio: Any, question: Any, english: Any, english_of: EnglishOf) -> None:
+    """Let the English box follow its question, however that comes to stand there: `input` is silent when text is pasted."""
+    found = gradio.JSON(visible=False)
+
+    def follow(question: str, english: str) -> list[str]:
+        return [question, english, english_of.follow(question, english)]
+
+    followed = question.change(follow, [question, english], found, show_progress="hidden", api_visibility="private")
+    followed.then(
+        None, [question, english, found], english, js=TAKE_UP, show_progress="hidden", api_visibility="private"
+    )
 
 
 def show_measures(gradio: Any, results: Mapping[str, EvaluationResult]) -> None:

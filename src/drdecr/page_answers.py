@@ -141,6 +141,8 @@ def ask(student: Searcher, teacher: Searcher, question: str, english: str, known
         notes.append("Write the question in English as well to see what the teacher finds, and the token alignment.")
         return Answer(reading, None, None, notes)
     teachers = teacher.read(clean_question(english), answers)
+    if teachers.query.is_cut:
+        notes.append("The English is longer than what the model reads: its end, grey, was left out.")
     try:
         alignment = align(reading.query, teachers.query)
     except ValueError as error:  # models of another width: each searches its own space, and their tokens do not compare

@@ -43,7 +43,7 @@ class EnglishOf:
     def fill(self, question: str, english: str) -> str:
         """Return what the English box is to hold when a question is asked: what a person wrote there, or what is found.
 
-        What was found for another question may stand there still: not every browser tells of what is pasted (`follow`).
+        What was found for another question may stand there still, where it is asked before `follow` has answered.
         """
         english = english or ""  # a client of the API may send nothing
         if english.strip() and not self._was_filled_in(english):
@@ -55,6 +55,7 @@ class EnglishOf:
 
     def follow(self, question: str, english: str) -> str:
         """Return what it is to hold while a question is typed: what is known, and nothing that belonged to another one."""
+        question, english = question or "", english or ""
         if question.strip() in self.known:
             return self.known[question.strip()].english
         return "" if self._was_filled_in(english) else english

@@ -136,7 +136,7 @@ def _side(name: str, reading: Reading) -> dict[str, Any]:
 
 def _query_pieces(query: TextTokens, best: TokenMatches, ends: tuple[float, float]) -> list[Shown]:
     """Colour a question by what its tokens matched in the best passage; what the model did not read is said so."""
-    read_to = max((span[1] for span in query.spans if span is not None), default=0)
+    read_to = _read_to(query)
     shown, place = [], 0
     for piece in cut_text(query.text, query.spans):
         if not piece.tokens or not best.cosines:
@@ -154,17 +154,24 @@ def _passage_pieces(
 ) -> list[Shown]:
     """Colour the tokens of a passage that a query token matched, by the highest such cosine."""
     queries_of = matches.queries_of(len(tokens.spans))
-    shown = []
+    read_to = _read_to(tokens) if tokens.is_cut else len(tokens.text)
+    shown, place = [], 0
     for piece in cut_text(tokens.text, tokens.spans):
         queries = sorted({query for token in piece.tokens for query in queries_of[token]})
+        place += len(piece.characters)
         if not queries:
-            shown.append(Shown(piece.characters, "", None, ""))
+            shown.append(Shown(piece.characters, "" if place <= read_to else "unread", None, ""))
             continue
         value = max(matches.cosines[query] for query in queries)
         title = ", ".join(f"{labels[query]} {matches.cosines[query]:.2f}" for query in queries)
         classes = " ".join(f"m{query}" for query in queries)
         shown.append(Shown(piece.characters, classes, _strength(value, *ends), title))
     return shown
+
+
+def _read_to(tokens: TextTokens) -> int:
+    """Return where the last token that scores ends in the text."""
+    return max((span[1] for span in tokens.spans if span is not None), default=0)
 
 
 def _range(values: list[float]) -> tuple[float, float]:

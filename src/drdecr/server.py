@@ -1,27 +1,40 @@
 """An index and its model over HTTP: `/search`, `/encode`, `/rerank`, `/health`; described at `/docs` and `/openapi.json`."""
 
+import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 try:
     import uvicorn
     from fastapi import Depends, FastAPI, HTTPException, Request, Response
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from fastapi.security import APIKeyHeader
-    from pydantic import BaseModel, Field
+    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 except ImportError as error:
     raise ImportError("`drdecr serve` needs FastAPI and uvicorn: `pip install drdecr[serve]`.") from error
 
 from . import __version__
 from .batching import Batcher, BusyError
 from .serving import Answering, Encode, Rerank, Search
-from .systems import SearchSystem
+from .systems import SearchSystem, TranslationError
+
+logger = logging.getLogger(__name__)
 
 MAX_TEXTS, MAX_CHARACTERS, MAX_TOP_K = 64, 20_000, 1000
-Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
+
+
+def readable(value: Any) -> Any:
+    """Replace half surrogate pairs of a text, which JSON can hold and no tokenizer reads; other values stay."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(readable), Field(max_length=MAX_CHARACTERS)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 Value = str | int | float | bool
 
@@ -31,11 +44,14 @@ class ServerSettings:
     """What a server allows.
 
     Args:
-        api_key: asked for in the header `X-API-Key`; None for nobody's.
+        api_key: asked for in the header `X-API-Key`; None: nobody is asked for one.
         max_body_bytes: of a request.
         max_batch: requests answered together.
         max_waiting: requests that may wait; the next is refused with status 503.
         wait: seconds that a request waits for others to be answered with.
+
+    Raises:
+        ValueError: for a key that no header can hold.
     """
 
     api_key: str | None = None
@@ -44,8 +60,23 @@ class ServerSettings:
     max_waiting: int = 256
     wait: float = 0.005
 
+    def __post_init__(self) -> None:
+        """Check the key: an empty one would let everybody in, one with blanks around it nobody."""
+        key = self.api_key
+        if key is not None and (not key.isprintable() or key != key.strip() or not key):
+            raise ValueError(
+                "--api-key: expected one line without blanks around it, got an empty or another one. Write a key, or leave the "
+                "option out to ask for none."
+            )
 
-class SearchRequest(BaseModel):
+
+class Asked(BaseModel):
+    """What is asked: a name that is misspelt is told, not passed over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchRequest(Asked):
     """Questions to search with."""
 
     questions: Texts
@@ -73,7 +104,7 @@ class SearchResponse(BaseModel):
     searched_for: list[str] | None = Field(None, description="The questions' translations, which were searched for.")
 
 
-class EncodeRequest(BaseModel):
+class EncodeRequest(Asked):
     """Texts to encode."""
 
     texts: Texts
@@ -86,7 +117,7 @@ class EncodeResponse(BaseModel):
     embeddings: list[list[list[float]]]
 
 
-class RerankRequest(BaseModel):
+class RerankRequest(Asked):
     """A question and passages to order."""
 
     question: Text
@@ -143,6 +174,17 @@ def _handle_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: ValueError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 400)
 
+    @app.exception_handler(TranslationError)
+    async def untranslated(request: Request, error: TranslationError) -> JSONResponse:
+        logger.warning("%s", error)
+        return JSONResponse({"detail": str(error)}, 502)
+
+    @app.exception_handler(RequestValidationError)
+    async def misread(request: Request, error: RequestValidationError) -> Response:
+        """Tell what is wrong and where. What came stays out: it may be large, and may be NaN or no UTF-8 at all."""
+        told = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
+        return Response(json.dumps({"detail": told}), 422, media_type="application/json")  # ASCII, whatever the names
+
 
 def _add_routes(app: FastAPI, checked: list[Any]) -> None:
     failures: dict[int | str, dict[str, Any]] = {
@@ -150,6 +192,7 @@ def _add_routes(app: FastAPI, checked: list[Any]) -> None:
         401: {"description": "Without the key."},
         411: {"description": "Without the header Content-Length."},
         413: {"description": "Too large."},
+        502: {"description": "The translator failed."},
         503: {"description": "Too many wait already."},
     }
 
@@ -218,4 +261,13 @@ def limit_bodies(
 def make_server(system: SearchSystem, settings: ServerSettings, host: str, port: int) -> uvicorn.Server:
     """Return a server that runs until SIGTERM or Ctrl-C; what has been asked by then is still answered, in 30 seconds at most."""
     app = create_app(system, settings)
+    if settings.api_key is None and not _is_this_machine(host):
+        logger.warning("Whoever reaches %s may ask: no key is asked for. Set one: DRDECR_API_KEY.", host)
     return uvicorn.Server(uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=30, log_level="info"))
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -77,8 +77,11 @@ class Answering:
         return type(request).__name__
 
     def _search(self, requests: list[Search]) -> list[Any]:
-        questions = [_readable(question) for request in requests for question in request.questions]
-        answered = iter(self.system.answer(questions, requests[0].top_k, requests[0].where))
+        questions = [question for request in requests for question in request.questions]
+        found = self.system.answer(questions, requests[0].top_k, requests[0].where)
+        if len(found) != len(questions):
+            raise RuntimeError(f"{type(self.system).__name__}: expected {len(questions)} answers, got {len(found)}.")
+        answered = iter(found)
         return [[next(answered) for _ in request.questions] for request in requests]
 
     def _one_by_one(self, requests: list[Any]) -> list[Any]:
@@ -86,10 +89,10 @@ class Answering:
 
     def _encode(self, request: Encode) -> list[list[list[float]]]:
         encode = self.system.encode_queries if request.kind == "query" else self.system.encode_documents
-        return [tokens.tolist() for tokens in encode([_readable(text) for text in request.texts])]
+        return [tokens.tolist() for tokens in encode(request.texts)]
 
     def _rerank(self, request: Rerank) -> list[float]:
-        return self.system.scores(_readable(request.question), [_readable(text) for text in request.passages])
+        return self.system.scores(request.question, request.passages)
 
 
 def _tried(function: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:
@@ -100,8 +103,3 @@ def _tried(function: Callable[[list[Any]], list[Any]], requests: list[Any]) -> l
         if len(requests) == 1:
             return [error]
         return [answer for request in requests for answer in _tried(function, [request])]
-
-
-def _readable(text: str) -> str:
-    """Replace half surrogate pairs, which JSON can hold and no tokenizer reads."""
-    return text.encode("utf-8", "replace").decode("utf-8")

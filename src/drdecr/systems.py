@@ -124,6 +124,10 @@ class Translator(Protocol):
         ...
 
 
+class TranslationError(RuntimeError):
+    """Questions were not translated."""
+
+
 class OneStepSystem:
     """A model that reads questions as they are asked.
 
@@ -198,7 +202,8 @@ class TwoStepSystem:
         """Return for each question the best documents, best first; arguments as of `OneStepSystem.search`.
 
         Raises:
-            ValueError: if the translator does not return a translation a question. A blank one asks the question itself.
+            TranslationError: if the translator fails.
+            ValueError: if it refuses, or does not return a translation a question. A blank one asks the question itself.
         """
         return self.reader.search(self.in_english(questions), top_k, where)
 
@@ -225,10 +230,17 @@ class TwoStepSystem:
         return self.reader.refresh()
 
     def in_english(self, questions: list[str]) -> list[str]:
-        """Translate questions; one whose translation is blank stays as it is. `ValueError` as of `search`."""
+        """Translate questions; one whose translation is blank stays as it is. Errors as of `search`."""
         if not questions:
             return []
-        translations = self.translator.translate(questions, source=self.source, target="en")
+        try:
+            translations = self.translator.translate(questions, source=self.source, target="en")
+        except ValueError:
+            raise
+        except Exception as error:  # of a program or a model that is not ours
+            raise TranslationError(
+                f"The questions were not translated ({error}). Ask again, or search without translation."
+            ) from error
         if len(translations) != len(questions):
             raise ValueError(
                 f"Expected {len(questions)} translations, got {len(translations)}. A translator answers text by text."
@@ -274,7 +286,7 @@ def _by_document(index: Searchable, passage_ids: list[str], scores: list[float])
 def _found(document_id: str, passage_id: str, score: float, payload: Mapping[str, Any]) -> Found:
     known = ("title", "text", "start", "end")
     metadata = {name: value for name, value in payload.items() if name not in (*known, "document_id", "digest")}
-    own = {name: payload[name] for name in known if name in payload}
+    own = {name: payload[name] for name in known if payload.get(name) is not None}
     return Found(document_id, score, passage_id, **own, metadata=metadata)
 
 

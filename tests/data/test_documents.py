@@ -94,6 +94,10 @@ def test_other_names_of_id_and_text_and_odd_values(tmp_path):
     rows = ['{"_id": 7, "contents": "x"}', '{"docid": "\\ud800", "text": "a\\ud800b"}']
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
     assert list(read_documents(tmp_path / "d.jsonl")) == [Document("7", "x"), Document("?", "a?b")]
+    row = '{"id": "1", "text": "x", "of\\ud800": "\\udfff", "all": ["\\ud800", {"\\ud800": 1}], "\\u00e9": "\\u00e9"}'
+    (tmp_path / "m.jsonl").write_text(row)
+    (document,) = read_documents(tmp_path / "m.jsonl")
+    assert document.metadata == {"of?": "?", "all": ["?", {"?": 1}], "é": "é"}  # as JSON over a network can hold it
     table = pa.table({"id": [1], "text": ["x"], "day": [datetime.date(2020, 1, 2)], "score": [float("nan")]})
     pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
     assert list(read_documents(tmp_path / "d.parquet")) == [Document("1", "x", "", {"day": "2020-01-02"})]

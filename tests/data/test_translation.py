@@ -222,6 +222,13 @@ def test_apertiums_unknown_words_lose_their_star_and_cost_score(apertium):
         translator.translate(["a"], "fi")
 
 
+def test_apertium_that_takes_too_long_says_so_in_one_line(apertium):
+    translator = ApertiumTranslator(timeout=0.1)
+    apertium.write_text("#!/bin/sh\nexec sleep 5\n")
+    with pytest.raises(RuntimeError, match=r"spa-eng took more than 0\.1 s\. Try fewer"):
+        translator.translate(["el rey"], "es")
+
+
 def test_apertium_without_a_pair_says_that_none_is_installed(apertium):
     apertium.write_text("#!/bin/sh\necho '  *'\n")
     with pytest.raises(ValueError, match=r"expected a pair that is installed \(none is\), got fi to en\. Install"):

@@ -97,9 +97,20 @@ def test_what_cannot_be_compared_is_said(settings, data, tmp_path):
         ({"systems": [row, {**row, "label": "b", "translater": {}}]}, "Did you mean 'translator'"),
         ({"test": []}, "expected one question set, got 0"),
         ({"timed": 0}, "timed: expected at least 1"),
+        ({"price": float("nan")}, "price: expected that of an hour of a core, got nan"),
+        ({"price": -1}, "price: expected that of an hour of a core, got -1"),
+        (
+            {"systems": [row, {**row, "label": "b", "translator": {"bytes": 5}}]},
+            "b: expected `engine` or `model` under translator",
+        ),
+        (
+            {"systems": [row, {**row, "label": "b", "translator": {}}]},
+            "b: expected `engine` or `model` under translator",
+        ),
         ({"prize": 1}, "Did you mean 'price'"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_systems(settings(**changes))
+    load_systems(settings(systems=[row, {**row, "label": "b", "translator": {"model": "m"}}]))  # seq2seq, by default
     with pytest.raises(ValueError, match="questions in one language"):
         compare_systems(load_systems(settings(test=[data["test"]])))

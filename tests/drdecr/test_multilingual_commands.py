@@ -107,6 +107,11 @@ def test_ids_of_a_calibrated_index_that_a_run_cannot_hold_are_said_before_the_se
     assert "a TREC file has blanks between its fields, got 'd b-b.en#0'" in errors
 
 
+def test_languages_stand_between_commas_and_blanks(call, encoded, files):
+    code, _, errors = call("bias", encoded, files / "q.jsonl", "--languages", "en, xx")
+    assert code == 0, errors
+
+
 def test_only_some_languages_may_be_measured(tiny_model, encoded, files):
     reports = measure_index_bias(tiny_model, encoded, read_versions(files / "q.jsonl"), languages=["en", "xx"])
     assert list(reports) == [PLAIN]
@@ -152,6 +157,17 @@ def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
         code, _, errors = call(*arguments)
         assert code == 1
         assert message in errors.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"query_id": 5}, {"query_id": ["q"]}, {"language": 7}, {"document_ids": "d-b.en"}, {"document_ids": [["d"]]}],
+)
+def test_a_question_of_another_kind_is_named(tmp_path, wrong):
+    row = {"query_id": "q", "query": "b", "language": "en", "document_ids": ["d-b.en"]}
+    write(tmp_path / "q.jsonl", [row, {**row, "query_id": "r", **wrong}])
+    with pytest.raises(ValueError, match=r"q\.jsonl, line 2: expected texts, and a list of them as document_ids"):
+        read_versions(tmp_path / "q.jsonl")
 
 
 def test_references_are_spread_over_their_source(tmp_path):

@@ -1,6 +1,7 @@
 """The page in a browser: it answers, shows why, asks no other host, and survives what people type."""
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,10 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
     direction = "element => getComputedStyle(element).direction"
     assert view.locator("[data-side=student] .asked").evaluate(direction) == "rtl"
     assert view.locator("[data-side=student] .found").first.evaluate(direction) == "ltr"
+    display = "element => getComputedStyle(element).display"
+    assert (
+        view.locator("[data-side=student] .found").first.evaluate(display) == "block"
+    )  # or its direction moves no text
     view.get_by_role("tab", name="Alignment").click()
     view.wait_for_selector(".heat td.pair", state="visible")
     assert view.locator(".heat tbody td").count() == 2 * 1
@@ -82,6 +87,13 @@ def test_whatever_is_typed_is_answered(tiny_model):
         passages, _ = answer(text, text)
         assert passages.count('class="passage"') == 6
         assert "<script>" not in passages
+
+
+def test_a_page_without_examples_says_what_to_do(tiny_model):
+    pytest.importorskip("gradio", reason="needs the extra `page`")
+    blocks = build_page(lambda question, english: ("", ""), EnglishOf({}), [], {})
+    values = {block.elem_id: block.value for block in blocks.blocks.values() if hasattr(block, "value")}
+    assert all("Write a question" in values[name] for name in ("passages", "alignment"))
 
 
 class Cities:
@@ -137,7 +149,7 @@ def test_a_translation_is_shown_in_its_box_and_goes_with_its_question(tiny_model
         view = browser.new_page()
         view.goto(serve_page(blocks, "127.0.0.1", None, wait=False))
         view.wait_for_selector("[data-side=teacher] .found .token", timeout=60_000)
-        view.locator("#question textarea").fill("z d")  # pasted: the example's English may stay until it is asked
+        view.locator("#question textarea").fill("z d")
         view.locator("#ask").click()
         view.wait_for_selector("[data-side=teacher] .asked:has-text('the city d')")
         assert view.locator("#english textarea").input_value() == "the city d"
@@ -145,6 +157,86 @@ def test_a_translation_is_shown_in_its_box_and_goes_with_its_question(tiny_model
         view.wait_for_function("document.querySelector('#english textarea').value === ''")
     finally:
         blocks.close()
+
+
+@pytest.fixture
+def slow_view(tiny_model, browser):
+    """`slow_view(english_of, seconds)`: a page in the browser, that takes so long to follow a question and to answer one."""
+    pytest.importorskip("gradio", reason="needs the extra `page`")
+    searcher, opened = Searcher.over(tiny_model, PASSAGES), []
+
+    def show(english_of, seconds):
+        answer, follow = answering(searcher, searcher, english_of), english_of.follow
+
+        def slowly(function):
+            def slow(*arguments):
+                time.sleep(seconds)
+                return function(*arguments)
+
+            return slow
+
+        english_of.follow = slowly(follow)
+        opened.append(build_page(slowly(answer), english_of, EXAMPLES, {}))
+        view = browser.new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
+        view.goto(serve_page(opened[0], "127.0.0.1", None, wait=False))
+        view.wait_for_selector("[data-side=teacher] .found .token", timeout=60_000)
+        return view
+
+    yield show
+    for blocks in opened:
+        blocks.close()
+
+
+def paste(view, text):
+    view.locator("#question textarea").click()
+    view.keyboard.press("Control+A")
+    view.evaluate("text => navigator.clipboard.writeText(text)", text)
+    view.keyboard.press("Control+V")
+
+
+def holds(view, box, text):
+    view.wait_for_function("([box, text]) => document.querySelector(box + ' textarea').value === text", arg=[box, text])
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_question_that_is_pasted_is_followed_like_one_that_is_typed(slow_view, translated, steps):
+    view = slow_view(translated if steps == 2 else EnglishOf(translated.known), 0)
+    holds(view, "#english", "what is the city c")  # of the example
+    paste(view, "z d")
+    holds(view, "#english", "")
+    paste(view, "من b")
+    holds(view, "#english", "b")
+    paste(view, "z e")
+    view.keyboard.press("Enter")  # at once
+    view.wait_for_selector("[data-side=student] .asked:has-text('z e')")
+    teachers = [] if steps == 1 else ["the city e"]  # never the English of another question
+    assert view.locator("[data-side=teacher] .asked").all_inner_texts() == teachers
+    holds(view, "#english", "".join(teachers))
+
+
+@pytest.mark.processes
+def test_a_slow_page_keeps_what_is_typed_and_answers_what_was_asked_last(slow_view):
+    view = slow_view(EnglishOf({row.query: row for row in EXAMPLES}), 1)
+    view.locator("#question textarea").press("End")
+    view.keyboard.type(" e e", delay=20)  # the example's English goes, though all but the first letter come too soon
+    holds(view, "#english", "")
+    paste(view, "z d")
+    view.locator("#english textarea").click()
+    view.keyboard.type("my own")  # before the page has followed
+    time.sleep(2.5)
+    holds(view, "#english", "my own")
+    for question in ("z b", "z c", "z d"):
+        paste(view, question)
+        view.keyboard.press("Enter")
+        time.sleep(0.3)
+    view.wait_for_selector("[data-side=student] .asked:has-text('z d')")
+    view.get_by_text("Suomi: z c z").click()
+    time.sleep(0.3)
+    view.get_by_text("العربية: من b").click()
+    view.wait_for_selector("[data-side=student] .asked:has-text('من b')")
+    time.sleep(1.5)
+    assert view.locator("[data-side=student] .asked").inner_text() == "من b"  # and no earlier one behind it
 
 
 def test_the_page_is_given_the_translator_that_is_named(call, monkeypatch, tmp_path):

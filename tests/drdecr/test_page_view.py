@@ -10,6 +10,7 @@ from drdecr.evaluation.report import COLOURS
 from drdecr.evaluation.results import EvaluationResult, Score
 from drdecr.page_answers import KnownQuestion, Searcher, ask
 from drdecr.page_view import show_alignment, show_answer, show_notice, show_results, style_sheet, token_labels
+from drdecr.retrieval import StoredIndex
 
 PASSAGES = {"p1": "the city b is in france.", "p2": "a <b>king</b> & the sea"}
 KNOWN = KnownQuestion("z b z", "the city b", "xx", ["p1"])
@@ -54,6 +55,26 @@ def test_a_passages_colours_are_its_matches(answer):
         assert classes.split() == names
         assert float(strength) == pytest.approx((cosine - min(values)) / (max(values) - min(values)), abs=1e-3)
         assert characters == found.tokens.text[slice(*span)]
+
+
+def test_what_a_model_does_not_read_is_grey_and_said_so(tiny_model):
+    searcher = Searcher.over(tiny_model, {"p": "the city. " * 30, "q": "the sea."})
+    answer = ask(searcher, searcher, "sea", "the city " * 20, None)
+    (note,) = answer.notes
+    assert note.startswith("The English is longer")
+    student, teacher = show_answer(answer, None, same_model=True).split('data-side="teacher"')
+    grey = re.findall('<span class="unread">([^<]*)</span>', student)
+    assert len("".join(grey)) > 200  # the long passage's end, and nothing of the short one
+    assert "sea" not in "".join(grey)
+    assert "city" in re.search('<span class="unread">([^<]*)</span>', teacher)[1]
+
+
+def test_an_empty_index_says_so(tiny_model, tmp_path):
+    StoredIndex.create(tmp_path / "index", 16).close()
+    searcher = Searcher(tiny_model, StoredIndex.open(tmp_path / "index"))
+    html = show_answer(ask(searcher, searcher, "the sea", "", None), None, same_model=True)
+    assert "the index holds no passages" in html
+    assert "do not compare" not in html  # there is one column
 
 
 def test_the_heat_map_holds_every_cosine_and_frames_the_pairs(answer):

@@ -1,6 +1,5 @@
 """The server answers as Python does, refuses what it must, and ends without losing a request."""
 
-import asyncio
 import json
 import random
 import shutil
@@ -17,7 +16,6 @@ pytest.importorskip("httpx")
 import httpx
 from fastapi.testclient import TestClient
 
-from drdecr.batching import Batcher, BusyError
 from drdecr.data.documents import Document
 from drdecr.data.translation import Translation
 from drdecr.encode import Splitting, encode_collection, open_or_create
@@ -65,9 +63,11 @@ def test_answers_are_those_of_the_system(client, system, tiny_model):
 
 
 class Sea:
-    """`z` is the sea; other words stay."""
+    """`z` is the sea; other words stay. What has an `x` it cannot translate."""
 
     def translate(self, texts, source, target="en"):
+        if any("x" in text for text in texts):
+            raise TimeoutError("no answer")
         return [Translation(text.replace("z", "the sea")) for text in texts]
 
 
@@ -90,9 +90,27 @@ def test_two_steps_are_served_as_one_that_is_asked_in_english(client, system):
         assert two.get("/openapi.json").json() == client.get("/openapi.json").json()
 
 
+def test_a_translator_that_fails_is_told_to_its_own_asker_alone(system):
+    with TestClient(create_app(TwoStepSystem(Sea(), system, "fi")), raise_server_exceptions=False) as client:
+        described = client.get("/openapi.json").json()["paths"]
+        for path, body in [
+            ("/search", {"questions": ["z", "x"]}),
+            ("/encode", {"texts": ["x"]}),
+            ("/rerank", {"question": "x", "passages": ["z"]}),
+        ]:
+            answer = client.post(path, json=body)
+            assert answer.status_code == 502
+            assert "not translated (no answer). Ask again" in answer.json()["detail"]
+            assert "502" in described[path]["post"]["responses"]
+        assert client.post("/search", json={"questions": ["z"]}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
+        ("/search", {"questions": ["a"], "topk": 1}, 422),
+        ("/encode", {"texts": ["a"], "type": "document"}, 422),
+        ("/rerank", {"question": "a", "passages": ["b"], "top_k": 1}, 422),
         ("/search", {"questions": []}, 422),
         ("/search", {"questions": ["a"], "top_k": 0}, 422),
         ("/search", {"questions": ["a"], "top_k": 10_000}, 422),
@@ -106,6 +124,45 @@ def test_two_steps_are_served_as_one_that_is_asked_in_english(client, system):
 )
 def test_what_is_no_request_is_refused(client, path, body, status):
     assert client.post(path, json=body).status_code == status
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"questions": [NaN]}',
+        b'{"questions": ["a"], "top_k": Infinity}',
+        b'{"questions": "\\ud800"}',
+        b'{"questions": ["a"], "\\ud800": 1}',
+        b"\xff\xfe\x00",
+    ],
+)
+def test_what_is_wrong_is_told_in_json_whatever_came(client, body):
+    for kind in ("application/json", "text/plain"):
+        answer = client.post("/search", content=body, headers={"Content-Type": kind})
+        assert answer.status_code in (400, 422)
+        told = answer.json()["detail"]
+        assert told == "There was an error parsing the body" or {"type", "loc", "msg"} == set(told[0])
+
+
+def test_half_a_surrogate_pair_is_read_as_a_question_mark(client):
+    for path, body in [
+        ("/search", '{"questions": ["sea %s"]}'),
+        ("/encode", '{"texts": ["sea %s"]}'),
+        ("/rerank", '{"question": "sea %s", "passages": ["%s"]}'),
+    ]:
+        kind = {"Content-Type": "application/json"}
+        half, mark = (client.post(path, content=body.replace("%s", s), headers=kind) for s in ("\\ud800", "?"))
+        assert half.status_code == 200
+        assert half.json() == mark.json()
+
+
+def test_a_title_that_is_none_is_empty(tiny_model, system, client, tmp_path):
+    with StoredIndex.open(tmp_path / "index", writable=True) as index:
+        index.add(["bare"], tiny_model.encode_documents(["a king"]), [{"title": None, "text": None, "of": None}])
+        index.commit()
+    (own,) = client.post("/search", json={"questions": ["a"]}).json()["results"]
+    found = {one["document_id"]: one for one in own}["bare"]
+    assert (found["title"], found["text"], found["metadata"]) == ("", "", {"of": None})
 
 
 @pytest.mark.parametrize("shards", [1, 2])
@@ -210,6 +267,21 @@ def test_a_key_is_asked_for_everywhere_but_for_health(system):
         assert client.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize("key", ["", " ", " key", "key\n", "k\ney"])
+def test_a_key_that_lets_everybody_in_or_nobody_is_refused(key):
+    with pytest.raises(ValueError, match="--api-key"):
+        ServerSettings(api_key=key)
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "warned"),
+    [("127.0.0.1", None, 0), ("::1", None, 0), ("localhost", None, 0), ("0.0.0.0", "key", 0), ("0.0.0.0", None, 1)],
+)
+def test_a_server_that_others_reach_without_a_key_says_so(system, caplog, host, key, warned):
+    make_server(system, ServerSettings(api_key=key), host, 8000)
+    assert caplog.text.count("no key is asked for") == warned
+
+
 def odd_value(schema, schemas, chance):
     """Draw a value that follows an OpenAPI schema, or, now and then, one that does not."""
     if chance.random() < 0.08:
@@ -250,61 +322,15 @@ def test_requests_drawn_from_its_own_description_never_break_it(client):
     assert {200, 422} <= seen
 
 
-def test_requests_that_come_together_are_answered_together():
-    batches = []
+def test_a_system_that_answers_too_little_is_told_and_the_server_goes_on(system):
+    class Forgetful(OneStepSystem):
+        def answer(self, questions, top_k=10, where=None):
+            return super().answer([one for one in questions if one != "b"], top_k, where)
 
-    def double(items):
-        batches.append(len(items))
-        time.sleep(0.01)
-        return [ValueError("seven") if item == 7 else 2 * item for item in items]
-
-    async def ask():
-        async with Batcher(double, max_batch=8, wait=0.02) as batcher:
-            return await asyncio.gather(*(batcher.submit(item) for item in range(20)), return_exceptions=True)
-
-    answers = asyncio.run(ask())
-    assert [str(answer) for answer in answers] == [str(2 * item) if item != 7 else "seven" for item in range(20)]
-    assert max(batches) == 8
-    assert sum(batches) == 20
-
-
-def test_too_many_are_refused_and_what_was_accepted_is_answered_at_the_end():
-    allowed = threading.Event()
-
-    def wait(items):
-        allowed.wait(5)
-        return items
-
-    async def ask():
-        async with Batcher(wait, max_batch=1, max_waiting=2, wait=0) as batcher:
-            asked = [asyncio.create_task(batcher.submit(0))]
-            await asyncio.sleep(0.05)
-            asked += [asyncio.create_task(batcher.submit(number)) for number in (1, 2)]
-            await asyncio.sleep(0)
-            with pytest.raises(BusyError, match="2 requests wait already"):
-                await batcher.submit(3)
-            allowed.set()
-        return [await task for task in asked]  # the batcher has ended
-
-    assert asyncio.run(ask()) == [0, 1, 2]
-
-
-def test_a_function_that_fails_is_told_to_all_and_the_next_batch_goes_on():
-    calls = []
-
-    def fail_once(items):
-        calls.append(items)
-        if len(calls) == 1:
-            raise OSError("disk")
-        return items
-
-    async def ask():
-        async with Batcher(fail_once, wait=0) as batcher:
-            with pytest.raises(OSError, match="disk"):
-                await batcher.submit(1)
-            return await batcher.submit(2)
-
-    assert asyncio.run(ask()) == 2
+    forgetful = create_app(Forgetful(system.model, system.index))
+    with TestClient(forgetful, raise_server_exceptions=False) as client:
+        assert client.post("/search", json={"questions": ["a", "b"]}).status_code == 500
+        assert client.post("/search", json={"questions": ["a"]}).status_code == 200
 
 
 def test_an_overfull_server_says_when_to_come_back(system):

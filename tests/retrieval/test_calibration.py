@@ -88,11 +88,21 @@ def test_a_cohort_survives_its_file(cohort, tmp_path):
         assert again.scales(query)[code][0] == pytest.approx(cohort.scales(query)[code][0], abs=1e-3)
     with pytest.raises(FileNotFoundError, match="drdecr calibrate"):
         LanguageCohort.load(tmp_path / "none")
+    whole = (tmp_path / "c.safetensors").read_bytes()
+    for kept in (0, 100, len(whole) - 1):
+        (tmp_path / "c.safetensors").write_bytes(whole[:kept])
+        with pytest.raises(ValueError, match=r"c\.safetensors: damaged .* Make it again: drdecr calibrate"):
+            LanguageCohort.load(tmp_path / "c.safetensors")
 
 
 def test_what_cannot_be_calibrated_is_said(cohort):
     check_languages([{"language": "fi"}], cohort)
-    for payload, shown in (({"language": "sw"}, "'sw'"), ({}, "None")):
+    for payload, shown in (
+        ({"language": "sw"}, "'sw'"),
+        ({}, "None"),
+        ({"language": ""}, "''"),  # would not be found, and nobody told
+        ({"language": ["fi", "en"]}, r"\['fi', 'en'\]"),
+    ):
         with pytest.raises(ValueError, match=f"expected all passages in ar, en, fi, got 1 with language {shown}"):
             check_languages([{"language": "fi"}, payload], cohort)
     one = torch.ones(1, 4)
