@@ -11,6 +11,9 @@ LARGEST_WEIGHT = 64
 torch keeps all 127 there and gives activations 7 bits (`reduce_range`); activations lose more by that than weights by this.
 """
 
+BLOCK = 1024
+"""Tokens a product: memory that is new for every product of a large batch takes longer than what is done in it."""
+
 SMALLEST_SHARE = 0.01
 """Of the mean size, that a channel is taken to have: a sample may not have shown what it can be."""
 
@@ -29,6 +32,9 @@ class Int8Linear(nn.Module):
             stay as they are.
     """
 
+    factors: Tensor
+    bias: Tensor
+
     def __init__(self, layer: nn.Linear, channel_sizes: Tensor | None = None) -> None:
         super().__init__()
         weight = layer.weight.detach()
@@ -36,20 +42,22 @@ class Int8Linear(nn.Module):
         if channel_sizes is not None:
             factors = (_at_least(weight.abs().amax(0)) / _at_least(channel_sizes)).sqrt()
         self.register_buffer("factors", factors, persistent=False)
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone(), persistent=False)
-        # T5 asks its layers for the dtype of their weights; the weights themselves are in `packed`.
-        self.register_buffer("weight", weight.new_empty(0), persistent=False)
+        bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach().clone()
+        self.register_buffer("bias", bias, persistent=False)
         self.packed = _pack(weight / factors)
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the layer's outputs, `(..., in_features)` -> `(..., out_features)`, in float32."""
-        levelled = inputs * self.factors
-        # Not `abs().amax()`, which writes all of them again, nor `aminmax`, which is slow along the last axis.
-        largest = torch.maximum(levelled.amax(-1, keepdim=True), -levelled.amin(-1, keepdim=True)).clamp_min_(1e-12)
-        outputs: Tensor = torch.ops.quantized.linear_dynamic(levelled.div_(largest), self.packed, False)
-        outputs.mul_(largest)
-        return outputs if self.bias is None else outputs.add_(self.bias)
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        outputs = inputs.new_empty(len(rows), len(self.bias), dtype=torch.float32)
+        for block, into in zip(rows.split(BLOCK), outputs.split(BLOCK), strict=True):
+            levelled = block * self.factors
+            # Not `abs().amax()`, which writes all of them again, nor `aminmax`, which is slow along the last axis.
+            largest = torch.maximum(levelled.amax(-1, keepdim=True), -levelled.amin(-1, keepdim=True)).clamp_min_(1e-12)
+            products = torch.ops.quantized.linear_dynamic(levelled.div_(largest), self.packed, False)
+            torch.addcmul(self.bias, products, largest, out=into)
+        return outputs.view(*inputs.shape[:-1], len(self.bias))
 
 
 def _pack(weight: Tensor) -> torch.ScriptObject:

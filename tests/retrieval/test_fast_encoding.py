@@ -12,7 +12,7 @@ from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel
 from drdecr.modeling_drdecr.processing_drdecr import DrDecrProcessor
 from drdecr.retrieval import fast_encoding
 from drdecr.retrieval.fast_encoding import SMALLEST_COSINE, choose, fastest_encoder, int8_copy
-from drdecr.retrieval.int8_linear import Int8Linear
+from drdecr.retrieval.int8_linear import BLOCK, Int8Linear
 
 TEXTS = ["the sea", "what is the capital of france", "a king in the city of paris"]
 
@@ -76,6 +76,14 @@ def test_an_int8_layer_multiplies_each_token_at_its_own_scale():
     errors = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
     assert errors.max() < 0.03
     assert torch.equal(Int8Linear(layer)(torch.zeros(2, 48)), layer.bias.detach().expand(2, -1))
+
+
+def test_a_large_batch_is_multiplied_block_by_block():
+    torch.manual_seed(0)
+    layer, inputs = nn.Linear(16, 4), torch.randn(2, BLOCK, 16)
+    narrow = Int8Linear(layer)
+    assert torch.equal(narrow(inputs), torch.stack([narrow(inputs[0]), narrow(inputs[1])]))
+    assert torch.allclose(narrow(inputs[0, :3]), layer(inputs[0, :3]), atol=0.05)
 
 
 def test_no_product_is_cut_off():
