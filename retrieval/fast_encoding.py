@@ -125,12 +125,11 @@ def fastest_encoder(
 def _channel_sizes(model: DrDecrModel, layers: dict[str, nn.Linear], texts: list[str]) -> dict[str, Tensor]:
     """Return the root mean square of every input channel of the layers, by name, over the tokens of some texts."""
     squares: dict[str, list[Tensor]] = {name: [] for name in layers}
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda _, inputs, found=squares[name]: found.append(inputs[0].flatten(0, -2).square().mean(0))
-        )
-        for name, layer in layers.items()
-    ]
+
+    def keep(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        squares[name].append(inputs[0].flatten(0, -2).square().mean(0))
+
+    hooks = [layer.register_forward_pre_hook(partial(keep, name)) for name, layer in layers.items()]
     model.encode_documents(texts, batch_size=1, show_progress_bar=False)
     for hook in hooks:
         hook.remove()
