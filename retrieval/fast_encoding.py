@@ -1,7 +1,6 @@
 """A model that encodes a collection faster: in fewer bits, where a measurement finds it faster here and close enough."""
 
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
 from drdecr.modeling_drdecr import DrDecrModel
+
+from .int8_linear import Int8Linear
 
 SMALLEST_COSINE = 0.995
 """What a token of a faster model must have in common with the float32 one, at least."""
 
 CLEARLY_FASTER = 1.1
 """How many times as fast fewer bits must be to be worth their rounding."""
+
+SAMPLE = 16
+"""Passages that show the sizes of channels."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,28 @@ class EncoderChoice:
     cosines: dict[str, float]
 
 
-def int8_copy(model: DrDecrModel) -> DrDecrModel:
+def int8_copy(model: DrDecrModel, texts: list[str] | None = None) -> DrDecrModel:
     """Return a copy for CPUs whose encoder multiplies in int8 (dynamic quantisation of the linear layers).
 
-    Weights are rounded once, with a scale for each row, activations as they come; word embeddings are shared with the model,
-    the projection stays in float32. How close it is depends on the encoder and on the CPU: `fastest_encoder` measures it.
+    Weights are rounded once, activations as they come (`Int8Linear`); word embeddings are shared with the model, the
+    projection stays in float32. How close it is depends on the encoder: `fastest_encoder` measures it.
     The copy encodes; it is neither trained nor saved.
+
+    Args:
+        model: in float32, on a CPU.
+        texts: some passages, of which the first 16 show how large each channel is. Without them large channels are rounded
+            as finely as small ones, and the copy is less close.
+
+    Raises:
+        RuntimeError: torch has no int8 products for this machine.
     """
     embeddings = model.get_input_embeddings()
     narrow = copy.deepcopy(model, {id(embeddings): embeddings}).eval()
-    layers = {nn.Linear: per_channel_dynamic_qconfig}
-    with warnings.catch_warnings():
-        # Goes with torch's own quantised tensors (pytorch #184982), when torchao's are as fast on a CPU.
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*quantize_per_")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.ao.quantization")
-        quantize_dynamic(narrow.encoder, layers, dtype=torch.qint8, inplace=True)
+    layers = {name: layer for name, layer in narrow.encoder.named_modules() if type(layer) is nn.Linear}
+    sizes = _channel_sizes(narrow, layers, texts[:SAMPLE]) if texts else {}
+    for name, layer in layers.items():
+        parent, _, attribute = name.rpartition(".")
+        setattr(narrow.encoder.get_submodule(parent), attribute, Int8Linear(layer, sizes.get(name)))
     return narrow
 
 
@@ -89,12 +99,16 @@ def fastest_encoder(
     """
     if not texts:
         raise ValueError("fastest_encoder measures on a sample of passages, got none. Give some of those to encode.")
-    ways: dict[str, DrDecrModel] = {"float32": model, "int8": int8_copy(model), "bfloat16": bfloat16_copy(model)}
+    ways: dict[str, DrDecrModel] = {"float32": model, "bfloat16": bfloat16_copy(model)}
+    seconds: dict[str, float | None] = {}
+    try:
+        ways["int8"] = int8_copy(model, texts)
+    except RuntimeError:  # this build of torch has no int8 products
+        seconds["int8"] = None
     exact = model.encode_documents(texts, batch_size, show_progress_bar=False)
     first = _seconds(lambda: model.encode_documents(texts[:1]))
-    seconds: dict[str, float | None] = {}
     cosines = {"float32": 1.0}
-    for name in ("int8", "bfloat16"):
+    for name in [name for name in ("int8", "bfloat16") if name in ways]:
         if not _runs(ways[name], texts[:1], limit=10 * first):
             seconds[name] = None
             continue
@@ -106,6 +120,20 @@ def fastest_encoder(
     seconds |= {name: min(found) for name, found in rounds.items()}
     name = choose(seconds, cosines, smallest_cosine)
     return EncoderChoice(name, ways[name], seconds, cosines)
+
+
+def _channel_sizes(model: DrDecrModel, layers: dict[str, nn.Linear], texts: list[str]) -> dict[str, Tensor]:
+    """Return the root mean square of every input channel of the layers, by name, over the tokens of some texts."""
+    squares: dict[str, list[Tensor]] = {name: [] for name in layers}
+
+    def keep(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        squares[name].append(inputs[0].flatten(0, -2).square().mean(0))
+
+    hooks = [layer.register_forward_pre_hook(partial(keep, name)) for name, layer in layers.items()]
+    model.encode_documents(texts, batch_size=1, show_progress_bar=False)
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.stack(found).mean(0).sqrt() for name, found in squares.items() if found}
 
 
 def choose(seconds: dict[str, float | None], cosines: dict[str, float], smallest_cosine: float) -> str:

@@ -1,11 +1,18 @@
 """Faster models: what int8 changes and what it does not, and what is chosen of what was measured."""
 
+import copy
+import warnings
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import BertConfig, XLMRobertaConfig
 
-from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.retrieval.fast_encoding import choose, fastest_encoder, int8_copy
+from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel
+from drdecr.modeling_drdecr.processing_drdecr import DrDecrProcessor
+from drdecr.retrieval import fast_encoding
+from drdecr.retrieval.fast_encoding import SMALLEST_COSINE, choose, fastest_encoder, int8_copy
+from drdecr.retrieval.int8_linear import BLOCK, Int8Linear
 
 TEXTS = ["the sea", "what is the capital of france", "a king in the city of paris"]
 
@@ -19,6 +26,100 @@ def test_int8_reads_nearly_alike_and_leaves_the_model(tiny_model: DrDecrModel):
     assert not any(isinstance(module, nn.Linear) for module in narrow.encoder.modules())
     assert narrow.get_input_embeddings() is tiny_model.get_input_embeddings()
     assert torch.equal(torch.cat(tiny_model.encode_documents(TEXTS)), exact)
+
+
+def with_outliers(config_type: type, processor: DrDecrProcessor) -> DrDecrModel:
+    """Return a random encoder with what trained ones have: a few channels far larger than the others."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
+    encoder = config_type(vocab_size=64, max_position_embeddings=66, pad_token_id=1, initializer_range=0.1, **sizes)
+    model = DrDecrModel(DrDecrConfig(encoder_config=encoder, embedding_dim=16)).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith(("value.weight", "intermediate.dense.weight")):
+            parameter.data[[5, 40]] *= 100.0
+        if name.endswith("output.dense.weight"):
+            parameter.data[:, [5, 40]] /= 100.0
+    model.processor = processor
+    return model
+
+
+def per_tensor_copy(model: DrDecrModel) -> DrDecrModel:
+    """Return torch's own dynamic int8: one scale for all activations of a layer."""
+    narrow = copy.deepcopy(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.ao.quantization.quantize_dynamic(
+            narrow.encoder, {nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}, inplace=True
+        )
+    return narrow
+
+
+def smallest_cosine(exact: Tensor, narrow: DrDecrModel) -> float:
+    return torch.cosine_similarity(torch.cat(narrow.encode_documents(TEXTS)), exact, dim=-1).min().item()
+
+
+@pytest.mark.parametrize("config_type", [BertConfig, XLMRobertaConfig])
+def test_int8_stays_close_where_a_few_channels_are_large(config_type: type, tiny_processor: DrDecrProcessor):
+    model = with_outliers(config_type, tiny_processor)
+    exact = torch.cat(model.encode_documents(TEXTS))
+    per_tensor, plain = smallest_cosine(exact, per_tensor_copy(model)), smallest_cosine(exact, int8_copy(model))
+    levelled = smallest_cosine(exact, int8_copy(model, TEXTS))
+    assert per_tensor < SMALLEST_COSINE <= levelled
+    assert per_tensor < plain < levelled
+
+
+def test_an_int8_layer_multiplies_each_token_at_its_own_scale():
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 24)
+    inputs = torch.randn(3, 7, 48) * torch.logspace(-3, 3, 7)[:, None]
+    expected, found = layer(inputs) - layer.bias, Int8Linear(layer)(inputs) - layer.bias
+    errors = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert errors.max() < 0.03
+    assert torch.equal(Int8Linear(layer)(torch.zeros(2, 48)), layer.bias.detach().expand(2, -1))
+
+
+def test_a_large_batch_is_multiplied_block_by_block():
+    torch.manual_seed(0)
+    layer, inputs = nn.Linear(16, 4), torch.randn(2, BLOCK, 16)
+    narrow = Int8Linear(layer)
+    assert torch.equal(narrow(inputs), torch.stack([narrow(inputs[0]), narrow(inputs[1])]))
+    assert torch.allclose(narrow(inputs[0, :3]), layer(inputs[0, :3]), atol=0.05)
+
+
+def test_no_product_is_cut_off():
+    """All 255 and all of the largest weight, of one sign: sums of pairs in 16 bits come nearest to their limit."""
+    layer = nn.Linear(64, 8, bias=False)
+    layer.weight.data.fill_(0.5)
+    assert torch.allclose(Int8Linear(layer)(torch.ones(4, 64)), torch.full((4, 8), 32.0), rtol=1e-3)
+
+
+def test_channels_that_the_sample_never_showed_stay_finite():
+    layer = nn.Linear(16, 4)
+    layer.weight.data[:, 3] = 0
+    sizes = torch.ones(16)
+    sizes[:2] = 0
+    inputs = torch.randn(5, 16)
+    assert torch.allclose(Int8Linear(layer, sizes)(inputs), layer(inputs), atol=0.1)
+    assert Int8Linear(layer, torch.zeros(16))(inputs).isfinite().all()
+
+
+@pytest.mark.parametrize("engine", torch.backends.quantized.supported_engines)
+def test_every_engine_of_torch_multiplies_alike(engine: str, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    layer, inputs = nn.Linear(48, 24), torch.randn(3, 7, 48)
+    monkeypatch.setattr(torch.backends.quantized, "engine", engine)
+    found = Int8Linear(layer)(inputs)
+    assert torch.cosine_similarity(found, layer(inputs), dim=-1).min() > SMALLEST_COSINE
+
+
+def test_a_torch_without_int8_leaves_float32(tiny_model: DrDecrModel, monkeypatch: pytest.MonkeyPatch):
+    def missing(layer: nn.Linear, channel_sizes: Tensor | None) -> None:
+        raise RuntimeError("Didn't find engine for operation quantized::linear_prepack NoQEngine")
+
+    monkeypatch.setattr(fast_encoding, "Int8Linear", missing)
+    choice = fastest_encoder(tiny_model, TEXTS, repeats=1)
+    assert choice.seconds["int8"] is None
+    assert "int8" not in choice.cosines
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Linear layers for CPUs that multiply in int8, with a scale for each token and levelled channels."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+LARGEST_WEIGHT = 64
+"""Of the rounded weights. CPUs without VNNI add pairs of products in 16 bits, where 2 x 255 x 64 fits and 2 x 255 x 127 does not.
+
+torch keeps all 127 there and gives activations 7 bits (`reduce_range`); activations lose more by that than weights by this.
+"""
+
+BLOCK = 1024
+"""Tokens a product: memory that is new for every product of a large batch takes longer than what is done in it."""
+
+SMALLEST_SHARE = 0.01
+"""Of the mean size, that a channel is taken to have: a sample may not have shown what it can be."""
+
+
+class Int8Linear(nn.Module):
+    """A linear layer in int8: weights are rounded once, with a scale for each row, activations as they come.
+
+    torch's own dynamic layer has one scale for all activations of a batch, which a few large channels and tokens take up. Here
+    each channel is divided by a factor that its weights are multiplied with (SmoothQuant, Xiao et al. 2023, at the strength
+    of 1/2), then each token by its largest value, so that the one scale of the product serves all of them alike.
+    It has no gradients.
+
+    Args:
+        layer: in float32.
+        channel_sizes: what is typical of each input channel, `(in_features,)`, such as its root mean square; None: channels
+            stay as they are.
+    """
+
+    factors: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: nn.Linear, channel_sizes: Tensor | None = None) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        factors = torch.ones(layer.in_features)
+        if channel_sizes is not None:
+            factors = (_at_least(weight.abs().amax(0)) / _at_least(channel_sizes)).sqrt()
+        self.register_buffer("factors", factors, persistent=False)
+        bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach().clone()
+        self.register_buffer("bias", bias, persistent=False)
+        self.packed = _pack(weight / factors)
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the layer's outputs, `(..., in_features)` -> `(..., out_features)`, in float32."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        outputs = inputs.new_empty(len(rows), len(self.bias), dtype=torch.float32)
+        for block, into in zip(rows.split(BLOCK), outputs.split(BLOCK), strict=True):
+            levelled = block * self.factors
+            # Not `abs().amax()`, which writes all of them again, nor `aminmax`, which is slow along the last axis.
+            largest = torch.maximum(levelled.amax(-1, keepdim=True), -levelled.amin(-1, keepdim=True)).clamp_min_(1e-12)
+            products = torch.ops.quantized.linear_dynamic(levelled.div_(largest), self.packed, False)
+            torch.addcmul(self.bias, products, largest, out=into)
+        return outputs.view(*inputs.shape[:-1], len(self.bias))
+
+
+def _pack(weight: Tensor) -> torch.ScriptObject:
+    """Return weights as torch's int8 products take them, a scale for each row."""
+    scales = weight.abs().amax(1).clamp_min(1e-12) / LARGEST_WEIGHT
+    zeros = torch.zeros(len(weight), dtype=torch.long)
+    with warnings.catch_warnings():
+        # Goes with torch's own quantised tensors (pytorch #184982), when torchao's are as fast on a CPU.
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*quantize_per_")
+        rounded = torch.quantize_per_channel(weight, scales.double(), zeros, axis=0, dtype=torch.qint8)
+    packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(rounded, None)
+    return packed
+
+
+def _at_least(sizes: Tensor) -> Tensor:
+    return sizes.clamp_min(SMALLEST_SHARE * sizes.mean().item()).clamp_min(1e-12)
