@@ -172,6 +172,8 @@ def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine
             "Give the folder that `drdecr encode` wrote."
         )
     if engine == "qdrant-edge":
+        if shards > 1:
+            raise ValueError(f"engine qdrant-edge makes one index, got {shards} shards. Leave --shards out.")
         return _build_qdrant_edge(found, form.dim, folder, codec, pool_factor)
     if engine != "exact":
         raise ValueError(f"engine: expected exact or qdrant-edge, got {engine!r}.")
@@ -245,7 +247,7 @@ def open_searchable(
         workers: processes that search shards at the same time (default 1: this one; more need Ray).
 
     Raises:
-        ValueError: for an unknown search, or several workers for what has no shards.
+        ValueError: for an unknown search, candidates of Qdrant's engine, or several workers for what has no shards.
     """
     if search not in SEARCHES:
         raise ValueError(f"search: expected one of {', '.join(SEARCHES)}, got {search!r}.")
@@ -259,9 +261,14 @@ def open_searchable(
     if (Path(folder) / QDRANT).is_file():
         from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 
+        if search != "exact":
+            raise ValueError(
+                f"{folder}: Qdrant's engine scores every passage and has no candidates by {search}. Leave --by out, or search "
+                "the folder that it was made from."
+            )
         return QdrantEdgeIndex.open(folder)
     index = StoredIndex.open(folder, verify=verify)
-    if search == "exact":
+    if search == "exact" or not len(index):  # of shards some may be empty, for which no vectors are made
         return index
     return with_candidates(index, search, num_candidates)
 
