@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.calibration import CalibratedIndex, LanguageCohort, check_languages
+from drdecr.retrieval.manifest import DamagedIndexError
 
 LANGUAGES = ("en", "fi", "ar")
 
@@ -90,9 +91,28 @@ def test_a_cohort_survives_its_file(cohort, tmp_path):
         LanguageCohort.load(tmp_path / "none")
 
 
+@pytest.mark.parametrize("place", [2, -9, None])
+def test_a_damaged_cohort_is_named(cohort, tmp_path, place):
+    path = tmp_path / "c.safetensors"
+    cohort.save(path)
+    content = bytearray(path.read_bytes())
+    if place is None:
+        del content[-1]
+    else:
+        content[place] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(DamagedIndexError, match=r"c\.safetensors: damaged, or no calibration\. Make it again"):
+        LanguageCohort.load(path)
+
+
 def test_what_cannot_be_calibrated_is_said(cohort):
     check_languages([{"language": "fi"}], cohort)
-    for payload, shown in (({"language": "sw"}, "'sw'"), ({}, "None")):
+    for payload, shown in (
+        ({"language": "sw"}, "'sw'"),
+        ({}, "None"),
+        ({"language": ""}, "''"),
+        ({"language": ["fi", "en"]}, r"\['fi', 'en'\]"),
+    ):
         with pytest.raises(ValueError, match=f"expected all passages in ar, en, fi, got 1 with language {shown}"):
             check_languages([{"language": "fi"}, payload], cohort)
     one = torch.ones(1, 4)
