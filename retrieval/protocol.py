@@ -1,5 +1,6 @@
 """What every engine of this package offers, so that one can take the place of another."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -69,8 +70,8 @@ def check_batch(
         dim: width that they must have; None for any.
 
     Raises:
-        ValueError: for other numbers of one than of the other, ids that are empty, no text or repeated, another shape, or
-            numbers that are not finite.
+        ValueError: for other numbers of one than of the other, ids that are empty, no text or repeated, another shape,
+            numbers that are not finite, or a payload that is no mapping of what JSON can hold.
     """
     counts = [len(passage_ids), len(embeddings), len(passage_ids) if payloads is None else len(payloads)]
     if len(set(counts)) > 1:
@@ -84,6 +85,8 @@ def check_batch(
     if len(set(passage_ids)) < len(passage_ids):
         twice = next(name for number, name in enumerate(passage_ids) if name in passage_ids[:number])
         raise ValueError(f"Passage ids must differ within one `add`, got {twice!r} twice. Drop or rename the others.")
+    for name, payload in zip(passage_ids, payloads or (), strict=payloads is not None):
+        _check_payload(name, payload)
     for name, tokens in zip(passage_ids, embeddings, strict=True):
         if tokens.dim() != 2 or (dim is not None and tokens.shape[1] != dim):
             raise ValueError(
@@ -92,6 +95,19 @@ def check_batch(
             )
         if not tokens.isfinite().all():
             raise ValueError(f"Passage {name!r}: its embeddings hold NaN or infinity. Choose another checkpoint.")
+
+
+def _check_payload(name: str, payload: Any) -> None:
+    # Now, for an index that holds it until the commit could not commit anything any more.
+    try:
+        if not isinstance(payload, Mapping) or not all(isinstance(key, str) for key in payload):
+            raise TypeError(f"a {type(payload).__name__}, perhaps with keys that are no texts")
+        json.dumps(dict(payload))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Passage {name!r}: expected a payload that is a mapping of what JSON can hold, got another ({error}). Leave out "
+            "or convert what is not."
+        ) from error
 
 
 def matches(payload: Mapping[str, Any], where: Where) -> bool:

@@ -233,7 +233,7 @@ class StoredIndex:
             How many will be gone, of the last commit and of what was added since.
         """
         self._needs_lock()
-        if passage_ids is None and where is None:
+        if passage_ids is None and not where:
             raise ValueError("delete: expected ids or a filter, got neither. To delete all, remove the folder.")
         chosen = None if passage_ids is None else set(passage_ids)
         waiting = [

@@ -326,12 +326,18 @@ def parse_where(pairs: list[str] | None) -> dict[str, Any] | None:
         if not equals or not key:
             raise ValueError(f"--where: expected key=value, got {pair!r}. Write --where language=en.")
         try:
-            value = json.loads(text)
-        except ValueError:
+            value = json.loads(text, parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            value = text
+        if value is None:  # no document has it, and some are called so
             value = text
         # Whether "1" is a number cannot be seen here; a text of digits is as likely.
         wanted.setdefault(key, []).extend([value, text] if value != text else [value])
     return dict(wanted) or None
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number in JSON.")
 
 
 def show(question: str, found: list[Any], where: list[str] | None = None, searched_for: str | None = None) -> None:

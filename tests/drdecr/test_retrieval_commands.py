@@ -325,4 +325,8 @@ def test_wrong_commands_are_one_line(call, encoded, model, tmp_path, monkeypatch
 
 def test_filters_take_numbers_truths_and_texts():
     assert parse_where(["a=1", "a=x", "b=true", "c=k=v"]) == {"a": [1, "1", "x"], "b": [True, "true"], "c": ["k=v"]}
+    assert parse_where(["a=null", "a=NaN", "a=-Infinity", f"b={'[' * 100_000}"]) == {
+        "a": ["null", "NaN", "-Infinity"],
+        "b": ["[" * 100_000],
+    }
     assert parse_where(None) is None

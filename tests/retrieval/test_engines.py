@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from drdecr.retrieval import PassageIndex, ShardedIndex, StoredIndex
+from drdecr.retrieval.manifest import DamagedIndexError
 
 ENGINES = ("stored", "sharded", "edge", "cluster", "cluster with candidates")
 
@@ -98,10 +99,76 @@ def test_an_engine_refuses_what_it_cannot_keep_or_find(engine, ragged):
         index.add(["b"], [torch.ones(1, 4)])
     with pytest.raises(ValueError, match="top_k"):
         index.search(ragged(1, seed=0), top_k=0)
-    with pytest.raises(ValueError, match="neither"):
-        index.delete()
+    for nothing in ({}, {"where": {}}):  # an empty filter is none, or it would delete all
+        with pytest.raises(ValueError, match="neither"):
+            index.delete(**nothing)
+    circular: dict = {}
+    circular["own"] = circular
+    for payload in ({"a": object()}, {1: "a"}, "text", circular):
+        with pytest.raises(ValueError, match="Passage 'b': expected a payload that is a mapping of what JSON can hold"):
+            index.add(["c", "b"], ragged(2, seed=0), [{}, payload])
+    index.commit()
+    assert sorted(index.passage_ids()) == ["a", "empty"]
+    assert index.search(ragged(1, seed=1, shortest=1), top_k=2**62).document_ids[0][0] == "a"
     with pytest.raises(ValueError, match="'nobody' is none of the"):
         index.payloads(["nobody"])
+
+
+def test_filters_of_any_key_and_number_find_the_same_in_every_engine(engine, ragged):
+    index = engine[0]()
+    odd = {"a.b": "x", "w s": "x", "": "x", "[0]": "x", "é": "x", "a": {"b": "y"}}
+    numbers = [2, 2.0, 2.5, [1, 2.5], True, "2", -7, 2**53 + 1]
+    rows = [{"number": number, **odd} for number in numbers]
+    index.add(names(len(rows)), ragged(len(rows), seed=0, shortest=1), rows)
+    index.commit()
+
+    def found(where):
+        return sorted(int(name[1:]) for name in index.search(ragged(1, seed=1, shortest=1), 20, where).document_ids[0])
+
+    for key, value in odd.items():
+        if value == "x":
+            assert found({key: "x"}) == list(range(len(rows))), key
+            assert found({key: "y"}) == []
+    for wanted, rows_found in [
+        (2, [0, 1]),
+        (2.0, [0, 1]),
+        (2.5, [2, 3]),
+        (1, [3]),
+        (True, [4]),
+        ("2", [5]),
+        ([-7, "2", 2.5], [2, 3, 5, 6]),
+        (2**53 + 1, [7]),
+        (0.5, []),
+    ]:
+        assert found({"number": wanted}) == rows_found, wanted
+
+
+def test_qdrant_says_what_it_cannot_filter_by_or_keep(tmp_path):
+    edge = pytest.importorskip("qdrant_edge")
+    from drdecr.retrieval.qdrant_common import filter_of
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+    for value in (None, [], {"a": 1}, [None, "a"], 2**64, float("nan")):
+        with pytest.raises(ValueError, match=r"filter k: Qdrant matches texts.* Leave it out, or"):
+            filter_of({"k": value}, edge)
+    for key in ('a"b', "a\\b"):
+        with pytest.raises(ValueError, match="with a quote or a backslash"):
+            filter_of({key: "a"}, edge)
+    with QdrantEdgeIndex.create(tmp_path / "edge", dim=8) as index:
+        for name, payload in (("a", {"k": float("nan")}), ("a", {"k": "\ud800"}), ("\ud800", {})):
+            with pytest.raises(ValueError, match="keeps no NaN, no infinity and no half surrogate pairs"):
+                index.add([name], [torch.ones(1, 8)], [payload])
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"dim": null, "about": {}}'])
+def test_damaged_settings_of_an_edge_folder_are_named(tmp_path, content):
+    pytest.importorskip("qdrant_edge")
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+    QdrantEdgeIndex.create(tmp_path / "edge", dim=8).close()
+    (tmp_path / "edge" / "qdrant.json").write_text(content)
+    with pytest.raises(DamagedIndexError, match=r"qdrant\.json: damaged, or no settings"):
+        QdrantEdgeIndex.open(tmp_path / "edge")
 
 
 def test_qdrant_settings_are_those_of_the_runbook(tmp_path):
