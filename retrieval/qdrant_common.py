@@ -4,7 +4,7 @@ import math
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +14,8 @@ from .protocol import Where, check_batch
 VECTOR = "tokens"
 """Name of the multi-vector. A passage without a token that scores has none, and is never found."""
 IDS_A_CALL = 4096
+NUMBERS_A_CALL = 1_000_000
+"""Some 20 MB as JSON: a node of a cluster refuses more than 32 (`max_request_size_mb`). Also what is in memory as objects."""
 ID_KEY, PAYLOAD_KEY, TRUTH_KEY = "passage_id", "payload", "truths"
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 WHOLE_NUMBERS, EXACT_NUMBERS = 2**63, 2**53
@@ -90,6 +92,18 @@ def missing_extra(name: str) -> str:
     return f"The Qdrant engines need {name}: `pip install drdecr[qdrant]`."
 
 
+def calls_of(embeddings: Sequence[Tensor], most: int) -> Iterator[slice]:
+    """Cut texts into calls of at most so many texts, and of `NUMBERS_A_CALL` numbers; one text at least."""
+    start = numbers = 0
+    for place, tokens in enumerate(embeddings):
+        if place > start and (place - start == most or numbers + tokens.numel() > NUMBERS_A_CALL):
+            yield slice(start, place)
+            start, numbers = place, 0
+        numbers += tokens.numel()
+    if start < len(embeddings):
+        yield slice(start, len(embeddings))
+
+
 class PointIndex(ABC):
     """Passages as points of Qdrant; an engine says how points are made, written, deleted and read.
 
@@ -97,7 +111,7 @@ class PointIndex(ABC):
         dim: width of the tokens.
         models: `qdrant_edge` or `qdrant_client.models`.
         place: of the passages, for messages.
-        points_a_call: written at once.
+        points_a_call: written at once, at most.
     """
 
     def __init__(self, dim: int, models: Any, place: str, points_a_call: int) -> None:
@@ -149,13 +163,11 @@ class PointIndex(ABC):
     ) -> None:
         """Add passages; one whose id is there already takes its place."""
         check_batch(passage_ids, embeddings, payloads, self.dim)
-        if not passage_ids:
-            return
-        pairs = zip(passage_ids, payloads or [{}] * len(passage_ids), strict=True)
-        kept = [point_payload(name, payload) for name, payload in pairs]
-        points = self._points([point_id(name) for name in passage_ids], embeddings, kept)
-        for start in range(0, len(points), self._points_a_call):
-            self._upsert(points[start : start + self._points_a_call])
+        given = payloads or [{}] * len(passage_ids)
+        for call in calls_of(embeddings, self._points_a_call):
+            pairs = zip(passage_ids[call], given[call], strict=True)
+            kept = [point_payload(name, payload) for name, payload in pairs]
+            self._upsert(self._points([point_id(name) for name in passage_ids[call]], embeddings[call], kept))
 
     def delete(self, passage_ids: Sequence[str] | None = None, where: Where | None = None) -> int:
         """Delete passages by id or by payload (or by both) and return how many."""

@@ -327,12 +327,14 @@ class StoredIndex:
     def _sweep(self) -> None:
         """Take away what belongs to no commit: of a writer that was killed, or of the commit before."""
         known = {record.name: record.files for record in self.manifest.segments}
-        for folder in (self.folder / "segments").iterdir():
+        segments = self.folder / "segments"
+        segments.mkdir(exist_ok=True)  # an empty folder is lost by who copies files alone
+        for folder in segments.iterdir():
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             for file in folder.iterdir():
-                if file.name not in known[folder.name]:
+                if file.name not in known[folder.name] and not file.is_dir():  # a folder is of another program
                     file.unlink(missing_ok=True)
         for file in self.folder.glob(f".{NAME}.*.tmp"):
             file.unlink(missing_ok=True)

@@ -143,6 +143,30 @@ def test_filters_of_any_key_and_number_find_the_same_in_every_engine(engine, rag
         assert found({"number": wanted}) == rows_found, wanted
 
 
+def test_a_cluster_gets_no_larger_requests_than_it_takes(ragged, monkeypatch):
+    client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+    from drdecr.retrieval import qdrant_common
+    from drdecr.retrieval.qdrant_index import QdrantIndex
+
+    monkeypatch.setattr(qdrant_common, "NUMBERS_A_CALL", 100)
+    written, asked = [], []
+    upsert, query = client.upsert, client.query_batch_points
+    monkeypatch.setattr(client, "upsert", lambda _name, points, **more: written.append(points) or upsert(_name, points))
+    monkeypatch.setattr(client, "query_batch_points", lambda _name, rows: asked.append(rows) or query(_name, rows))
+    index = QdrantIndex.create(client, "passages", 8, num_candidates=None)
+    passages = [*ragged(30, seed=0), torch.ones(20, 8)]
+    index.add(names(31), passages)
+    sizes = [[len(point.vector.get("tokens", ())) * 8 for point in points] for points in written]
+    assert sum(map(len, sizes)) == len(index) == 31
+    assert all(sum(own) <= 100 or len(own) == 1 for own in sizes)
+    assert len(sizes) < 31
+    queries = ragged(20, seed=1)
+    hits = index.search(queries, top_k=3)
+    assert len(asked) > 1
+    for query_tokens, ids in zip(queries, hits.document_ids, strict=True):
+        assert ids == index.search([query_tokens], top_k=3).document_ids[0]
+
+
 def test_qdrant_says_what_it_cannot_filter_by_or_keep(tmp_path):
     edge = pytest.importorskip("qdrant_edge")
     from drdecr.retrieval.qdrant_common import filter_of
