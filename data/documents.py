@@ -151,9 +151,9 @@ def _is_missing(value: Any) -> bool:
 
 def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     names: tuple[str, ...] = ("document_id", "text", "title")
-    for number, line in lines_of(path):
+    for place, (number, line) in enumerate(lines_of(path)):  # lines that are blank may stand before the names
         cells = line.rstrip("\r").split("\t")
-        if number == 1 and set(cells) & {*ID_FIELDS} and set(cells) & {*TEXT_FIELDS}:
+        if place == 0 and set(cells) & {*ID_FIELDS} and set(cells) & {*TEXT_FIELDS}:
             names = tuple(cells)
             continue
         if not 2 <= len(cells) <= len(names):

@@ -274,9 +274,9 @@ def open_system(
                 f"{source}: expected an index or a checkpoint, found neither. Make an index: drdecr encode MODEL DOCUMENTS "
                 "FOLDER."
             )
-        if by != "exact" or workers > 1:
+        if model is not None or by != "exact" or workers > 1:
             raise ValueError(
-                f"{source}: --by and --workers belong to an index, and of a model every passage is scored, in this process. "
+                f"{source}: --model, --by and --workers belong to an index; a model reads and scores every passage by itself. "
                 "Leave them out, or make an index: drdecr encode MODEL DOCUMENTS FOLDER."
             )
         return system_in_memory(source, passages)

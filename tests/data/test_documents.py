@@ -54,7 +54,7 @@ def test_a_dataset_is_read_by_its_hub_name(tmp_path, monkeypatch):
 def test_tsv_has_names_or_an_order(tmp_path):
     (tmp_path / "plain.tsv").write_text("a\tone\tTitle\nb\ttwo\n")
     assert list(read_documents(tmp_path / "plain.tsv")) == [Document("a", "one", "Title"), Document("b", "two")]
-    (tmp_path / "named.tsv").write_text("text\tid\tlanguage\none\ta\ten\n")
+    (tmp_path / "named.tsv").write_text("\n \ntext\tid\tlanguage\none\ta\ten\n")
     assert list(read_documents(tmp_path / "named.tsv")) == [Document("a", "one", "", {"language": "en"})]
 
 

@@ -264,13 +264,29 @@ def test_an_index_knows_the_model_that_encoded_it(call, options, model, document
     assert not caplog.text
 
 
+def test_a_model_that_is_not_where_it_was_is_asked_for(call, model, documents, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, tmp_path / "near")
+    assert call("encode", "near", documents, "encoded")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, errors = call("search", "../encoded", "what is the city b")
+    assert (code, len(errors.strip().splitlines())) == (1, 1)
+    assert (
+        "../encoded: encoded by near, which cannot be loaded from here. If it lies elsewhere, name it: --model."
+        in errors
+    )
+    assert call("search", "../encoded", "what is the city b", "--model", "../near")[0] == 0
+
+
 WRONG = [
     (["search", "encoded"], "expected questions, got none"),
     (["search", "encoded", "a", "--queries", "q1.tsv"], "query 'q1' has the id of a question behind the index"),
     (["search", "encoded", "a", "--run", "qdrant"], "qdrant: expected a file, got a folder"),
     (["rerank", "model", "q.run", "q.tsv", "d.jsonl", "qdrant"], "qdrant: expected a file, got a folder"),
-    (["search", "model", "a", "--by", "muvera"], "model: --by and --workers belong to an index"),
-    (["search", "model", "a", "--workers", "2"], "model: --by and --workers belong to an index"),
+    (["search", "model", "a", "--by", "muvera"], "model: --model, --by and --workers belong to an index"),
+    (["search", "model", "a", "--workers", "2"], "model: --model, --by and --workers belong to an index"),
+    (["search", "model", "a", "--model", "other"], "model: --model, --by and --workers belong to an index"),
     (["search", "qdrant", "a", "--by", "centroids"], "qdrant: Qdrant's engine scores every passage"),
     (["index", "encoded", "new", "--engine", "qdrant-edge", "--shards", "2"], "engine qdrant-edge makes one index"),
     (["encode", "model", "d.jsonl", "new", "--passage-tokens", "22"], "expected at most 21"),
