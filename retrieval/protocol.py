@@ -73,6 +73,7 @@ def check_batch(
         ValueError: for other numbers of one than of the other, ids that are empty, no text or repeated, another shape,
             numbers that are not finite, or a payload that is no mapping of what JSON can hold.
     """
+    check_ids(passage_ids)
     counts = [len(passage_ids), len(embeddings), len(passage_ids) if payloads is None else len(payloads)]
     if len(set(counts)) > 1:
         raise ValueError(
@@ -95,6 +96,12 @@ def check_batch(
             )
         if not tokens.isfinite().all():
             raise ValueError(f"Passage {name!r}: its embeddings hold NaN or infinity. Choose another checkpoint.")
+
+
+def check_ids(passage_ids: Sequence[str] | None) -> None:
+    """Raise `ValueError` for one id in place of several: its letters would be taken for ids."""
+    if isinstance(passage_ids, str):
+        raise ValueError(f"Expected a list of passage ids, got the text {passage_ids!r}. Write [{passage_ids!r}].")
 
 
 def _check_payload(name: str, payload: Any) -> None:

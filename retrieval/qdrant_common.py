@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .protocol import Where, check_batch
+from .protocol import Where, check_batch, check_ids
 
 VECTOR = "tokens"
 """Name of the multi-vector. A passage without a token that scores has none, and is never found."""
@@ -173,6 +173,7 @@ class PointIndex(ABC):
         """Delete passages by id or by payload (or by both) and return how many."""
         if passage_ids is None and not where:
             raise ValueError(f"delete: expected ids or a filter, got neither. To delete all, remove {self._place}.")
+        check_ids(passage_ids)
         before = len(self)
         conditions = [] if where is None else [filter_of(where, self._models)]
         if passage_ids is not None:

@@ -25,7 +25,7 @@ from .codecs import check_codec
 from .exact import Hits
 from .manifest import NAME, Manifest, SegmentRecord, file_record, write_whole
 from .pooling import pool_tokens
-from .protocol import Where, check_batch, matches
+from .protocol import Where, check_batch, check_ids, matches
 from .ranking import Ranking
 from .segments import Segment, id_keys
 from .writing import merge_segments, write_segment
@@ -218,7 +218,7 @@ class StoredIndex:
         """
         self._needs_lock()
         check_batch(passage_ids, embeddings, payloads, self.dim)
-        pooled = [pool_tokens(tokens.float(), self.manifest.pool_factor) for tokens in embeddings]
+        pooled = [pool_tokens(tokens.detach().cpu().float(), self.manifest.pool_factor) for tokens in embeddings]
         for name, tokens, payload in zip(passage_ids, pooled, payloads or [{}] * len(pooled), strict=True):
             self._added[name] = (tokens, dict(payload))
 
@@ -235,6 +235,7 @@ class StoredIndex:
         self._needs_lock()
         if passage_ids is None and not where:
             raise ValueError("delete: expected ids or a filter, got neither. To delete all, remove the folder.")
+        check_ids(passage_ids)
         chosen = None if passage_ids is None else set(passage_ids)
         waiting = [
             name

@@ -102,6 +102,9 @@ def test_an_engine_refuses_what_it_cannot_keep_or_find(engine, ragged):
     for nothing in ({}, {"where": {}}):  # an empty filter is none, or it would delete all
         with pytest.raises(ValueError, match="neither"):
             index.delete(**nothing)
+    for call in (lambda: index.delete("a"), lambda: index.add("a", ragged(1, seed=0))):
+        with pytest.raises(ValueError, match=r"Expected a list of passage ids, got the text 'a'\. Write \['a'\]"):
+            call()
     circular: dict = {}
     circular["own"] = circular
     for payload in ({"a": object()}, {1: "a"}, "text", circular):
@@ -109,6 +112,8 @@ def test_an_engine_refuses_what_it_cannot_keep_or_find(engine, ragged):
             index.add(["c", "b"], ragged(2, seed=0), [{}, payload])
     index.commit()
     assert sorted(index.passage_ids()) == ["a", "empty"]
+    index.add(["a"], [ragged(1, seed=0, shortest=1)[0].requires_grad_()])  # as of a forward pass outside of no_grad
+    index.commit()
     assert index.search(ragged(1, seed=1, shortest=1), top_k=2**62).document_ids[0][0] == "a"
     with pytest.raises(ValueError, match="'nobody' is none of the"):
         index.payloads(["nobody"])
