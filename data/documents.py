@@ -25,6 +25,7 @@ from .text_files import lines_of, locate, records_of
 
 logger = logging.getLogger(__name__)
 ID_FIELDS = ("document_id", "_id", "id", "docid")
+QUERY_ID_FIELDS = ("query_id", "_id", "id")
 TEXT_FIELDS = ("text", "contents")
 TEXT_FILES = (".txt", ".md")
 ROWS_A_BATCH = 1024
@@ -36,7 +37,7 @@ class Document:
 
     Args:
         document_id: its name, unique in its collection.
-        text: without what is no text at all (half surrogate pairs become U+FFFD); may be blank.
+        text: without what is no text at all (half surrogate pairs become `?`); may be blank.
         title: perhaps empty.
         metadata: whatever else is known, for filters: what JSON can hold.
     """
@@ -102,10 +103,10 @@ def document_of(record: Mapping[str, Any], where: str) -> Document:
     """Make a document of a record with an id, a text, perhaps a title, and metadata.
 
     Args:
-        record: the fields; those that are None count as missing.
+        record: the fields; those that are None or NaN, which pandas writes for None, count as missing.
         where: for messages.
     """
-    fields = {str(name): value for name, value in record.items() if value is not None}
+    fields = {_sound(str(name)): value for name, value in record.items() if not _is_missing(value)}
     ids = [name for name in ID_FIELDS if name in fields]
     texts = [name for name in TEXT_FIELDS if name in fields]
     if not ids or not texts:
@@ -113,13 +114,15 @@ def document_of(record: Mapping[str, Any], where: str) -> Document:
             f"{where}: expected a document with {' or '.join(ID_FIELDS)} and {' or '.join(TEXT_FIELDS)}, got "
             f"{', '.join(map(str, record)) or 'nothing'}. Rename or fill the fields."
         )
-    document_id, text, title = str(fields.pop(ids[0])), fields.pop(texts[0]), fields.pop("title", "")
-    if not isinstance(text, str) or not isinstance(title, str) or not document_id:
+    document_id, text, title = fields.pop(ids[0]), fields.pop(texts[0]), fields.pop("title", "")
+    if not isinstance(text, str) or not isinstance(title, str):
+        raise ValueError(f"{where}: expected texts, got {text!r:.80} as text, {title!r:.80} as title. Write texts.")
+    if not _is_id(document_id):
         raise ValueError(
-            f"{where}: expected texts and an id, got {text!r:.80} as text, {title!r:.80} as title. Write texts."
+            f"{where}: expected an id, got {document_id!r:.80} as {ids[0]}. Write a text or a number that names the document."
         )
     metadata = {_sound(name): _plain(value, f"{where}, {name}") for name, value in fields.items()}
-    return Document(_sound(document_id), _sound(text), _sound(title), metadata)
+    return Document(_sound(str(document_id)), _sound(text), _sound(title), metadata)
 
 
 def _sound(text: str) -> str:
@@ -131,18 +134,26 @@ def _plain(value: Any, where: str) -> Any:
     if hasattr(value, "isoformat"):  # dates of parquet files
         return value.isoformat()
     try:
-        return json.loads(_sound(json.dumps(value, ensure_ascii=False)))
+        return json.loads(_sound(json.dumps(value, ensure_ascii=False, allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{where}: expected what JSON can hold, got {type(value).__name__}. Leave the field out."
+            f"{where}: expected what JSON can hold, got {type(value).__name__} ({error}). Leave the field out."
         ) from error
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     names: tuple[str, ...] = ("document_id", "text", "title")
-    for number, line in lines_of(path):
+    for place, (number, line) in enumerate(lines_of(path)):  # lines that are blank may stand before the names
         cells = line.rstrip("\r").split("\t")
-        if number == 1 and set(cells) & {*ID_FIELDS} and set(cells) & {*TEXT_FIELDS}:
+        if place == 0 and set(cells) & {*ID_FIELDS} and set(cells) & {*TEXT_FIELDS}:
             names = tuple(cells)
             continue
         if not 2 <= len(cells) <= len(names):
@@ -162,13 +173,11 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for batch in pyarrow.parquet.ParquetFile(path).iter_batches(ROWS_A_BATCH):
             for row in batch.to_pylist():
                 number += 1
-                yield number, {name: _number(value) for name, value in row.items()}
-    except pa.ArrowInvalid as error:
+                yield number, row
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ValueError(f"{path}: expected a whole parquet file ({error}). Get it again.") from error
-
-
-def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _hub_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -177,6 +186,8 @@ def _hub_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     from drdecr.modeling_drdecr.hub_errors_drdecr import explained
 
     repository, _, config = name.partition("@")
+    if not repository.strip("/"):
+        raise ValueError(f"hub:{name}: expected a dataset's name on the Hub behind `hub:`. Write hub:user/name.")
     with explained(repository):
         dataset = load_dataset(repository, config or None, split="train")
     yield from enumerate(dataset, start=1)
@@ -230,10 +241,12 @@ def _queries(file: Path) -> Iterator[tuple[int, str, str]]:
     kind = file.name.removesuffix(".gz").rpartition(".")[2]
     if kind == "jsonl":
         for number, record in records_of(file):
-            query_id = record.get("query_id", record.get("_id", record.get("id")))
-            text = record.get("query", record.get("text"))
-            if query_id is None or not isinstance(text, str):
-                raise ValueError(f"{file}, line {number}: expected query_id and query, got {', '.join(record)}.")
+            query_id = next((value for name in QUERY_ID_FIELDS if (value := record.get(name)) is not None), None)
+            text = next((value for name in ("query", "text") if (value := record.get(name)) is not None), None)
+            if not _is_id(query_id) or not isinstance(text, str):
+                raise ValueError(
+                    f"{file}, line {number}: expected query_id, a text or a number, and query, a text, got {', '.join(record)}."
+                )
             yield number, str(query_id), text
         return
     for number, line in lines_of(file):

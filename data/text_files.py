@@ -139,7 +139,7 @@ def records_of(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in lines_of(file):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, or lists in lists without end
             raise ValueError(f"{file}, line {number}: expected one JSON object a line ({error}).") from error
         if not isinstance(record, dict):
             raise ValueError(f"{file}, line {number}: expected one JSON object a line, got {type(record).__name__}.")

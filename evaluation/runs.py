@@ -101,8 +101,7 @@ def _read(
 
 
 def _write(path: Path, lines: Iterable[str]) -> Path:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: expected its folder to exist. Make {path.parent} first.")
+    check_path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder, so that renaming is one step
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -112,6 +111,19 @@ def _write(path: Path, lines: Iterable[str]) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def check_path(path: Path) -> None:
+    """Check that a file can be made, before what it is to hold is made.
+
+    Raises:
+        FileNotFoundError: if its folder is missing.
+        IsADirectoryError: if it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: expected its folder to exist. Make {path.parent} first.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file, got a folder. Name a file in it.")
 
 
 def check_words(words: Iterable[str], name: str = "id") -> None:

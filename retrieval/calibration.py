@@ -7,6 +7,7 @@ question's language is not needed; a passage's is metadata. Speaker verification
 Auckenthaler, Carey and Lloyd-Thomas 2000).
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from drdecr.modeling_drdecr import maxsim, pad_embeddings
 
 from .exact import Hits
-from .manifest import write_whole
+from .manifest import DamagedIndexError, write_whole
 from .protocol import Where, holds
 
 LANGUAGE = "language"
@@ -93,6 +94,7 @@ class LanguageCohort:
             tensors[language] = torch.cat([tokens.half() for tokens in passages])
             lengths[language] = [len(tokens) for tokens in passages]
         metadata = {"lengths": json.dumps(lengths), "about": json.dumps(self.about)}
+        metadata["sha256"] = _digest_of(metadata, tensors)
         write_whole(path, lambda file: file.write(save(tensors, metadata)))
 
     @classmethod
@@ -101,21 +103,36 @@ class LanguageCohort:
 
         Raises:
             FileNotFoundError: if there is none.
+            DamagedIndexError: if it is cut off or changed.
             ValueError: for another file.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no calibration. Make it: drdecr calibrate INDEX TEXTS.")
         try:
-            opened = safe_open(path, framework="pt")
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {language: file.get_tensor(language) for language in file.keys()}  # noqa: SIM118  # no mapping
         except SafetensorError as error:
-            raise ValueError(f"{path}: damaged ({error}). Make it again: drdecr calibrate INDEX TEXTS.") from error
-        with opened as file:
-            metadata = file.metadata() or {}
-            if "lengths" not in metadata:
-                raise ValueError(f"{path}: holds no calibration. Make it again: drdecr calibrate INDEX TEXTS.")
-            lengths = json.loads(metadata["lengths"])
-            embeddings = {language: list(file.get_tensor(language).split(sizes)) for language, sizes in lengths.items()}
+            raise _damaged(path) from error
+        if "lengths" not in metadata:
+            raise ValueError(f"{path}: holds no calibration. Make it again: drdecr calibrate INDEX TEXTS.")
+        # Files of before have no checksum.
+        if metadata.pop("sha256", None) not in (None, _digest_of(metadata, tensors)):
+            raise _damaged(path)
+        lengths = json.loads(metadata["lengths"])
+        embeddings = {language: list(tensors[language].split(sizes)) for language, sizes in lengths.items()}
         return cls(embeddings, json.loads(metadata["about"]))
+
+
+def _digest_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for language in sorted(tensors):
+        digest.update(tensors[language].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path) -> DamagedIndexError:
+    return DamagedIndexError(f"{path}: damaged, or no calibration. Make it again: drdecr calibrate INDEX TEXTS.")
 
 
 class Searched(Protocol):
@@ -189,9 +206,10 @@ class CalibratedIndex:
 def check_languages(payloads: Sequence[Mapping[str, Any]], cohort: LanguageCohort, key: str = LANGUAGE) -> None:
     """Raise `ValueError` if a passage would not be found, for want of a language or of a cohort in it."""
     found = [payload.get(key) for payload in payloads]
-    odd = [value for value in found if not isinstance(value, str) or value not in cohort.embeddings]
+    # A list of languages is none of them: the passage would be found once for each.
+    odd = [value for value in found if not (isinstance(value, str) and value in cohort.embeddings)]
     if odd:
         raise ValueError(
-            f"calibration: expected all passages in {', '.join(cohort.languages)}, got {odd.count(odd[0])} with {key} "
-            f"{odd[0]!r}. Calibrate again with text in that language, or add the documents with their language."
+            f"calibration: expected all passages in {', '.join(cohort.languages)}, got {odd.count(odd[0])} with {key} {odd[0]!r}."
+            " Calibrate again with text in that language, or add the documents with their language."
         )

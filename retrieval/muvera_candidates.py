@@ -6,6 +6,7 @@ folder/vectors.faiss
 ```
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 PASSAGES_A_BLOCK = 512
 DEFAULT_FACTORY = "SQ8"
 """All vectors, 8 bit a number: 5 kB a passage. `PQ256x8` takes 256 bytes; `IVF1024,PQ256x8` looks at a part of them."""
+AGAIN = "Make it again: `drdecr index INDEX --muvera`."
 
 
 class MuveraCandidates:
@@ -87,12 +89,12 @@ class MuveraCandidates:
     def open_or_build(cls, index: StoredIndex, folder: Path, factory: str = DEFAULT_FACTORY) -> "MuveraCandidates":
         """Open the vectors that a folder keeps of this commit and factory, or make them; arguments and errors of `build`."""
         file = folder / "muvera.json"
-        content = json.loads(file.read_text()) if file.exists() else {}
-        if content.get("commit") == index.manifest.commit and content.get("factory") == factory:
-            try:
+        try:
+            content = _content_of(file) if file.exists() else {}
+            if content.get("commit") == index.manifest.commit and content.get("factory") == factory:
                 return cls.open(index, folder)
-            except DamagedIndexError as error:
-                logger.warning("%s", error)
+        except DamagedIndexError as error:
+            logger.warning("%s", error)
         return cls.build(index, folder, factory)
 
     @classmethod
@@ -101,22 +103,21 @@ class MuveraCandidates:
 
         Raises:
             FileNotFoundError: if there are none.
-            DamagedIndexError: if the file was changed.
+            DamagedIndexError: if a file was changed.
             ValueError: if they belong to another commit than the one that `index` is at.
         """
         faiss, folder = _faiss(), Path(folder)
-        content = json.loads((folder / "muvera.json").read_text())
+        content = _content_of(folder / "muvera.json")
         if content["commit"] != index.manifest.commit:
             raise ValueError(
                 f"{folder}: made for commit {content['commit']}, the index is at {index.manifest.commit}. Make it again: "
                 "`drdecr index INDEX --muvera`."
             )
-        if file_record(folder / "vectors.faiss") != content["file"]:
-            raise DamagedIndexError(
-                f"{folder / 'vectors.faiss'}: damaged, its checksum is another. Make it again: `drdecr index INDEX --muvera`."
-            )
+        vectors = folder / "vectors.faiss"
+        if not vectors.is_file() or file_record(vectors) != content["file"]:
+            raise DamagedIndexError(f"{vectors}: missing, or its checksum is another. {AGAIN}")
         encoding = FixedDimensionalEncoding(**content["encoding"])
-        return cls(index, encoding, faiss.read_index(str(folder / "vectors.faiss")))
+        return cls(index, encoding, faiss.read_index(str(vectors)))
 
     def candidates(self, query: Tensor, count: int, where: Where | None) -> list[Tensor]:
         """Return for each segment the rows among the `count` best by one vector."""
@@ -179,7 +180,25 @@ def _write(folder: Path, index: StoredIndex, encoding: FixedDimensionalEncoding,
         "factory": factory,
         "file": file_record(folder / "vectors.faiss"),
     }
-    write_whole(folder / "muvera.json", lambda file: file.write(json.dumps(content, indent=1).encode()))
+    made = {**content, "sha256": _digest_of(content)}
+    write_whole(folder / "muvera.json", lambda file: file.write(json.dumps(made, indent=1).encode()))
+
+
+def _content_of(path: Path) -> dict[str, Any]:
+    """Read `muvera.json`; `DamagedIndexError` if it is none, or was changed. Those of before have no checksum."""
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("sha256", None) not in (None, _digest_of(content)):
+            raise KeyError("sha256")
+        if not {"commit", "encoding", "factory", "file"} <= content.keys():
+            raise KeyError("commit")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedIndexError(f"{path}: damaged, or no description of vectors. {AGAIN}") from error
+    return content
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _faiss() -> Any:

@@ -1,5 +1,6 @@
 """What every engine of this package offers, so that one can take the place of another."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -69,9 +70,10 @@ def check_batch(
         dim: width that they must have; None for any.
 
     Raises:
-        ValueError: for other numbers of one than of the other, ids that are empty, no text or repeated, another shape, or
-            numbers that are not finite.
+        ValueError: for other numbers of one than of the other, ids that are empty, no text or repeated, another shape,
+            numbers that are not finite, or a payload that is no mapping of what JSON can hold.
     """
+    check_ids(passage_ids)
     counts = [len(passage_ids), len(embeddings), len(passage_ids) if payloads is None else len(payloads)]
     if len(set(counts)) > 1:
         raise ValueError(
@@ -84,6 +86,8 @@ def check_batch(
     if len(set(passage_ids)) < len(passage_ids):
         twice = next(name for number, name in enumerate(passage_ids) if name in passage_ids[:number])
         raise ValueError(f"Passage ids must differ within one `add`, got {twice!r} twice. Drop or rename the others.")
+    for name, payload in zip(passage_ids, payloads or (), strict=payloads is not None):
+        _check_payload(name, payload)
     for name, tokens in zip(passage_ids, embeddings, strict=True):
         if tokens.dim() != 2 or (dim is not None and tokens.shape[1] != dim):
             raise ValueError(
@@ -97,14 +101,37 @@ def check_batch(
 def check_search(query_embeddings: Sequence[Tensor], top_k: int, batch_size: int, dim: int) -> None:
     """Raise `ValueError` for a search that cannot be made."""
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}. Leave it out for the default.")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value!r}. Leave it out for the default.")
+    if isinstance(query_embeddings, Tensor):
+        raise ValueError("Expected a list of query embeddings, got one tensor. Write [tokens].")
     for tokens in query_embeddings:
-        if tokens.dim() != 2 or tokens.shape[1] != dim:
+        shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] != dim:
             raise ValueError(
-                f"Expected query embeddings (tokens, {dim}), got {tuple(tokens.shape)}. Encode with the model that the "
-                "index was made with."
+                f"Expected query embeddings (tokens, {dim}), got {shape}. Encode with the model that the index was made with."
             )
+        if not tokens.isfinite().all():
+            raise ValueError("Query embeddings hold NaN or infinity. Choose another checkpoint.")
+
+
+def check_ids(passage_ids: Sequence[str] | None) -> None:
+    """Raise `ValueError` for one id in place of several: its letters would be taken for ids."""
+    if isinstance(passage_ids, str):
+        raise ValueError(f"Expected a list of passage ids, got the text {passage_ids!r}. Write [{passage_ids!r}].")
+
+
+def _check_payload(name: str, payload: Any) -> None:
+    # Now, for an index that holds it until the commit could not commit anything any more.
+    try:
+        if not isinstance(payload, Mapping) or not all(isinstance(key, str) for key in payload):
+            raise TypeError(f"a {type(payload).__name__}, perhaps with keys that are no texts")
+        json.dumps(dict(payload))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Passage {name!r}: expected a payload that is a mapping of what JSON can hold, got another ({error}). Leave out "
+            "or convert what is not."
+        ) from error
 
 
 def matches(payload: Mapping[str, Any], where: Where) -> bool:

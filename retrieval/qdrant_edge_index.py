@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .exact import Hits
-from .manifest import write_whole
+from .manifest import DamagedIndexError, write_whole
 from .protocol import Where, check_search
 from .qdrant_common import ID_KEY, IDS_A_CALL, VECTOR, PointIndex, filter_of, missing_extra
 
@@ -64,11 +64,13 @@ class QdrantEdgeIndex(PointIndex):
         Raises:
             ImportError: without `qdrant-edge-py`.
             FileNotFoundError: if there is none.
+            DamagedIndexError: if its settings are damaged.
             ValueError: if another process has it open, or the engine cannot read it.
         """
         settings, edge = Path(folder) / SETTINGS, _edge()
         if not settings.is_file():
             raise FileNotFoundError(f"{folder}: expected an index of Qdrant, found no {SETTINGS}. Create one.")
+        dim, about = _settings_of(settings)
         try:
             shard = edge.EdgeShard.load(str(Path(folder) / SHARD))
         except Exception as error:  # the engine raises nothing narrower
@@ -79,7 +81,7 @@ class QdrantEdgeIndex(PointIndex):
             raise ValueError(
                 f"{folder}: Qdrant's engine cannot open it ({error}). Remove the folder and make it again."
             ) from error
-        return cls(shard, **json.loads(settings.read_text()))
+        return cls(shard, dim, about)
 
     def __enter__(self) -> "QdrantEdgeIndex":
         return self
@@ -94,10 +96,16 @@ class QdrantEdgeIndex(PointIndex):
         self, ids: Sequence[str], embeddings: Sequence[Tensor], payloads: Sequence[dict[str, Any]]
     ) -> list[Any]:
         rows = zip(ids, embeddings, payloads, strict=True)
-        return [
-            self._models.Point(one, {VECTOR: tokens.tolist()} if len(tokens) else {}, payload)
-            for one, tokens, payload in rows
-        ]
+        return [self._point(one, {VECTOR: tokens.tolist()} if len(tokens) else {}, own) for one, tokens, own in rows]
+
+    def _point(self, one: str, vectors: dict[str, Any], payload: dict[str, Any]) -> Any:
+        try:
+            return self._models.Point(one, vectors, payload)
+        except TypeError as error:
+            raise ValueError(
+                f"Passage {payload[ID_KEY]!r}: Qdrant's engine keeps no NaN, no infinity and no half surrogate pairs. Take them "
+                "out of its id and payload."
+            ) from error
 
     def _upsert(self, points: list[Any]) -> None:
         self._shard.update(self._models.UpdateOperation.upsert_points(points))
@@ -127,7 +135,7 @@ class QdrantEdgeIndex(PointIndex):
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find the passages with the highest MaxSim; a query without a token finds nothing."""
         check_search(query_embeddings, top_k, 1, self.dim)
-        hits = Hits([], [])
+        hits, top_k = Hits([], []), min(top_k, max(len(self), 1))  # the engine counts to 2 ** 64
         for tokens in query_embeddings:
             found = self._nearest(tokens, top_k, filter_of(where, self._models)) if len(tokens) else []
             hits.document_ids.append([point.payload[ID_KEY] for point in found])
@@ -145,6 +153,16 @@ class QdrantEdgeIndex(PointIndex):
                 params=edge.SearchParams(exact=True),
             )
         )
+
+
+def _settings_of(path: Path) -> tuple[int, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_bytes())
+        return int(content["dim"]), dict(content["about"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedIndexError(
+            f"{path}: damaged, or no settings of an index. Restore it from a copy, or remove the folder and make it again."
+        ) from error
 
 
 def _is_unused(folder: Path) -> bool:

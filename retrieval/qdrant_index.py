@@ -12,10 +12,10 @@ from torch import Tensor
 from .exact import Hits
 from .muvera import FixedDimensionalEncoding
 from .protocol import Where, check_search
-from .qdrant_common import ID_KEY, IDS_A_CALL, VECTOR, PointIndex, filter_of, missing_extra
+from .qdrant_common import ID_KEY, IDS_A_CALL, VECTOR, PointIndex, calls_of, filter_of, missing_extra
 
 CANDIDATE_VECTOR = "muvera"
-PASSAGES_A_CALL = 64
+PASSAGES_A_CALL, QUERIES_A_CALL = 64, 64
 
 
 class QdrantIndex(PointIndex):
@@ -126,16 +126,18 @@ class QdrantIndex(PointIndex):
         """Do nothing: the cluster has answered for every write."""
 
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
-        """Find passages by candidates and MaxSim, all queries in one request; one without a token finds nothing."""
+        """Find passages by candidates and MaxSim, 64 queries in one request; one without a token finds nothing."""
         models = self._models
         check_search(query_embeddings, top_k, 1, self.dim)
         asked = [number for number, tokens in enumerate(query_embeddings) if len(tokens)]
-        requests = [self._request(query_embeddings[number], top_k, filter_of(where, models)) for number in asked]
+        wanted = filter_of(where, models)
         hits = Hits([[] for _ in query_embeddings], [[] for _ in query_embeddings])
-        answers = self.client.query_batch_points(self.collection, requests) if requests else []
-        for number, answer in zip(asked, answers, strict=True):
-            hits.document_ids[number] = [point.payload[ID_KEY] for point in answer.points]
-            hits.scores[number] = [point.score for point in answer.points]
+        for call in calls_of([query_embeddings[number] for number in asked], QUERIES_A_CALL):
+            requests = [self._request(query_embeddings[number], top_k, wanted) for number in asked[call]]
+            answers = self.client.query_batch_points(self.collection, requests)
+            for number, answer in zip(asked[call], answers, strict=True):
+                hits.document_ids[number] = [point.payload[ID_KEY] for point in answer.points]
+                hits.scores[number] = [point.score for point in answer.points]
         return hits
 
     def _request(self, tokens: Tensor, top_k: int, wanted: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .codecs import check_codec
 from .exact import Hits
 from .manifest import NAME as INDEX_NAME
-from .protocol import Where, check_batch, check_search
+from .protocol import Where, check_batch, check_ids, check_search
 from .shard_manifest import NAME as SHARDS_NAME
 from .shard_manifest import (
     ShardManifest,
@@ -230,6 +230,7 @@ class ShardedIndex:
 
     def delete(self, passage_ids: Sequence[str] | None = None, where: Where | None = None) -> int:
         """Delete passages by id or by payload, found until the next `commit`, and return how many."""
+        check_ids(passage_ids)
         if passage_ids is None:
             return sum(self._all("delete", None, where))
         places = self._by_shard(passage_ids)

@@ -26,7 +26,7 @@ from .exact import Hits
 from .held_tokens import can_hold, check_holdable
 from .manifest import NAME, Manifest, SegmentRecord, file_record, write_whole
 from .pooling import pool_tokens
-from .protocol import Where, check_batch, check_search, matches
+from .protocol import Where, check_batch, check_ids, check_search, matches
 from .ranking import Ranking
 from .segments import Segment, id_keys
 from .writing import merge_segments, write_segment
@@ -225,7 +225,7 @@ class StoredIndex:
         """
         self._needs_lock()
         check_batch(passage_ids, embeddings, payloads, self.dim)
-        pooled = [pool_tokens(tokens.float(), self.manifest.pool_factor) for tokens in embeddings]
+        pooled = [pool_tokens(tokens.detach().cpu().float(), self.manifest.pool_factor) for tokens in embeddings]
         for name, tokens, payload in zip(passage_ids, pooled, payloads or [{}] * len(pooled), strict=True):
             self._added[name] = (tokens, dict(payload))
 
@@ -240,8 +240,9 @@ class StoredIndex:
             How many will be gone, of the last commit and of what was added since.
         """
         self._needs_lock()
-        if passage_ids is None and where is None:
+        if passage_ids is None and not where:
             raise ValueError("delete: expected ids or a filter, got neither. To delete all, remove the folder.")
+        check_ids(passage_ids)
         chosen = None if passage_ids is None else set(passage_ids)
         waiting = [
             name
@@ -334,12 +335,14 @@ class StoredIndex:
     def _sweep(self) -> None:
         """Take away what belongs to no commit: of a writer that was killed, or of the commit before."""
         known = {record.name: record.files for record in self.manifest.segments}
-        for folder in (self.folder / "segments").iterdir():
+        segments = self.folder / "segments"
+        segments.mkdir(exist_ok=True)  # an empty folder is lost by who copies files alone
+        for folder in segments.iterdir():
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             for file in folder.iterdir():
-                if file.name not in known[folder.name]:
+                if file.name not in known[folder.name] and not file.is_dir():  # a folder is of another program
                     file.unlink(missing_ok=True)
         for file in self.folder.glob(f".{NAME}.*.tmp"):
             file.unlink(missing_ok=True)

@@ -48,11 +48,36 @@ class Splitting:
 
     Args:
         passage_tokens: tokens a passage at most, title included; 0 for as many as the model reads.
-        overlap: tokens that neighbours have in common, about.
+        overlap: tokens that neighbours have in common, about; fewer than half a passage whatever is asked for.
+
+    Raises:
+        ValueError: for negative numbers.
     """
 
     passage_tokens: int = 0
     overlap: int = 20
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.passage_tokens < 0 or self.overlap < 0:
+            raise ValueError(
+                f"splitting: expected no negative tokens, got passages of {self.passage_tokens} that share {self.overlap}. Leave "
+                "them out for the defaults."
+            )
+
+    def room(self, processor: Any) -> int:
+        """Return how many tokens of text and title a passage has.
+
+        Raises:
+            ValueError: if these are more than the model reads: the rest of each passage would never be found.
+        """
+        most = room_for_text(processor)
+        if self.passage_tokens > most:
+            raise ValueError(
+                f"passage_tokens: expected at most {most}, which the model reads beside its own signs, got {self.passage_tokens}."
+                " Leave it out to take all."
+            )
+        return self.passage_tokens or most
 
     def passages(self, document: Document, processor: Any) -> list[Passage]:
         """Cut one document into passages; the title stands before each."""
@@ -62,7 +87,7 @@ class Splitting:
                 f"document {document.document_id!r}: its metadata may not be called {clash!r}, which every passage has. "
                 "Rename the field."
             )
-        room = self.passage_tokens or room_for_text(processor)
+        room = self.room(processor)
         title = token_spans(processor.tokenizer, document.title)
         heading = document.title[: title[min(len(title), room // 2) - 1][1]] if title else ""
         size = max(room - min(len(title), room // 2) - bool(heading), 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from drdecr.data.digests import model_digest
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.modeling_drdecr.hub_errors_drdecr import HubError, explain
 
 from .measuring import load_reader
 
@@ -28,12 +29,24 @@ def load_index_reader(
 
     Raises:
         ValueError: if no model is known, or if the one under the index's own name is not the one that encoded it, as after a
-            new training.
+            new training; or if it is not where it was when the index was made.
+        HubError: if that one is a name on the Hub and cannot be had from there.
     """
     name = model or about.get("model")
     if name is None:
         raise ValueError(f"{source}: does not say which model encoded it. Name it: --model.")
-    reader = load_reader(name)
+    try:
+        reader = load_reader(name)
+    except (OSError, ValueError) as error:
+        if model is not None:
+            raise
+        # A folder's name is kept as it was given: from another folder, or after a move, it is the name of nothing.
+        told = (
+            f"{source}: encoded by {name}, which cannot be loaded from here. If it lies elsewhere, name it: --model. "
+        )
+        if (of_hub := explain(error)) is not None:
+            raise HubError(told + of_hub) from error
+        raise ValueError(f"{told}{error}") from error
     own = {"model": name, "model_digest": model_digest(reader)}
     if about.get("model_digest") in (None, own["model_digest"]):
         return reader, own

@@ -172,6 +172,8 @@ def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine
             "Give the folder that `drdecr encode` wrote."
         )
     if engine == "qdrant-edge":
+        if shards > 1:
+            raise ValueError(f"engine qdrant-edge makes one index, got {shards} shards. Leave --shards out.")
         return _build_qdrant_edge(found, form.dim, folder, codec, pool_factor)
     if engine != "exact":
         raise ValueError(f"engine: expected exact or qdrant-edge, got {engine!r}.")
@@ -251,8 +253,8 @@ def open_searchable(
         in_memory: hold the tokens in memory (`StoredIndex.open`).
 
     Raises:
-        ValueError: for an unknown search, several workers for what has no shards, or tokens in memory for another search
-            than `exact` or another engine than the index on disk.
+        ValueError: for an unknown search, candidates of Qdrant's engine, several workers for what has no shards, or tokens in
+            memory for another search than `exact` or another engine than the index on disk.
     """
     if search not in SEARCHES:
         raise ValueError(f"search: expected one of {', '.join(SEARCHES)}, got {search!r}.")
@@ -272,11 +274,16 @@ def open_searchable(
     if (Path(folder) / QDRANT).is_file():
         from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
 
+        if search != "exact":
+            raise ValueError(
+                f"{folder}: Qdrant's engine scores every passage and has no candidates by {search}. Leave --by out, or search "
+                "the folder that it was made from."
+            )
         if in_memory:
             raise ValueError(f"{folder}: Qdrant's engine keeps its own memory. Leave --in-memory out.")
         return QdrantEdgeIndex.open(folder)
     index = StoredIndex.open(folder, verify=verify, in_memory=in_memory)
-    if search == "exact":
+    if search == "exact" or not len(index):  # of shards some may be empty, for which no vectors are made
         return index
     return with_candidates(index, search, num_candidates)
 

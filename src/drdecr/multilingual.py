@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from drdecr.data.documents import Document, read_documents
 from drdecr.data.passages import passage_text
-from drdecr.data.text_files import has_fields, locate, records_of
+from drdecr.data.text_files import has_fields, id_field, ids_field, locate, records_of, text_field
 from drdecr.evaluation.bias_report import heat_map, markdown_bias
 from drdecr.evaluation.language_bias import BiasReport, measure_bias
 from drdecr.modeling_drdecr import DrDecrModel
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.safetensors"
 """File, in the folder of an index or of shards, of the cohort."""
+LANGUAGE_KEY = "language_key"
+"""What a calibration remembers of the key that names a document's language."""
 QUESTIONS_AT_ONCE = 64
 PLAIN, CALIBRATED = "scores as they are", "calibrated scores"
 
@@ -75,23 +77,24 @@ def calibrate(
     return LanguageCohort({code: model.encode_documents(texts, show_progress_bar=False) for code, texts in rows}, about)
 
 
-def open_calibrated(folder: str | Path, index: Searchable, key: str = LANGUAGE) -> CalibratedIndex:
+def open_calibrated(folder: str | Path, index: Searchable, key: str | None = None) -> CalibratedIndex:
     """Read the calibration of an index.
 
     Args:
         folder: of the index, or of shards.
         index: the same, opened to search.
-        key: of the payload that names the language.
+        key: of the payload that names the language (default: the one that it was calibrated with).
 
     Raises:
         FileNotFoundError: if it was not calibrated.
+        DamagedIndexError: if its file is damaged.
         ValueError: if a passage has no language, or one that was not calibrated; if the calibration is of another model.
     """
     cohort = LanguageCohort.load(Path(folder) / CALIBRATION)
+    key = key or cohort.about.get(LANGUAGE_KEY, LANGUAGE)
     stored: Any = index
     check_calibration({**cohort.about, "dim": cohort.dim}, {**stored.about, "dim": stored.dim}, folder)
-    if hasattr(stored, "passage_ids"):  # Qdrant's engine does not list them
-        check_languages(stored.payloads(stored.passage_ids()), cohort, key)
+    check_languages(stored.payloads(stored.passage_ids()), cohort, key)
     return CalibratedIndex(index, cohort, key)
 
 
@@ -120,16 +123,13 @@ def read_versions(path: Path) -> list[dict[str, Any]]:
     file, rows, seen = locate(path), [], set()
     for number, record in records_of(file):
         has_fields(record, ("query_id", "query", "language", "document_ids"), file, number)
-        texts, ids = [record[name] for name in ("query_id", "query", "language")], record["document_ids"]
-        if not isinstance(ids, list) or not all(isinstance(value, str) for value in [*texts, *ids]):
-            raise ValueError(
-                f"{file}, line {number}: expected texts, and a list of them as document_ids, got {[*texts, ids]!r:.120}. Put "
-                "each in quotes, and document_ids in brackets."
-            )
-        if record["query_id"] in seen:
-            raise ValueError(f"{file}, line {number}: query {record['query_id']!r} stands twice. Give each its own id.")
-        seen.add(record["query_id"])
-        rows.append(record)
+        query_id = id_field(record, "query_id", file, number)
+        if query_id in seen:
+            raise ValueError(f"{file}, line {number}: query {query_id!r} stands twice. Give each its own id.")
+        seen.add(query_id)
+        texts = {name: text_field(record, name, file, number) for name in ("query", "language")}
+        document_ids = ids_field(record, "document_ids", file, number)
+        rows.append({**record, **texts, "query_id": query_id, "document_ids": document_ids})
     if not rows:
         raise ValueError(f"{file}: expected questions, got none.")
     return rows

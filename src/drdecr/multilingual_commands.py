@@ -34,13 +34,13 @@ def calibrate(
 
     from .index_reader import load_index_reader
     from .indexing import open_stored
-    from .multilingual import CALIBRATION, check_calibration, read_references
+    from .multilingual import CALIBRATION, LANGUAGE_KEY, check_calibration, read_references
     from .multilingual import calibrate as encode_cohort
 
     index, references = open_stored(folder), read_references(texts, passages, language_key)
     reader, own = load_index_reader(index.about, folder, model)
     check_calibration(own, index.about, folder)
-    cohort = encode_cohort(reader, references, {**own, "texts": texts})
+    cohort = encode_cohort(reader, references, {**own, "texts": texts, LANGUAGE_KEY: language_key})
     check_languages(index.payloads(index.passage_ids()), cohort, language_key)
     cohort.save(folder / CALIBRATION)
     counts = ", ".join(f"{len(cohort.embeddings[code])} {code}" for code in cohort.languages)

@@ -32,8 +32,10 @@ def rerank_run(
         The run with the new scores.
 
     Raises:
-        ValueError: for a query or a document that is missing.
+        ValueError: for a query or a document that is missing, or no document a query.
     """
+    if top_k < 1:
+        raise ValueError(f"top_k: expected at least 1, got {top_k}. Leave it out for the default.")
     unknown = next((name for name in run if name not in queries), None)
     if unknown is not None:
         raise ValueError(f"query {unknown!r} of the run is not among the {len(queries)} questions. Give all of them.")

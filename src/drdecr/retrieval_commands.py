@@ -65,6 +65,7 @@ def encode(
             typer.echo(f"{folder}: {told(counts)}; {passages}, {sharded.num_bytes() / 1e6:.1f} MB")
         return
     reader = load_reader(model)
+    splitting.room(reader.processor)  # said before anything is written
     about = about_index(model, model_digest(reader), splitting)
     with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
         counts = encode_collection(reader, found, index, splitting, batch_size, prune)
@@ -109,8 +110,10 @@ def index(
     if muvera:
         from drdecr.retrieval.muvera_candidates import MuveraCandidates
 
-        for part in parts_of(made):
-            MuveraCandidates.build(StoredIndex.open(part), part / MUVERA, factory)
+        opened = {part: StoredIndex.open(part) for part in parts_of(made)}
+        for part, one in opened.items():
+            if len(one) or len(opened) == 1:  # among shards some may be empty
+                MuveraCandidates.build(one, part / MUVERA, factory)
     if engine == "exact":
         parts = [StoredIndex.open(part) for part in parts_of(made)]
         within = f" and {len(parts)} shards" if len(parts) > 1 else ""
@@ -142,19 +145,26 @@ def search(
 ) -> None:
     """Answer questions in any language with the documents of an index."""
     from drdecr.data.documents import read_queries
-    from drdecr.evaluation.runs import check_words, write_run
+    from drdecr.evaluation.runs import check_path, check_words, write_run
 
     from .first_step import open_first_step, with_first_step
     from .systems import as_run
 
     asked = dict(enumerate_questions(questions or []))
-    asked.update(read_queries(queries) if queries else {})
+    further = read_queries(queries) if queries else {}
+    twice = next((name for name in further if name in asked), None)
+    if twice is not None:
+        raise ValueError(
+            f"{queries}: query {twice!r} has the id of a question behind the index: these are q1, q2 and so on. Rename it, or "
+            "search for the two apart."
+        )
+    asked.update(further)
     if not asked:
         raise ValueError(
             "search: expected questions, got none. Write them behind the index, or name a file: --queries."
         )
-    if run is not None and not run.parent.is_dir():
-        raise FileNotFoundError(f"{run}: expected its folder to exist. Make {run.parent} first.")
+    if run is not None:
+        check_path(run)
     first = open_first_step(translate_from, translator)  # said before models are loaded
     reader = open_system(source, model, passages, by, num_candidates, workers, calibrated)
     if run is not None:  # now, for a search may take long, and what it found would be lost
@@ -179,13 +189,12 @@ def rerank(
 ) -> None:
     """Order the documents of a run anew, by the model's MaxSim."""
     from drdecr.data.documents import read_documents, read_queries
-    from drdecr.evaluation.runs import read_run, write_run
+    from drdecr.evaluation.runs import check_path, read_run, write_run
 
     from .measuring import load_reader
     from .reranking import rerank_run
 
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"{output}: expected its folder to exist. Make {output.parent} first.")
+    check_path(output)
     found, asked, collection = read_run(run), read_queries(queries), read_documents(documents)
     made = rerank_run(load_reader(model), found, asked, collection, top_k)
     typer.echo(f"run: {write_run(output, made, tag='drdecr-rerank')}")
@@ -202,7 +211,8 @@ def remove(
 
     wanted: dict[str, Any] = parse_where(where) or {}
     if document_ids:
-        wanted["document_id"] = document_ids
+        among = wanted.get("document_id", document_ids)
+        wanted["document_id"] = [name for name in document_ids if name in among]
     if not wanted:
         raise ValueError("remove: expected ids or --where key=value, got neither.")
     with open_to_delete(folder) as opened:
@@ -269,6 +279,11 @@ def open_system(
                 f"{source}: expected an index or a checkpoint, found neither. Make an index: drdecr encode MODEL DOCUMENTS "
                 "FOLDER."
             )
+        if model is not None or by != "exact" or workers > 1:
+            raise ValueError(
+                f"{source}: --model, --by and --workers belong to an index; a model reads and scores every passage by itself. "
+                "Leave them out, or make an index: drdecr encode MODEL DOCUMENTS FOLDER."
+            )
         return system_in_memory(source, passages)
     if passages is not None:
         raise ValueError(f"--passages belongs to a model, and {source} is an index. Leave one of them out.")
@@ -316,12 +331,18 @@ def parse_where(pairs: list[str] | None) -> dict[str, Any] | None:
         if not equals or not key:
             raise ValueError(f"--where: expected key=value, got {pair!r}. Write --where language=en.")
         try:
-            value = json.loads(text)
-        except ValueError:
+            value = json.loads(text, parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            value = text
+        if value is None:  # no document has it, and some are called so
             value = text
         # Whether "1" is a number cannot be seen here; a text of digits is as likely.
         wanted.setdefault(key, []).extend([value, text] if value != text else [value])
     return dict(wanted) or None
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number in JSON.")
 
 
 def show(question: str, found: list[Any], where: list[str] | None = None, searched_for: str | None = None) -> None:

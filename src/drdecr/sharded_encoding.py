@@ -81,6 +81,7 @@ class ShardEncoder:
         from .measuring import load_reader
 
         reader = load_reader(self.job.model)
+        self.job.splitting.room(reader.processor)  # said before anything is written
         return reader if self.device is None else reader.to(self.device)
 
     def model_digest(self) -> str:

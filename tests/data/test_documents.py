@@ -54,7 +54,7 @@ def test_a_dataset_is_read_by_its_hub_name(tmp_path, monkeypatch):
 def test_tsv_has_names_or_an_order(tmp_path):
     (tmp_path / "plain.tsv").write_text("a\tone\tTitle\nb\ttwo\n")
     assert list(read_documents(tmp_path / "plain.tsv")) == [Document("a", "one", "Title"), Document("b", "two")]
-    (tmp_path / "named.tsv").write_text("text\tid\tlanguage\none\ta\ten\n")
+    (tmp_path / "named.tsv").write_text("\n \ntext\tid\tlanguage\none\ta\ten\n")
     assert list(read_documents(tmp_path / "named.tsv")) == [Document("a", "one", "", {"language": "en"})]
 
 
@@ -107,7 +107,15 @@ def test_other_names_of_id_and_text_and_odd_values(tmp_path):
     ("name", "content", "message"),
     [
         ("d.jsonl", b'{"document_id": "a"}', r"line 1: expected a document with document_id"),
-        ("d.jsonl", b'{"document_id": "a", "text": 3}', r"line 1: expected texts and an id"),
+        ("d.jsonl", b'{"document_id": "a", "text": 3}', r"line 1: expected texts, got 3 as text"),
+        ("d.jsonl", b'{"id": "", "text": "a"}', r"line 1: expected an id, got '' as id"),
+        ("d.jsonl", b'{"id": {"a": 1}, "text": "a"}', r"line 1: expected an id, got \{'a': 1\} as id"),
+        ("d.jsonl", b'{"id": true, "text": "a"}', r"line 1: expected an id, got True"),
+        ("d.jsonl", b'{"id": "a", "text": "b", "n": [NaN]}', r"line 1, n: expected what JSON can hold"),
+        ("d.jsonl", b'{"id": "a", "text": "b", "n": 1e999}', r"line 1, n: expected what JSON can hold"),
+        ("d.jsonl", b'{"id": "a", "n": ' + b"1" * 5000 + b"}", r"d\.jsonl, line 1: expected one JSON object"),
+        ("d.jsonl", b"\n" + b"[" * 100_000, r"d\.jsonl, line 2: expected one JSON object"),
+        ("hub:", b"", r"hub:: expected a dataset's name"),
         ("d.jsonl", b'{"id": "a", "text": ""}\n{"id": "a", "text": ""}', r"line 2: document 'a' stands twice"),
         ("d.jsonl", b"[1]", r"line 1: expected one JSON object"),
         ("d.jsonl", b"\xff", r"d\.jsonl, line 1: expected text in UTF-8"),
@@ -121,7 +129,24 @@ def test_other_names_of_id_and_text_and_odd_values(tmp_path):
 def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        list(read_documents(tmp_path / name))
+        list(read_documents(name if name == "hub:" else tmp_path / name))
+
+
+def test_a_parquet_file_with_a_broken_page_is_named(tmp_path):
+    table = pa.table({"id": [str(number) for number in range(3000)], "text": ["the sea"] * 3000})
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    content = bytearray((tmp_path / "d.parquet").read_bytes())
+    content[4:40] = bytes(36)  # the first page's header and the beginning of what it holds
+    (tmp_path / "d.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"d\.parquet: expected a whole parquet file"):
+        list(read_documents(tmp_path / "d.parquet"))
+
+
+def test_metadata_is_what_every_engine_and_a_server_can_write(tmp_path):
+    row = '{"id": "a", "text": "b", "score": NaN, "half": "x\\ud800", "in": {"a\\ud800": ["\\udc00"]}, "k\\ud800": 1}'
+    (tmp_path / "d.jsonl").write_text(row)
+    metadata = {"half": "x?", "in": {"a?": ["?"]}, "k?": 1}
+    assert list(read_documents(tmp_path / "d.jsonl")) == [Document("a", "b", "", metadata)]
 
 
 def test_a_source_without_documents_is_refused_before_one_is_asked_for(tmp_path):
@@ -143,6 +168,11 @@ def test_questions_come_from_json_lines_tsv_or_lines(tmp_path):
     (tmp_path / "q.txt").write_text("who?\n\n誰?\n")
     assert read_queries(tmp_path / "q.jsonl") == read_queries(tmp_path / "q.tsv") == {"1": "who?", "b": "誰?"}
     assert read_queries(tmp_path / "q.txt") == {"1": "who?", "3": "誰?"}
+    (tmp_path / "q.jsonl").write_text('{"query_id": null, "id": 5, "query": null, "text": "who?"}\n')
+    assert read_queries(tmp_path / "q.jsonl") == {"5": "who?"}
+    (tmp_path / "q.jsonl").write_text('{"query_id": ["a"], "query": "who?"}\n')
+    with pytest.raises(ValueError, match="line 1: expected query_id, a text or a number"):
+        read_queries(tmp_path / "q.jsonl")
     for content, message in [("1\ta\n1\tb", "line 2: query '1' stands twice"), ("", "got none"), ("x", "1 cells")]:
         (tmp_path / "q.tsv").write_text(content)
         with pytest.raises(ValueError, match=message):

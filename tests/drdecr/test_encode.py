@@ -9,6 +9,7 @@ import torch
 from drdecr import encode
 from drdecr.data.documents import Document
 from drdecr.encode import Splitting, encode_collection, open_or_create, room_for_text
+from drdecr.reranking import rerank_run
 from drdecr.retrieval import StoredIndex
 
 WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
@@ -112,6 +113,17 @@ def test_a_folder_of_another_model_and_metadata_without_room_are_refused(run, do
     with pytest.raises(ValueError, match="may not be called 'digest'"):
         run([Document("x", "a", "", {"digest": 1})])
     assert len(StoredIndex.open(tmp_path / "index")) == 1
+
+
+def test_numbers_that_would_lose_text_or_documents_are_refused(tiny_model):
+    for wrong in ({"passage_tokens": -1}, {"overlap": -1}):
+        with pytest.raises(ValueError, match="expected no negative tokens"):
+            Splitting(**wrong)
+    assert Splitting(passage_tokens=21).room(tiny_model.processor) == Splitting().room(tiny_model.processor) == 21
+    with pytest.raises(ValueError, match="expected at most 21"):  # what stands behind would be cut off
+        Splitting(passage_tokens=22).passages(Document("a", "the sea"), tiny_model.processor)
+    with pytest.raises(ValueError, match="top_k: expected at least 1, got -1"):  # all but the last one
+        rerank_run(tiny_model, {"q": {"a": 1.0}}, {"q": "sea"}, [Document("a", "the sea")], top_k=-1)
 
 
 def test_blank_documents_and_titles_without_end_have_a_passage(run, tmp_path):

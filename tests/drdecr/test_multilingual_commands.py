@@ -138,7 +138,14 @@ def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
     write(files / "none.jsonl", [{"document_id": "a", "text": "the sea"}])
     write(files / "empty.jsonl", [])
     write(files / "twice.jsonl", [{"query_id": "a", "query": "b", "language": "en", "document_ids": ["x"]}] * 2)
+    right = {"query_id": "a", "query": "b", "language": "en", "document_ids": ["x"]}
+    for name, value in {"query_id": ["a"], "query": 5, "language": ["en"], "document_ids": "d-b.en"}.items():
+        write(files / f"{name}.jsonl", [{**right, name: value}])
     for arguments, message in [
+        (["bias", "index", "query_id.jsonl"], "query_id.jsonl, line 1: expected an id as 'query_id', got ['a']"),
+        (["bias", "index", "query.jsonl"], "line 1: expected a text as 'query', got 5"),
+        (["bias", "index", "language.jsonl"], "line 1: expected a text as 'language', got ['en']"),
+        (["bias", "index", "document_ids.jsonl"], "line 1: expected a list of `document_ids`, got 'd-b.en'"),
         (["search", "index", "a", "--calibrated"], "Make it: drdecr calibrate"),
         (["search", "model", "a", "--calibrated"], "belongs to an index"),
         (["calibrate", "index", "few.jsonl"], "got 7 with language 'yy'"),
@@ -160,14 +167,27 @@ def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"query_id": 5}, {"query_id": ["q"]}, {"language": 7}, {"document_ids": "d-b.en"}, {"document_ids": [["d"]]}],
+    "wrong", [{"query_id": ["q"]}, {"language": 7}, {"document_ids": "d-b.en"}, {"document_ids": [["d"]]}]
 )
 def test_a_question_of_another_kind_is_named(tmp_path, wrong):
     row = {"query_id": "q", "query": "b", "language": "en", "document_ids": ["d-b.en"]}
     write(tmp_path / "q.jsonl", [row, {**row, "query_id": "r", **wrong}])
-    with pytest.raises(ValueError, match=r"q\.jsonl, line 2: expected texts, and a list of them as document_ids"):
+    with pytest.raises(ValueError, match=rf"q\.jsonl, line 2: expected .*{next(iter(wrong))}"):
         read_versions(tmp_path / "q.jsonl")
+
+
+def test_a_calibrated_search_goes_by_the_language_key_of_the_calibration(call, model, files, monkeypatch):
+    monkeypatch.chdir(files)
+    for name in ("d", "texts"):
+        rows = [json.loads(line) for line in (files / f"{name}.jsonl").read_text().splitlines()]
+        write(files / f"{name}-code.jsonl", [{"code": row.pop("language"), **row} for row in rows])
+    assert call("encode", model, "d-code.jsonl", "coded")[0] == 0
+    assert call("calibrate", "coded", "texts-code.jsonl", "--language-key", "code")[0] == 0
+    assert call("encode", model, "d.jsonl", "named")[0] == 0
+    assert call("calibrate", "named", "texts.jsonl")[0] == 0
+    found = {folder: call("search", folder, "what is b", "--calibrated") for folder in ("coded", "named")}
+    assert found["coded"][0] == 0, found["coded"][2]
+    assert found["coded"][1] == found["named"][1]
 
 
 def test_references_are_spread_over_their_source(tmp_path):

@@ -95,6 +95,8 @@ def test_questions_are_answered_with_filters_and_documents_removed(call, encoded
     assert "1 passage deleted" in call("remove", encoded, "d-f")[1]
     assert len(StoredIndex.open(encoded)) == 7
     assert "7 passages in 1 segment," in call("index", encoded, "--compact")[1]
+    assert "0 passages deleted" in call("remove", encoded, "d-g", "--where", "document_id=d-h")[1]
+    assert "1 passage deleted" in call("remove", encoded, "d-g", "d-i", "--where", "document_id=d-g")[1]
 
 
 def test_a_search_that_finds_nothing_says_so_with_its_filter(call, encoded):
@@ -286,8 +288,33 @@ def test_an_index_knows_the_model_that_encoded_it(call, options, model, document
     assert not caplog.text
 
 
+def test_a_model_that_is_not_where_it_was_is_asked_for(call, model, documents, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, tmp_path / "near")
+    assert call("encode", "near", documents, "encoded")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, errors = call("search", "../encoded", "what is the city b")
+    assert (code, len(errors.strip().splitlines())) == (1, 1)
+    assert (
+        "../encoded: encoded by near, which cannot be loaded from here. If it lies elsewhere, name it: --model."
+        in errors
+    )
+    assert call("search", "../encoded", "what is the city b", "--model", "../near")[0] == 0
+
+
 WRONG = [
     (["search", "encoded"], "expected questions, got none"),
+    (["search", "encoded", "a", "--queries", "q1.tsv"], "query 'q1' has the id of a question behind the index"),
+    (["search", "encoded", "a", "--run", "qdrant"], "qdrant: expected a file, got a folder"),
+    (["rerank", "model", "q.run", "q.tsv", "d.jsonl", "qdrant"], "qdrant: expected a file, got a folder"),
+    (["search", "model", "a", "--by", "muvera"], "model: --model, --by and --workers belong to an index"),
+    (["search", "model", "a", "--workers", "2"], "model: --model, --by and --workers belong to an index"),
+    (["search", "model", "a", "--model", "other"], "model: --model, --by and --workers belong to an index"),
+    (["search", "qdrant", "a", "--by", "centroids"], "qdrant: Qdrant's engine scores every passage"),
+    (["index", "encoded", "new", "--engine", "qdrant-edge", "--shards", "2"], "engine qdrant-edge makes one index"),
+    (["encode", "model", "d.jsonl", "new", "--passage-tokens", "22"], "expected at most 21"),
+    (["encode", "model", "d.jsonl", "new", "--passage-tokens", "22", "--shards", "2"], "expected at most 21"),
     (["search", "encoded", "a", "--where", "language"], "expected key=value"),
     (["search", "encoded", "a", "--by", "magic"], "expected one of exact, centroids, muvera"),
     (["search", "encoded", "a", "--by", "centroids"], "need residual codes"),
@@ -332,6 +359,7 @@ def test_wrong_commands_are_one_line(call, encoded, model, tmp_path, monkeypatch
     (tmp_path / "qdrant").mkdir()
     (tmp_path / "qdrant" / "qdrant.json").write_text("{}")
     (tmp_path / "q.run").write_text("q-b Q0 d-b 1 1.0 x\n")
+    (tmp_path / "q1.tsv").write_text("q1\twhat is the city b\n")
     shutil.copytree(model, tmp_path / "model")
     for arguments, message in WRONG:
         code, _, errors = call(*arguments)
@@ -342,4 +370,8 @@ def test_wrong_commands_are_one_line(call, encoded, model, tmp_path, monkeypatch
 
 def test_filters_take_numbers_truths_and_texts():
     assert parse_where(["a=1", "a=x", "b=true", "c=k=v"]) == {"a": [1, "1", "x"], "b": [True, "true"], "c": ["k=v"]}
+    assert parse_where(["a=null", "a=NaN", "a=-Infinity", f"b={'[' * 100_000}"]) == {
+        "a": ["null", "NaN", "-Infinity"],
+        "b": ["[" * 100_000],
+    }
     assert parse_where(None) is None

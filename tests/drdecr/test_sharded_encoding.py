@@ -112,6 +112,15 @@ def test_candidates_come_from_every_shard(call, model, documents, tmp_path, sear
         same_run(searched(tmp_path / "small", "--by", by, "--num-candidates", "99"), exact)
 
 
+def test_a_shard_without_documents_has_no_vectors_and_needs_none(call, model, documents, tmp_path, searched):
+    pytest.importorskip("faiss")
+    assert call("encode", model, documents, tmp_path / "many", "--shards", "24")[0] == 0
+    assert any(not len(StoredIndex.open(path)) for path in (tmp_path / "many").glob("shard-*"))
+    code, _, errors = call("index", tmp_path / "many", "--muvera")
+    assert code == 0, errors
+    same_run(searched(tmp_path / "many", "--by", "muvera", "--num-candidates", "99"), searched(tmp_path / "many"))
+
+
 def test_a_kill_costs_the_shard_that_was_being_made(job, monkeypatch):
     real, made = ShardEncoder.encode, []
 

@@ -1,5 +1,7 @@
 """Candidates: the encoding against plain loops, and exact results wherever every passage is a candidate."""
 
+import json
+
 import pytest
 import torch
 
@@ -140,3 +142,28 @@ def test_kept_vectors_belong_to_one_commit_and_are_checked(filled, tmp_path):
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     with pytest.raises(DamagedIndexError, match=r"vectors\.faiss"):
         MuveraCandidates.open(index, tmp_path / "muvera")
+    file.unlink()
+    with pytest.raises(DamagedIndexError, match=r"vectors\.faiss: missing"):
+        MuveraCandidates.open(index, tmp_path / "muvera")
+
+
+def test_a_damaged_description_of_vectors_is_named_and_made_again(filled, tmp_path):
+    pytest.importorskip("faiss")
+    from drdecr.retrieval.muvera_candidates import MuveraCandidates
+
+    index, _ = filled
+    folder, encoding = tmp_path / "muvera", FixedDimensionalEncoding(8, 2, 2, 4)
+    MuveraCandidates.build(index, folder, "SQ8", encoding)
+    file = folder / "muvera.json"
+    whole = file.read_text()
+    # Another seed would search among other vectors than were written.
+    for damaged in ("", "{}", "[]", whole[:-9], whole.replace('"seed": 0', '"seed": 8')):
+        file.write_text(damaged)
+        with pytest.raises(DamagedIndexError, match=r"muvera\.json: damaged.* Make it again: `drdecr index INDEX"):
+            MuveraCandidates.open(index, folder)
+    MuveraCandidates.open_or_build(index, folder)
+    MuveraCandidates.open(index, folder)
+    before = json.loads(file.read_text())
+    before.pop("sha256")  # files of before have none
+    file.write_text(json.dumps(before))
+    MuveraCandidates.open(index, folder)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from drdecr.retrieval import PassageIndex, ShardedIndex, StoredIndex
+from drdecr.retrieval.manifest import DamagedIndexError
 
 ENGINES = ("stored", "sharded", "edge", "cluster", "cluster with candidates")
 
@@ -98,10 +99,105 @@ def test_an_engine_refuses_what_it_cannot_keep_or_find(engine, ragged):
         index.add(["b"], [torch.ones(1, 4)])
     with pytest.raises(ValueError, match="top_k"):
         index.search(ragged(1, seed=0), top_k=0)
-    with pytest.raises(ValueError, match="neither"):
-        index.delete()
+    for nothing in ({}, {"where": {}}):  # an empty filter is none, or it would delete all
+        with pytest.raises(ValueError, match="neither"):
+            index.delete(**nothing)
+    for call in (lambda: index.delete("a"), lambda: index.add("a", ragged(1, seed=0))):
+        with pytest.raises(ValueError, match=r"Expected a list of passage ids, got the text 'a'\. Write \['a'\]"):
+            call()
+    circular: dict = {}
+    circular["own"] = circular
+    for payload in ({"a": object()}, {1: "a"}, "text", circular):
+        with pytest.raises(ValueError, match="Passage 'b': expected a payload that is a mapping of what JSON can hold"):
+            index.add(["c", "b"], ragged(2, seed=0), [{}, payload])
+    index.commit()
+    assert sorted(index.passage_ids()) == ["a", "empty"]
+    index.add(["a"], [ragged(1, seed=0, shortest=1)[0].requires_grad_()])  # as of a forward pass outside of no_grad
+    index.commit()
+    assert index.search(ragged(1, seed=1, shortest=1), top_k=2**62).document_ids[0][0] == "a"
     with pytest.raises(ValueError, match="'nobody' is none of the"):
         index.payloads(["nobody"])
+
+
+def test_filters_of_any_key_and_number_find_the_same_in_every_engine(engine, ragged):
+    index = engine[0]()
+    odd = {"a.b": "x", "w s": "x", "": "x", "[0]": "x", "é": "x", "a": {"b": "y"}}
+    numbers = [2, 2.0, 2.5, [1, 2.5], True, "2", -7, 2**53 + 1]
+    rows = [{"number": number, **odd} for number in numbers]
+    index.add(names(len(rows)), ragged(len(rows), seed=0, shortest=1), rows)
+    index.commit()
+
+    def found(where):
+        return sorted(int(name[1:]) for name in index.search(ragged(1, seed=1, shortest=1), 20, where).document_ids[0])
+
+    for key, value in odd.items():
+        if value == "x":
+            assert found({key: "x"}) == list(range(len(rows))), key
+            assert found({key: "y"}) == []
+    for wanted, rows_found in [
+        (2, [0, 1]),
+        (2.0, [0, 1]),
+        (2.5, [2, 3]),
+        (1, [3]),
+        (True, [4]),
+        ("2", [5]),
+        ([-7, "2", 2.5], [2, 3, 5, 6]),
+        (2**53 + 1, [7]),
+        (0.5, []),
+    ]:
+        assert found({"number": wanted}) == rows_found, wanted
+
+
+def test_a_cluster_gets_no_larger_requests_than_it_takes(ragged, monkeypatch):
+    client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+    from drdecr.retrieval import qdrant_common
+    from drdecr.retrieval.qdrant_index import QdrantIndex
+
+    monkeypatch.setattr(qdrant_common, "NUMBERS_A_CALL", 100)
+    written, asked = [], []
+    upsert, query = client.upsert, client.query_batch_points
+    monkeypatch.setattr(client, "upsert", lambda _name, points, **more: written.append(points) or upsert(_name, points))
+    monkeypatch.setattr(client, "query_batch_points", lambda _name, rows: asked.append(rows) or query(_name, rows))
+    index = QdrantIndex.create(client, "passages", 8, num_candidates=None)
+    passages = [*ragged(30, seed=0), torch.ones(20, 8)]
+    index.add(names(31), passages)
+    sizes = [[len(point.vector.get("tokens", ())) * 8 for point in points] for points in written]
+    assert sum(map(len, sizes)) == len(index) == 31
+    assert all(sum(own) <= 100 or len(own) == 1 for own in sizes)
+    assert len(sizes) < 31
+    queries = ragged(20, seed=1)
+    hits = index.search(queries, top_k=3)
+    assert len(asked) > 1
+    for query_tokens, ids in zip(queries, hits.document_ids, strict=True):
+        assert ids == index.search([query_tokens], top_k=3).document_ids[0]
+
+
+def test_qdrant_says_what_it_cannot_filter_by_or_keep(tmp_path):
+    edge = pytest.importorskip("qdrant_edge")
+    from drdecr.retrieval.qdrant_common import filter_of
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+    for value in (None, [], {"a": 1}, [None, "a"], 2**64, float("nan")):
+        with pytest.raises(ValueError, match=r"filter k: Qdrant matches texts.* Leave it out, or"):
+            filter_of({"k": value}, edge)
+    for key in ('a"b', "a\\b"):
+        with pytest.raises(ValueError, match="with a quote or a backslash"):
+            filter_of({key: "a"}, edge)
+    with QdrantEdgeIndex.create(tmp_path / "edge", dim=8) as index:
+        for name, payload in (("a", {"k": float("nan")}), ("a", {"k": "\ud800"}), ("\ud800", {})):
+            with pytest.raises(ValueError, match="keeps no NaN, no infinity and no half surrogate pairs"):
+                index.add([name], [torch.ones(1, 8)], [payload])
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"dim": null, "about": {}}'])
+def test_damaged_settings_of_an_edge_folder_are_named(tmp_path, content):
+    pytest.importorskip("qdrant_edge")
+    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+
+    QdrantEdgeIndex.create(tmp_path / "edge", dim=8).close()
+    (tmp_path / "edge" / "qdrant.json").write_text(content)
+    with pytest.raises(DamagedIndexError, match=r"qdrant\.json: damaged, or no settings"):
+        QdrantEdgeIndex.open(tmp_path / "edge")
 
 
 def test_qdrant_settings_are_those_of_the_runbook(tmp_path):
@@ -150,3 +246,18 @@ def test_an_edge_folder_is_new_or_an_index(tmp_path):
     assert [path.name for path in (foreign / "shard").iterdir()] == ["letter.txt"]  # nor was anything written there
     (foreign / "shard" / "letter.txt").unlink()
     QdrantEdgeIndex.create(foreign, dim=4).close()
+
+
+@pytest.mark.parametrize(
+    ("queries", "top_k", "message"),
+    [
+        ([torch.full((2, 8), torch.nan)], 3, "Query embeddings hold NaN or infinity"),
+        (torch.ones(2, 8), 3, "Expected a list of query embeddings, got one tensor"),
+        ([[1.0] * 8], 3, r"Expected query embeddings \(tokens, 8\), got list"),
+        ([torch.ones(2, 7)], 3, r"Expected query embeddings \(tokens, 8\), got \(2, 7\)"),
+        ([torch.ones(2, 8)], "3", "top_k: expected at least 1, got '3'"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_refused(tmp_path, queries, top_k, message):
+    with StoredIndex.create(tmp_path / "index", dim=8) as index, pytest.raises(ValueError, match=message):
+        index.search(queries, top_k)

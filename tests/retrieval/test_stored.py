@@ -243,6 +243,17 @@ def test_odd_ids_and_payloads_come_back_as_they_were(index, ragged):
     assert reader.payloads(odd)[0]["more"] == [None, 1.5, {"k": "\udfff"}]
 
 
+def test_a_copy_of_files_alone_and_folders_of_other_programs_do_not_keep_a_writer_out(tmp_path, ragged):
+    StoredIndex.create(tmp_path / "index", dim=8).close()
+    (tmp_path / "index" / "segments").rmdir()  # as of a copy that knows files alone
+    for number, tokens in enumerate(ragged(2, seed=0, shortest=1)):
+        with StoredIndex.open(tmp_path / "index", writable=True) as index:
+            index.add([str(number)], [tokens])
+            index.commit()
+        (index.folder / "segments" / "s000001" / "@eaDir").mkdir(exist_ok=True)
+    assert StoredIndex.open(tmp_path / "index").passage_ids() == ["0", "1"]
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_passages_without_a_token_are_kept_and_come_last(tmp_path, codec):
     token = torch.nn.functional.normalize(torch.ones(1, 8), dim=-1)
