@@ -3,13 +3,19 @@
 import pytest
 import torch
 
-from drdecr.modeling_drdecr import DrDecrModel, pack_embeddings, pad_embeddings
+from drdecr.modeling_drdecr import DrDecrModel, encoding_drdecr, pack_embeddings, pad_embeddings
 
 TEXTS = ["paris", "", "what is the capital of france ?", "the sea .", "a king , a city , a river", "paris"]
 
 
+@pytest.mark.parametrize("expansion", ["none", "mask"])
+@pytest.mark.parametrize("tokens_a_pass", [1, 20, 1024])
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 32])
-def test_texts_keep_their_order_and_equal_a_forward_pass_of_each_alone(tiny_model, tiny_processor, batch_size):
+def test_texts_keep_their_order_and_equal_a_forward_pass_of_each_alone(
+    tiny_model, tiny_processor, batch_size, tokens_a_pass, expansion, monkeypatch
+):
+    monkeypatch.setattr(encoding_drdecr, "CPU_TOKENS_A_PASS", tokens_a_pass)
+    monkeypatch.setattr(tiny_processor, "query_expansion", expansion)
     for encode, process in (
         (tiny_model.encode_queries, tiny_processor.process_queries),
         (tiny_model.encode_documents, tiny_processor.process_documents),
@@ -23,14 +29,27 @@ def test_texts_keep_their_order_and_equal_a_forward_pass_of_each_alone(tiny_mode
             torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=0)
 
 
-def test_batches_hold_texts_of_like_length(tiny_model, monkeypatch):
-    shapes = []
-    forward = DrDecrModel.forward
+@pytest.fixture
+def shapes(monkeypatch):
+    """Return the shapes of forward passes, as they are made."""
+    seen, forward = [], DrDecrModel.forward
     monkeypatch.setattr(
-        DrDecrModel, "forward", lambda self, *a, **k: shapes.append(k["input_ids"].shape) or forward(self, *a, **k)
+        DrDecrModel,
+        "forward",
+        lambda self, *a, **k: seen.append(tuple(k["input_ids"].shape)) or forward(self, *a, **k),
     )
+    return seen
+
+
+def test_batches_hold_texts_of_like_length(tiny_model, shapes):
     tiny_model.encode_documents(["a", "a a a a a a", "a", "a a a a a a"], batch_size=2)
-    assert [tuple(shape) for shape in shapes] == [(2, 9), (2, 4)]
+    assert shapes == [(2, 9), (2, 4)]
+
+
+def test_a_cpu_reads_a_batch_in_passes_that_its_cache_holds(tiny_model, shapes, monkeypatch):
+    monkeypatch.setattr(encoding_drdecr, "CPU_TOKENS_A_PASS", 20)
+    tiny_model.encode_documents(["a a a a a a", *["a"] * 4], batch_size=5)
+    assert shapes == [(2, 9), (2, 4), (1, 4)]  # each is as wide as its own longest text
 
 
 def test_no_texts_give_no_embeddings(tiny_model):
