@@ -15,7 +15,7 @@ from .adapters import AdaptersOffTeacher
 from .alignment import align_tokens
 from .arguments import DistillationArguments
 from .compatibility import check_dimensions, check_sharding, check_special_tokens, check_tokens
-from .encoding import PASSES_ON_CPU, Texts, encode_once, first_of_group
+from .encoding import PASSES_ON_CPU, TOKENS_A_PASS_ON_CPU, Texts, encode_once, first_of_group
 from .gathering import PassagePool, gather_passages
 from .losses import (
     aligned_token_mse,
@@ -144,13 +144,14 @@ class DistillationTrainer(PushingTrainer):
     def _encode(self, model: Any, texts: Texts) -> Tensor:
         inner = self.accelerator.unwrap_model(model) if isinstance(model, nn.Module) else model
         size, distinct = self.args.encode_mini_batch_size, not self.is_fsdp_enabled
-        return encode_once(model, texts, size, inner, distinct, self._forward_passes())
+        return encode_once(model, texts, size, inner, distinct, *self._forward_passes())
 
-    def _forward_passes(self) -> int:
+    def _forward_passes(self) -> tuple[int, int | None]:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.torch_compile:
-            return 1
-        given = self.args.forward_passes
-        return given or (PASSES_ON_CPU if self.accelerator.device.type == "cpu" else 1)
+            return 1, None
+        if self.args.forward_passes is not None or self.accelerator.device.type != "cpu":
+            return self.args.forward_passes or 1, None
+        return PASSES_ON_CPU, TOKENS_A_PASS_ON_CPU
 
     def _documents(self, model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
         """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""

@@ -11,14 +11,12 @@ from torch.utils.checkpoint import checkpoint
 Texts = dict[str, Tensor]
 """`input_ids`, `attention_mask`, `scoring_mask`, `text_mask`, each `(..., tokens)`."""
 
-PASSES_ON_CPU = 4
-"""Groups of a batch's texts that a CPU encodes one behind the other."""
+PASSES_ON_CPU, TOKENS_A_PASS_ON_CPU = 4, 1024
+"""Groups of a batch's texts that a CPU encodes one behind the other, and the tokens, padding too, beyond which a group is cut:
+what the layers make of more leaves the cache, and takes half as long again (docs/performance.md)."""
 
-PASS_COST = 64
-"""Tokens that an encoder of 12 layers could read in the time that a forward pass of its own costs beside them, on a CPU.
-
-Estimated, not measured.
-"""
+PASS_COST = 35
+"""Tokens that an encoder of 12 layers of 384 reads in the time that a pass costs beside them, backwards too, on a CPU."""
 
 
 def encode_once(
@@ -28,6 +26,7 @@ def encode_once(
     inner: Any = None,
     distinct: bool = True,
     passes: int = 1,
+    tokens_a_pass: int | None = None,
 ) -> Tensor:
     """Encode every different text of a batch once.
 
@@ -45,7 +44,8 @@ def encode_once(
             in the backward pass. Default: `model`.
         distinct: whether repeated texts are found (default True). False where processes must make equally many forward
             passes, as those of FSDP.
-        passes: forward passes at most, without `mini_batch_size` (default 1).
+        passes: groups at most, without `mini_batch_size` (default 1), each a forward pass.
+        tokens_a_pass: with several groups, cut those that have more tokens than this, padding too; None (default): none.
 
     Returns:
         `(..., tokens, dim)`; padding is 0 or the model's own output.
@@ -58,11 +58,16 @@ def encode_once(
         flat = {name: tensor[first] for name, tensor in flat.items()}
     if mini_batch_size is not None and len(first) > mini_batch_size:
         lengths = _lengths(flat)
-        groups = lengths.argsort(stable=True).split(mini_batch_size)
+        groups = list(lengths.argsort(stable=True).split(mini_batch_size))
         embeddings = _in_groups(model, inner or model, flat, lengths, groups, _made_again)
     elif passes > 1 and len(first) > 1:
         lengths = _lengths(flat)
-        embeddings = _in_groups(model, inner or model, flat, lengths, groups_of_like_length(lengths, passes), _kept)
+        groups = groups_of_like_length(lengths, passes)
+        if tokens_a_pass is not None:
+            groups = [
+                part for group in groups for part in group.split(max(1, tokens_a_pass // int(lengths[group].max())))
+            ]
+        embeddings = _in_groups(model, inner or model, flat, lengths, groups, _kept)
     else:
         embeddings = model(**flat).embeddings
     if len(first) < len(place):

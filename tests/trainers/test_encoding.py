@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
-from drdecr.trainers import DistillationTrainer, encoding
+from drdecr.trainers import DistillationTrainer, distillation, encoding
 from drdecr.trainers.encoding import distinct_rows, encode_once, groups_of_like_length
 
 TEXTS = ["the sea", "what is the capital of france", "a king", "the sea", "the river in the city of paris", "a king"]
@@ -39,9 +39,12 @@ def test_each_text_is_found_where_it_stands_first(tiny_processor: DrDecrProcesso
     assert place.tolist() == [0, 1, 2, 0, 3, 2]
 
 
-@pytest.mark.parametrize(("size", "passes"), [(None, 1), (1, 1), (3, 1), (None, 2), (None, 9)])
+@pytest.mark.parametrize(
+    ("size", "passes", "tokens"),
+    [(None, 1, None), (1, 1, None), (3, 1, None), (None, 2, None), (None, 9, None), (None, 2, 1), (None, 2, 20)],
+)
 def test_values_and_gradients_are_those_of_one_pass_over_all_texts(
-    still_model: DrDecrModel, size: int | None, passes: int, monkeypatch: pytest.MonkeyPatch
+    still_model: DrDecrModel, size: int | None, passes: int, tokens: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(encoding, "PASS_COST", 1)
     texts = {
@@ -54,7 +57,7 @@ def test_values_and_gradients_are_those_of_one_pass_over_all_texts(
         lambda: still_model(**{name: tensor.flatten(0, 1) for name, tensor in texts.items()}).embeddings.unflatten(
             0, (2, 3)
         ),
-        lambda: encode_once(still_model, texts, size, passes=passes),
+        lambda: encode_once(still_model, texts, size, passes=passes, tokens_a_pass=tokens),
     ):
         still_model.zero_grad()
         embeddings = encode()
@@ -115,6 +118,26 @@ def test_a_trainer_on_a_cpu_reads_texts_of_like_length_together(
     counting = Counting(still_model)
     trainer._encode(still_model, dict(still_model.processor.process_documents(TEXTS)))
     assert counting.calls == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "calls"), [({}, [(2, 4), (1, 4), (1, 9)]), ({"forward_passes": 2}, [(3, 4), (1, 9)])]
+)
+def test_a_trainer_on_a_cpu_cuts_groups_that_its_cache_would_not_hold(
+    settings: dict[str, Any],
+    calls: list[tuple[int, int]],
+    still_model: DrDecrModel,
+    collate: DistillationCollator,
+    build: Callable[..., DistillationTrainer],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(encoding, "PASS_COST", 6)
+    monkeypatch.setattr(distillation, "TOKENS_A_PASS_ON_CPU", 10)
+    trainer = build(DistillationTrainer, still_model, [], collate, contrastive_weight=1.0, **settings)
+    counting = Counting(still_model)
+    texts = ["a", "the", "sea", "a king in the city of"]
+    trainer._encode(still_model, dict(still_model.processor.process_documents(texts)))
+    assert counting.calls == calls
 
 
 @pytest.mark.parametrize("setting", ["is_fsdp_enabled", "is_deepspeed_enabled", "torch_compile"])
