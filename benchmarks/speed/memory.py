@@ -13,8 +13,10 @@ def peak_megabytes(step: Callable[[], object]) -> int:
 
     Every larger tensor gets pages of its own, which go back when it is freed: else what malloc keeps would be counted.
     """
-    ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**16)
+    libc = ctypes.CDLL(None)
+    libc.mallopt(MMAP_THRESHOLD, 2**16)
     step()  # what stays for good, as gradients, is there before
+    libc.malloc_trim(0)  # what was freed before the threshold stood goes back, too
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _kilobytes("VmRSS")
     step()

@@ -112,15 +112,17 @@ class Splitting:
         ]
 
 
-def about_index(model: str, digest: str, splitting: Splitting) -> dict[str, Any]:
+def about_index(model: str, digest: str, splitting: Splitting, precision: str = "float32") -> dict[str, Any]:
     """Return what an index, or shards, remember of how they were made.
 
     Args:
         model: its folder or Hub name.
         digest: of its weights, tokenizer and settings (`data.digests.model_digest`).
         splitting: how documents are cut.
+        precision: in which they are encoded; float32, as all were once, is not written down.
     """
-    return {"model": model, "model_digest": digest, **asdict(splitting)}
+    about = {"model": model, "model_digest": digest, **asdict(splitting)}
+    return about if precision == "float32" else {**about, "precision": precision}
 
 
 def room_for_text(processor: Any) -> int:

@@ -29,6 +29,7 @@ from drdecr.retrieval.shard_manifest import (
 )
 
 from .encode import Splitting, about_index, encode_collection, open_or_create
+from .encoding_precision import FLOAT32, encoder_in, sample_of
 from .processes import join_processes, num_launched, share_of
 
 POLL_SECONDS = 0.5
@@ -47,6 +48,7 @@ class EncodingJob:
         splitting: how documents are cut.
         batch_size: passages a forward pass (default 32).
         prune: delete documents that are no longer in the source (default: they stay).
+        precision: in which they are encoded, one of `encoding_precision.PRECISIONS` (default float32).
     """
 
     model: str
@@ -56,10 +58,12 @@ class EncodingJob:
     splitting: Splitting
     batch_size: int = 32
     prune: bool = False
+    precision: str = FLOAT32
 
     def plan(self, digest: str) -> ShardManifest:
         """Begin the shards of a model with this digest, or go on with them; as of `plan_shards`."""
-        return plan_shards(self.folder, self.num_shards, about_index(self.model, digest, self.splitting))
+        about = about_index(self.model, digest, self.splitting, self.precision)
+        return plan_shards(self.folder, self.num_shards, about)
 
 
 class ShardEncoder:
@@ -84,6 +88,14 @@ class ShardEncoder:
         self.job.splitting.room(reader.processor)  # said before anything is written
         return reader if self.device is None else reader.to(self.device)
 
+    @cached_property
+    def _encoder(self) -> Any:
+        job = self.job
+        if job.precision == FLOAT32:
+            return self._reader
+        sample = sample_of(read_documents(job.documents), job.splitting, self._reader)
+        return encoder_in(job.precision, self._reader, sample)[0]
+
     def model_digest(self) -> str:
         """Return the digest of the model that this worker loaded."""
         return model_digest(self._reader)
@@ -96,7 +108,7 @@ class ShardEncoder:
         folder, dim = shard_folder(job.folder, number), self._reader.config.embedding_dim
         with open_or_create(folder, dim, about, "float16", 1) as index:
             return encode_collection(
-                self._reader, own, index, job.splitting, job.batch_size, job.prune, show_progress_bar
+                self._encoder, own, index, job.splitting, job.batch_size, job.prune, show_progress_bar
             )
 
 

@@ -1,0 +1,89 @@
+"""The bits that a collection is encoded in: as asked for, as its index was begun, or the fastest that stays close here."""
+
+import logging
+from collections.abc import Iterable
+from itertools import chain, islice
+from pathlib import Path
+
+from drdecr.data.documents import Document
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.retrieval.fast_encoding import bfloat16_copy, fastest_encoder, int8_copy
+from drdecr.retrieval.manifest import NAME, Manifest
+from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
+from drdecr.retrieval.shard_manifest import ShardManifest
+
+from .encode import Splitting
+
+logger = logging.getLogger(__name__)
+
+FLOAT32, FASTEST = "float32", "fastest"
+PRECISIONS = (FLOAT32, "bfloat16", "int8")
+SAMPLE = 32
+"""Passages that are measured with, and that show int8 how large each channel is."""
+
+
+def choose_precision(asked: str | None, folder: Path) -> str:
+    """Return what a folder is encoded in: one of `PRECISIONS`, or `fastest` where that is still to be measured.
+
+    Args:
+        asked: one of these; None: as the index was begun, or float32.
+        folder: of an index or shards, perhaps not there yet.
+
+    Raises:
+        ValueError: for another word, or another precision than the index has.
+    """
+    if asked not in (None, FASTEST, *PRECISIONS):
+        raise ValueError(f"precision: expected {', '.join(PRECISIONS)} or {FASTEST}, got {asked!r}.")
+    held = _held(folder)
+    if asked is None or (asked == FASTEST and held is not None):
+        return held or FLOAT32
+    if held not in (None, asked):
+        raise ValueError(
+            f"{folder}: encoded in {held}, asked for {asked}. Leave --precision out to go on, or choose another folder."
+        )
+    return asked
+
+
+def _held(folder: Path) -> str | None:
+    for name, kind in ((SHARDS_NAME, ShardManifest), (NAME, Manifest)):
+        if (folder / name).is_file():
+            return str(kind.read(folder).about.get("precision", FLOAT32))
+    return None
+
+
+def sample_of(documents: Iterable[Document], splitting: Splitting, model: DrDecrModel) -> list[str]:
+    """Return the texts of the first passages of a collection."""
+    cut = (splitting.passages(document, model.processor) for document in documents)
+    return [passage.reads for passage in islice(chain.from_iterable(cut), SAMPLE)]
+
+
+def encoder_in(precision: str, model: DrDecrModel, texts: list[str]) -> tuple[DrDecrModel, str]:
+    """Return a model that encodes in a precision, and the precision.
+
+    Args:
+        precision: as of `choose_precision`; `fastest` is measured now.
+        model: in float32, with its processor.
+        texts: of `sample_of`.
+
+    Raises:
+        ValueError: for int8 on an accelerator, or where torch has no products in int8.
+    """
+    if precision == FLOAT32:
+        return model, precision
+    if precision == "bfloat16":
+        return bfloat16_copy(model), precision
+    if model.device.type != "cpu":
+        raise ValueError(f"precision {precision}: expected a model on a CPU, got {model.device.type}. Take bfloat16.")
+    if precision == FASTEST:
+        choice = fastest_encoder(model, texts)
+        for name, seconds in choice.seconds.items():
+            if seconds is not None:  # else it does not run on this machine
+                logger.info("%s: %.2f s, smallest token cosine %.4f", name, seconds, choice.cosines[name])
+        logger.info("Encoding in %s.", choice.name)
+        return choice.model, choice.name
+    try:
+        return int8_copy(model, texts), precision
+    except RuntimeError as error:
+        raise ValueError(
+            f"precision int8: torch has no such products on this machine ({error}). Take float32."
+        ) from error
