@@ -20,6 +20,9 @@ SMALLEST_COSINE = 0.995
 CLEARLY_FASTER = 1.1
 """How many times as fast fewer bits must be to be worth their rounding."""
 
+MOST_SLOWER = 3
+"""How many times as long the first passage may take in fewer bits, before the others are tried."""
+
 SAMPLE = 16
 """Passages that show the sizes of channels."""
 
@@ -81,7 +84,7 @@ def fastest_encoder(
 ) -> EncoderChoice:
     """Encode some passages in float32, bfloat16 and int8, in turn, and choose.
 
-    Which is faster depends on the CPU: bfloat16 halves the time where it is an instruction and takes 300 times as long where
+    Which is faster depends on the CPU: bfloat16 halves the time where it is an instruction and takes many times as long where
     it is emulated; the first passage tells.
 
     Args:
@@ -108,8 +111,8 @@ def fastest_encoder(
     exact = model.encode_documents(texts, batch_size, show_progress_bar=False)
     first = _seconds(lambda: model.encode_documents(texts[:1]))
     cosines = {"float32": 1.0}
-    for name in [name for name in ("int8", "bfloat16") if name in ways]:
-        if not _runs(ways[name], texts[:1], limit=10 * first):
+    for name in [name for name in ways if name != "float32"]:
+        if not _runs(ways[name], texts[:1], limit=MOST_SLOWER * first):
             seconds[name] = None
             continue
         cosines[name] = _smallest_cosine(exact, ways[name].encode_documents(texts, batch_size, False))
@@ -148,8 +151,9 @@ def choose(seconds: dict[str, float | None], cosines: dict[str, float], smallest
 
 
 def _runs(model: DrDecrModel, texts: list[str], limit: float) -> bool:
-    """Tell whether a way works on this machine, and not many times slower."""
+    """Tell whether a way works on this machine, and is not several times slower when it is awake."""
     try:
+        model.encode_documents(texts)
         return _seconds(lambda: model.encode_documents(texts)) < limit
     except (RuntimeError, NotImplementedError):  # no kernel for it
         return False

@@ -115,7 +115,7 @@ class MuveraCandidates:
             )
         vectors = folder / "vectors.faiss"
         if not vectors.is_file() or file_record(vectors) != content["file"]:
-            raise DamagedIndexError(f"{vectors}: missing, or its checksum is another. {AGAIN}")
+            raise DamagedIndexError(f"{vectors}: missing or damaged, its checksum is another. {AGAIN}")
         encoding = FixedDimensionalEncoding(**content["encoding"])
         return cls(index, encoding, faiss.read_index(str(vectors)))
 
