@@ -103,7 +103,8 @@ def _passes(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     if size >= len(used):
         yield batch
         return
+    positions = torch.arange(1, used.shape[1] + 1)
     for start in range(0, len(used), size):
         rows = slice(start, start + size)
-        last = used[rows].any(dim=0).nonzero().max()
-        yield {name: tensor[rows, : last + 1] for name, tensor in batch.items()}
+        width = max(int((used[rows] * positions).max()), 1)  # no encoder reads texts of no token
+        yield {name: tensor[rows, :width] for name, tensor in batch.items()}

@@ -1,4 +1,4 @@
-"""A segment's tokens held in memory, laid out for the products of one question: half the time, for more memory.
+"""A segment's tokens held in memory, laid out for the products of one question: less time, for more memory.
 
 A question has some 15 tokens. A usual matrix product with so few runs at half of its rate, the other half goes into bringing
 the many tokens into the order that it multiplies in. FBGEMM, which torch brings on x86, takes tokens that were brought into
@@ -39,7 +39,7 @@ def can_hold() -> bool:
 
 
 def held_bytes(num_tokens: int, dim: int) -> int:
-    """Return the memory that tokens take."""
+    """Return the bytes that tokens take in memory."""
     return num_tokens * 2 * NUMBERS_A_TOKEN * -(-dim // NUMBERS_A_TOKEN)
 
 

@@ -152,9 +152,8 @@ def _greedy_without_ties(similarity: Tensor, student_mask: Tensor, teacher_mask:
         if missing > 0:
             if remaining is similarity:
                 remaining = similarity.clone()
-            left = (
-                remaining.numpy()
-            )  # the same memory: torch finds the maxima several times as fast, numpy the few places
+            # The same memory: torch finds the maxima several times as fast, numpy the few places.
+            left = remaining.numpy()
             left[row, teacher] = -np.inf
             left[row, :, student] = -np.inf
     return torch.from_numpy(alignment)

@@ -154,11 +154,18 @@ def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, po
     if not (folder / "manifest.json").exists():
         return StoredIndex.create(folder, dim, codec, pool_factor, about)
     index = StoredIndex.open(folder, writable=True)
-    made = {**index.about, "codec": index.manifest.codec, "pool_factor": index.manifest.pool_factor}
-    if PART in made and PART not in about:
+    if PART in index.about and PART not in about:
         index.close()
         raise ValueError(f"{folder}: one of several shards, which get their documents together. Give {folder.parent}.")
-    other = differences(made, {**about, "codec": codec, "pool_factor": pool_factor})
+    made = {"codec": index.manifest.codec, "pool_factor": index.manifest.pool_factor}
+    other = differences(made, {"codec": codec, "pool_factor": pool_factor})
+    if other:
+        index.close()
+        raise ValueError(
+            f"{folder}: made with {other}, as `drdecr index` makes a smaller one. Encode into the folder that it was made from; "
+            "the same `drdecr index` then brings this one up to date."
+        )
+    other = differences(index.about, about)
     if other or index.dim != dim:
         index.close()
         raise ValueError(f"{folder}: made with {other or f'{index.dim} dimensions'}. Give the same, or another folder.")

@@ -86,6 +86,13 @@ def test_documents_are_encoded_indexed_searched_and_ranked_again(call, model, do
         assert own == pytest.approx(runs["exact"][query], abs=0.02)  # the index is in half precision
 
 
+def test_documents_are_not_encoded_into_a_smaller_copy(call, encoded, model, documents, tmp_path):
+    assert call("index", encoded, tmp_path / "small", "--codec", "int8")[0] == 0
+    code, _, errors = call("encode", model, documents, tmp_path / "small")
+    assert code == 1
+    assert "codec 'int8', asked for 'float16', as `drdecr index` makes a smaller one. Encode into the folder" in errors
+
+
 def test_questions_are_answered_with_filters_and_documents_removed(call, encoded):
     code, output, errors = call("search", encoded, "what is the city b", "--top-k", "12", "--where", "group=true")
     assert code == 0, errors
