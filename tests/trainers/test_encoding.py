@@ -16,6 +16,7 @@ from drdecr.trainers import DistillationTrainer, distillation, encoding
 from drdecr.trainers.encoding import distinct_rows, encode_once, groups_of_like_length
 
 TEXTS = ["the sea", "what is the capital of france", "a king", "the sea", "the river in the city of paris", "a king"]
+SHORT_AND_LONG = ["a", "the", "sea", "a king in the city of"]
 
 
 class Counting:
@@ -104,8 +105,18 @@ def test_groups_of_like_length_are_the_cheapest_of_all_divisions(pass_cost: int,
         assert sum(len(group) * max(group) + pass_cost for group in read) == min(costs)
 
 
-@pytest.mark.parametrize(("settings", "expected"), [({}, [(2, 5), (2, 10)]), ({"forward_passes": 1}, [(4, 10)])])
-def test_a_trainer_on_a_cpu_reads_texts_of_like_length_together(
+@pytest.mark.parametrize(
+    ("texts", "tokens_a_pass", "settings", "expected"),
+    [
+        (TEXTS, 1024, {}, [(2, 5), (2, 10)]),
+        (TEXTS, 1024, {"forward_passes": 1}, [(4, 10)]),
+        (SHORT_AND_LONG, 10, {}, [(2, 4), (1, 4), (1, 9)]),
+        (SHORT_AND_LONG, 10, {"forward_passes": 2}, [(3, 4), (1, 9)]),
+    ],
+)
+def test_a_trainer_on_a_cpu_reads_texts_of_like_length_together_in_passes_that_its_cache_holds(
+    texts: list[str],
+    tokens_a_pass: int,
     settings: dict[str, Any],
     expected: list[tuple[int, int]],
     still_model: DrDecrModel,
@@ -114,30 +125,11 @@ def test_a_trainer_on_a_cpu_reads_texts_of_like_length_together(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(encoding, "PASS_COST", 6)
+    monkeypatch.setattr(distillation, "TOKENS_A_PASS_ON_CPU", tokens_a_pass)
     trainer = build(DistillationTrainer, still_model, [], collate, contrastive_weight=1.0, **settings)
     counting = Counting(still_model)
-    trainer._encode(still_model, dict(still_model.processor.process_documents(TEXTS)))
-    assert counting.calls == expected
-
-
-@pytest.mark.parametrize(
-    ("settings", "calls"), [({}, [(2, 4), (1, 4), (1, 9)]), ({"forward_passes": 2}, [(3, 4), (1, 9)])]
-)
-def test_a_trainer_on_a_cpu_cuts_groups_that_its_cache_would_not_hold(
-    settings: dict[str, Any],
-    calls: list[tuple[int, int]],
-    still_model: DrDecrModel,
-    collate: DistillationCollator,
-    build: Callable[..., DistillationTrainer],
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(encoding, "PASS_COST", 6)
-    monkeypatch.setattr(distillation, "TOKENS_A_PASS_ON_CPU", 10)
-    trainer = build(DistillationTrainer, still_model, [], collate, contrastive_weight=1.0, **settings)
-    counting = Counting(still_model)
-    texts = ["a", "the", "sea", "a king in the city of"]
     trainer._encode(still_model, dict(still_model.processor.process_documents(texts)))
-    assert counting.calls == calls
+    assert counting.calls == expected
 
 
 @pytest.mark.parametrize("setting", ["is_fsdp_enabled", "is_deepspeed_enabled", "torch_compile"])
