@@ -1,7 +1,10 @@
 """Texts to token embeddings: batches of like length, a progress bar, the order of the input."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -55,7 +58,6 @@ def pad_embeddings(embeddings: list[Tensor]) -> tuple[Tensor, Tensor]:
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
 
 
-@torch.no_grad()
 def encode_texts(
     model: Any,
     process: Callable[[list[str]], Any],
@@ -71,27 +73,78 @@ def encode_texts(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}. The default is 32.")
-    # Characters stand in for tokens: sorting by them gives batches of like length before anything is tokenised.
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
-    starts = range(0, len(texts), batch_size)
-    hidden = len(starts) < 2 if show_progress_bar is None else not show_progress_bar
+    hidden = len(texts) <= batch_size if show_progress_bar is None else not show_progress_bar
     # disable=None asks tqdm to draw on a terminal only.
     disable = True if hidden else (None if show_progress_bar is None else False)
+    encoded: list[Tensor] = [torch.empty(0)] * len(texts)
+    with tqdm(total=len(texts), desc="encoding", unit="text", disable=disable) as bar:
+        for index, tokens in encode_in_turn(model, process, texts, batch_size):
+            encoded[index] = tokens
+            bar.update()
+    return encoded
+
+
+def encode_in_turn(
+    model: Any, process: Callable[[list[str]], Any], texts: Sequence[str], batch_size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the place of a text and its tokens, as they are encoded: the longest first.
+
+    A CPU with several threads gives each a pass of its own: a pass has more in it than its products, and little of the rest
+    is shared out well.
+    """
+    # Characters stand in for tokens: sorting by them gives batches of like length before anything is tokenised.
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
+
+    def passes() -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(texts), batch_size):
+            batch = process([texts[index] for index in order[start : start + batch_size]])
+            yield from _passes({name: tensor.to(model.device) for name, tensor in batch.items()})
+
+    def encode(part: dict[str, Tensor]) -> list[Tensor]:
+        embeddings = model(**part).embeddings.float().cpu()
+        # Cloned: a view would keep the whole padded batch alive.
+        return [tokens[counts].clone() for tokens, counts in zip(embeddings, part["scoring_mask"].cpu(), strict=True)]
+
     was_training = model.training
     model.eval()
-    encoded: list[Tensor] = [torch.empty(0)] * len(texts)
+    places = iter(order)
     try:
-        for start in tqdm(starts, desc="encoding", unit="batch", disable=disable):
-            indices = order[start : start + batch_size]
-            batch = {name: tensor.to(model.device) for name, tensor in process([texts[i] for i in indices]).items()}
-            places = iter(indices)
-            for part in _passes(batch):
-                embeddings = model(**part).embeddings.float().cpu()
-                for tokens, counts in zip(embeddings, part["scoring_mask"].cpu(), strict=True):
-                    encoded[next(places)] = tokens[counts].clone()  # a view would keep the whole padded batch alive
+        for encoded in _a_thread_each(encode, passes(), torch.get_num_threads() if model.device.type == "cpu" else 1):
+            yield from zip(islice(places, len(encoded)), encoded, strict=True)
     finally:
         model.train(was_training)
-    return encoded
+
+
+def _a_thread_each(
+    encode: Callable[[dict[str, Tensor]], list[Tensor]], passes: Iterator[dict[str, Tensor]], threads: int
+) -> Iterator[list[Tensor]]:
+    """Yield what the passes encode, in their order: so many at once, or, where there are fewer, one after another."""
+    first = list(islice(passes, threads))
+    if threads == 1 or len(first) < threads:
+        for part in chain(first, passes):
+            with torch.no_grad():  # not around the yield, where it would be the caller's too
+                encoded = encode(part)
+            yield encoded
+        return
+    autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+
+    def as_the_caller(part: dict[str, Tensor]) -> list[Tensor]:
+        with torch.no_grad(), torch.autocast("cpu", *autocast):  # a thread knows neither
+            return encode(part)
+
+    # torch's setting is a thread's own, and that of all that begin later: it is put back.
+    pool = ThreadPoolExecutor(threads, "encoding", torch.set_num_threads, (1,))
+    waiting: deque[Future[list[Tensor]]] = deque()
+    try:
+        for part in chain(first, passes):
+            waiting.append(pool.submit(as_the_caller, part))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _passes(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:

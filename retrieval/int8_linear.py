@@ -1,14 +1,15 @@
 """Linear layers for CPUs that multiply in int8, with a scale for each token and levelled channels."""
 
-import warnings
-
 import torch
 from torch import Tensor, nn
+
+LARGEST, ZERO = 127, 128
+"""Of the rounded activations, and the byte that stands for their 0: the products take bytes without a sign."""
 
 LARGEST_WEIGHT = 64
 """Of the rounded weights. CPUs without VNNI add pairs of products in 16 bits, where 2 x 255 x 64 fits and 2 x 255 x 127 does not.
 
-torch keeps all 127 there and gives activations 7 bits (`reduce_range`); activations lose more by that than weights by this.
+Activations lose more by 7 bits than weights do by this.
 """
 
 BLOCK = 1024
@@ -24,7 +25,7 @@ class Int8Linear(nn.Module):
     torch's own dynamic layer has one scale for all activations of a batch, which a few large channels and tokens take up. Here
     each channel is divided by a factor that its weights are multiplied with (SmoothQuant, Xiao et al. 2023, at the strength
     of 1/2), then each token by its largest value, so that the one scale of the product serves all of them alike.
-    It has no gradients.
+    The products are oneDNN's. It has no gradients.
 
     Args:
         layer: in float32.
@@ -34,6 +35,8 @@ class Int8Linear(nn.Module):
 
     factors: Tensor
     bias: Tensor
+    scales: Tensor
+    zeros: Tensor
 
     def __init__(self, layer: nn.Linear, channel_sizes: Tensor | None = None) -> None:
         super().__init__()
@@ -44,7 +47,12 @@ class Int8Linear(nn.Module):
         self.register_buffer("factors", factors, persistent=False)
         bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach().clone()
         self.register_buffer("bias", bias, persistent=False)
-        self.packed = _pack(weight / factors)
+        weight = weight / factors
+        scales = weight.abs().amax(1).clamp_min(1e-12) / LARGEST_WEIGHT
+        self.register_buffer("scales", scales, persistent=False)
+        self.register_buffer("zeros", torch.zeros(layer.out_features, dtype=torch.int32), persistent=False)
+        rounded = (weight / scales[:, None]).round_().to(torch.int8)
+        self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)  # no buffer: it can be neither copied nor saved
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
@@ -55,21 +63,17 @@ class Int8Linear(nn.Module):
             levelled = block * self.factors
             # Not `abs().amax()`, which writes all of them again, nor `aminmax`, which is slow along the last axis.
             largest = torch.maximum(levelled.amax(-1, keepdim=True), -levelled.amin(-1, keepdim=True)).clamp_min_(1e-12)
-            products = torch.ops.quantized.linear_dynamic(levelled.div_(largest), self.packed, False)
+            # `.to(torch.uint8)` takes seven times as long. Flipping the sign's bit adds 128.
+            signed = levelled.mul_(LARGEST / largest).round_().to(torch.int8)
+            products = self._multiply(signed.view(torch.uint8).bitwise_xor_(ZERO))
             torch.addcmul(self.bias, products, largest, out=into)
         return outputs.view(*inputs.shape[:-1], len(self.bias))
 
-
-def _pack(weight: Tensor) -> torch.ScriptObject:
-    """Return weights as torch's int8 products take them, a scale for each row."""
-    scales = weight.abs().amax(1).clamp_min(1e-12) / LARGEST_WEIGHT
-    zeros = torch.zeros(len(weight), dtype=torch.long)
-    with warnings.catch_warnings():
-        # Goes with torch's own quantised tensors (pytorch #184982), when torchao's are as fast on a CPU.
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*quantize_per_")
-        rounded = torch.quantize_per_channel(weight, scales.double(), zeros, axis=0, dtype=torch.qint8)
-    packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(rounded, None)
-    return packed
+    def _multiply(self, rounded: Tensor) -> Tensor:
+        weights = self.packed, self.scales, self.zeros
+        plain = None, 1.0, 0, torch.float32, "none", [], ""  # no bias, no rounding and no function of the results
+        products: Tensor = torch.ops.onednn.qlinear_pointwise(rounded, 1 / LARGEST, ZERO, *weights, *plain)
+        return products
 
 
 def _at_least(sizes: Tensor) -> Tensor:

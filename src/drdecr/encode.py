@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from drdecr.data.documents import Document
 from drdecr.data.passages import passage_text
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.modeling_drdecr.encoding_drdecr import encode_in_turn
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.manifest import differences
 from drdecr.retrieval.shard_manifest import PART
@@ -248,14 +249,11 @@ def _commit(
 
 
 def _embed(model: DrDecrModel, texts: Sequence[str], batch_size: int, bar: Any) -> list[Tensor]:
-    """Encode texts, a batch at a time, so that the bar moves with each; the batches are those of `encode_documents`."""
-    order = sorted(range(len(texts)), key=lambda number: len(texts[number]), reverse=True)
+    """Encode texts as `encode_documents` does, so that the bar moves with each."""
     encoded: dict[int, Tensor] = {}
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
-        tokens = model.encode_documents([texts[number] for number in numbers], batch_size, show_progress_bar=False)
-        encoded.update(zip(numbers, tokens, strict=True))
-        bar.update(len(numbers))
+    for number, tokens in encode_in_turn(model, model.processor.process_documents, texts, batch_size):
+        encoded[number] = tokens
+        bar.update()
     return [encoded[number] for number in range(len(texts))]
 
 

@@ -1,5 +1,7 @@
 """Encoding many texts: the order of the input, whatever the batches; packing and padding."""
 
+import threading
+
 import pytest
 import torch
 
@@ -8,12 +10,22 @@ from drdecr.modeling_drdecr import DrDecrModel, encoding_drdecr, pack_embeddings
 TEXTS = ["paris", "", "what is the capital of france ?", "the sea .", "a king , a city , a river", "paris"]
 
 
+@pytest.fixture
+def use_threads():
+    """Return a function that gives torch so many threads; they are put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("expansion", ["none", "mask"])
 @pytest.mark.parametrize("tokens_a_pass", [1, 20, 1024])
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 32])
 def test_texts_keep_their_order_and_equal_a_forward_pass_of_each_alone(
-    tiny_model, tiny_processor, batch_size, tokens_a_pass, expansion, monkeypatch
+    tiny_model, tiny_processor, batch_size, tokens_a_pass, expansion, threads, monkeypatch, use_threads
 ):
+    use_threads(threads)
     monkeypatch.setattr(encoding_drdecr, "CPU_TOKENS_A_PASS", tokens_a_pass)
     monkeypatch.setattr(tiny_processor, "query_expansion", expansion)
     for encode, process in (
@@ -50,6 +62,59 @@ def test_a_cpu_reads_a_batch_in_passes_that_its_cache_holds(tiny_model, shapes, 
     monkeypatch.setattr(encoding_drdecr, "CPU_TOKENS_A_PASS", 20)
     tiny_model.encode_documents(["a a a a a a", *["a"] * 4], batch_size=5)
     assert shapes == [(2, 9), (2, 4), (1, 4)]  # each is as wide as its own longest text
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Return who runs the forward passes, as they are made: thread, torch's threads, gradients, autocast."""
+    found, forward = [], DrDecrModel.forward
+
+    def record(self, *arguments, **options):
+        autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
+        name = threading.current_thread().name
+        found.append((name, torch.get_num_threads(), torch.is_grad_enabled(), autocast))
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(DrDecrModel, "forward", record)
+    return found
+
+
+def threads_of_a_new_thread() -> int:
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("is_cast", [True, False])
+def test_each_thread_has_a_pass_of_its_own_in_the_callers_precision(tiny_model, seen, use_threads, is_cast):
+    use_threads(3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_cast):
+        tiny_model.encode_documents(TEXTS, batch_size=1)
+    assert len(seen) == len(TEXTS)
+    assert {name[:8] for name, *_ in seen} == {"encoding"}
+    assert {settings[1:] for settings in seen} == {(1, False, is_cast and torch.bfloat16)}
+    assert torch.get_num_threads() == threads_of_a_new_thread() == 3
+
+
+def test_fewer_passes_than_threads_have_all_threads_one_after_another(tiny_model, seen, use_threads):
+    use_threads(3)
+    tiny_model.encode_documents(TEXTS, batch_size=3)
+    assert seen == [(threading.current_thread().name, 3, False, False)] * 2
+
+
+def test_a_pass_that_fails_in_its_thread_is_the_callers_error(tiny_model, use_threads, monkeypatch):
+    def fail(self, input_ids, **_):
+        raise RuntimeError(f"no memory for {input_ids.shape[1]} tokens")
+
+    use_threads(2)
+    tiny_model.train()
+    monkeypatch.setattr(DrDecrModel, "forward", fail)
+    with pytest.raises(RuntimeError, match="no memory for 10 tokens"):
+        tiny_model.encode_queries(TEXTS, batch_size=1)
+    assert tiny_model.training
+    assert torch.get_num_threads() == threads_of_a_new_thread() == 2
 
 
 def test_no_texts_give_no_embeddings(tiny_model):

@@ -103,18 +103,9 @@ def test_channels_that_the_sample_never_showed_stay_finite():
     assert Int8Linear(layer, torch.zeros(16))(inputs).isfinite().all()
 
 
-@pytest.mark.parametrize("engine", torch.backends.quantized.supported_engines)
-def test_every_engine_of_torch_multiplies_alike(engine: str, monkeypatch: pytest.MonkeyPatch):
-    torch.manual_seed(0)
-    layer, inputs = nn.Linear(48, 24), torch.randn(3, 7, 48)
-    monkeypatch.setattr(torch.backends.quantized, "engine", engine)
-    found = Int8Linear(layer)(inputs)
-    assert torch.cosine_similarity(found, layer(inputs), dim=-1).min() > SMALLEST_COSINE
-
-
 def test_a_torch_without_int8_leaves_float32(tiny_model: DrDecrModel, monkeypatch: pytest.MonkeyPatch):
     def missing(layer: nn.Linear, channel_sizes: Tensor | None) -> None:
-        raise RuntimeError("Didn't find engine for operation quantized::linear_prepack NoQEngine")
+        raise NotImplementedError("Could not run 'onednn::qlinear_prepack' with arguments from the 'CPU' backend")
 
     monkeypatch.setattr(fast_encoding, "Int8Linear", missing)
     choice = fastest_encoder(tiny_model, TEXTS, repeats=1)
