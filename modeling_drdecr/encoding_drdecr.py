@@ -1,10 +1,8 @@
 """Texts to token embeddings: batches of like length, a progress bar, the order of the input."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .processing_drdecr import describe_texts
+from .threads_drdecr import a_thread_each
 
 CPU_TOKENS_A_PASS = 1024
 """Tokens, padding too, that a CPU encodes at once: what the layers make of more leaves the cache, which costs a quarter of the
@@ -87,11 +86,7 @@ def encode_texts(
 def encode_in_turn(
     model: Any, process: Callable[[list[str]], Any], texts: Sequence[str], batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield the place of a text and its tokens, as they are encoded: the longest first.
-
-    A CPU with several threads gives each a pass of its own: a pass has more in it than its products, and little of the rest
-    is shared out well.
-    """
+    """Yield the place of a text and its tokens, as they are encoded: the longest first."""
     # Characters stand in for tokens: sorting by them gives batches of like length before anything is tokenised.
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
 
@@ -108,43 +103,12 @@ def encode_in_turn(
     was_training = model.training
     model.eval()
     places = iter(order)
+    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
     try:
-        for encoded in _a_thread_each(encode, passes(), torch.get_num_threads() if model.device.type == "cpu" else 1):
+        for encoded in a_thread_each(encode, passes(), threads):
             yield from zip(islice(places, len(encoded)), encoded, strict=True)
     finally:
         model.train(was_training)
-
-
-def _a_thread_each(
-    encode: Callable[[dict[str, Tensor]], list[Tensor]], passes: Iterator[dict[str, Tensor]], threads: int
-) -> Iterator[list[Tensor]]:
-    """Yield what the passes encode, in their order: so many at once, or, where there are fewer, one after another."""
-    first = list(islice(passes, threads))
-    if threads == 1 or len(first) < threads:
-        for part in chain(first, passes):
-            with torch.no_grad():  # not around the yield, where it would be the caller's too
-                encoded = encode(part)
-            yield encoded
-        return
-    autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
-
-    def as_the_caller(part: dict[str, Tensor]) -> list[Tensor]:
-        with torch.no_grad(), torch.autocast("cpu", *autocast):  # a thread knows neither
-            return encode(part)
-
-    # torch's setting is a thread's own, and that of all that begin later: it is put back.
-    pool = ThreadPoolExecutor(threads, "encoding", torch.set_num_threads, (1,))
-    waiting: deque[Future[list[Tensor]]] = deque()
-    try:
-        for part in chain(first, passes):
-            waiting.append(pool.submit(as_the_caller, part))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
 def _passes(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -21,17 +21,20 @@ class Timing:
     high: float
 
 
-def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """Call every way once a round, so that what else the machine does falls on all alike; the first round warms up.
+def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int, calls_before: int = 0) -> dict[str, Timing]:
+    """Time every way once a round, so that what else the machine does falls on all alike; the first round warms up.
 
     Args:
         ways: name -> what is timed.
         repeats: rounds that count.
+        calls_before: the one that is timed, in the same turn (default 0): with none its inputs are in no cache.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     clock = CLOCKS[chosen["clock"]]
     for count in range(repeats + 1):
         for name, way in ways.items():
+            for _ in range(calls_before):
+                way()
             start = clock()
             way()
             if count:

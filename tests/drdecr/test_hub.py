@@ -18,7 +18,7 @@ from drdecr.stage import run_stage, save_model
 from drdecr.start import load_start, load_teacher
 
 CODE = {"configuration_drdecr", "encoding_drdecr", "loaders_drdecr", "modeling_drdecr", "processing_drdecr"}
-CODE |= {"hub_errors_drdecr", "pushing_drdecr", "scoring_drdecr", "scoring_gradient_drdecr"}
+CODE |= {"hub_errors_drdecr", "pushing_drdecr", "scoring_drdecr", "scoring_gradient_drdecr", "threads_drdecr"}
 FILES = {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
 FILES |= {"tokenizer_config.json", *(f"{name}.py" for name in CODE)}
 # For the other loaders (docs/loaders.md): sentence-transformers and PyLate, then Stanford ColBERT.

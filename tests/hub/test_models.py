@@ -35,6 +35,7 @@ FILES = {
     "pushing_drdecr.py",
     "scoring_drdecr.py",
     "scoring_gradient_drdecr.py",
+    "threads_drdecr.py",
     # For the other loaders (docs/loaders.md).
     "1_Dense/config.json",
     "1_Dense/model.safetensors",

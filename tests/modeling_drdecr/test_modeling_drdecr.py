@@ -51,6 +51,7 @@ FILES = {
     "pushing_drdecr.py",
     "scoring_drdecr.py",
     "scoring_gradient_drdecr.py",
+    "threads_drdecr.py",
     "tokenizer.json",
     "tokenizer_config.json",
 }
