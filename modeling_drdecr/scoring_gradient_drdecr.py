@@ -62,18 +62,21 @@ class GroupedMaxSim(torch.autograd.Function):
         queries, documents, query_mask, document_mask, best = ctx.saved_tensors
         # Without document gradients, as of cached passages, half of it and the sort are saved.
         wants_documents = ctx.needs_input_grad[1]
-        query_gradient, document_gradients = torch.zeros_like(queries), []
+        query_gradient = torch.zeros_like(queries)
         block = max(1, ctx.backward_budget // (BYTES_OF_A_BEST * max(1, query_mask.numel())))
         starts = range(0, documents.shape[1], block)
+        # Blocks are written where they belong: to join them would take as much again.
+        document_gradient = torch.empty_like(documents) if wants_documents and len(starts) > 1 else None
         for few in (slice(start, start + block) for start in starts):
             weights = (gradient[:, :, None, few] * query_mask[..., None]).to(queries.dtype)
             weights *= document_mask[:, few].any(dim=2)[:, None, None, :]
             target = _rows_of_best(best[..., few], documents.shape[2])
             if documents.shape[2]:
                 query_gradient += _of_queries(queries, documents[:, few], target, weights)
-            if wants_documents:
-                document_gradients.append(_of_documents(queries, documents[:, few], target, weights))
-        document_gradient = torch.cat(document_gradients, dim=1) if wants_documents else None
+            if document_gradient is not None:
+                document_gradient[:, few] = _of_documents(queries, documents[:, few], target, weights)
+            elif wants_documents:
+                document_gradient = _of_documents(queries, documents, target, weights)
         return query_gradient, document_gradient, None, None, None, None
 
 

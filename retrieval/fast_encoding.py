@@ -133,7 +133,8 @@ def _channel_sizes(model: DrDecrModel, layers: dict[str, nn.Linear], texts: list
         squares[name].append(inputs[0].flatten(0, -2).square().mean(0))
 
     hooks = [layer.register_forward_pre_hook(partial(keep, name)) for name, layer in layers.items()]
-    model.encode_documents(texts, batch_size=1, show_progress_bar=False)
+    for text in texts:  # not all in one call: threads would share them, and sum up in any order
+        model.encode_documents([text])
     for hook in hooks:
         hook.remove()
     return {name: torch.stack(found).mean(0).sqrt() for name, found in squares.items() if found}

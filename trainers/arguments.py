@@ -75,7 +75,7 @@ class DistillationArguments(TrainingArguments):
     encode_mini_batch_size: int | None = _setting(
         None,
         "Encode this many texts at a time and keep only their embeddings: any number of candidates at constant memory and "
-        "equal gradients, for one more forward pass (gradient caching). Default: all texts of a batch at once.",
+        "equal gradients, for one more forward pass (gradient caching). Default: what `forward_passes` says.",
     )
     forward_passes: int | None = _setting(
         None,

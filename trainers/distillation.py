@@ -142,7 +142,9 @@ class DistillationTrainer(PushingTrainer):
         return terms
 
     def _encode(self, model: Any, texts: Texts) -> Tensor:
-        inner = self.accelerator.unwrap_model(model) if isinstance(model, nn.Module) else model
+        # Not compiled: what is compiled twice, with other shapes, keeps other tensors for the pass that makes them again.
+        is_wrapped = isinstance(model, nn.Module)
+        inner = self.accelerator.unwrap_model(model, keep_torch_compile=False) if is_wrapped else model
         size, distinct = self.args.encode_mini_batch_size, not self.is_fsdp_enabled
         return encode_once(model, texts, size, inner, distinct, *self._forward_passes())
 

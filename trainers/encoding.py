@@ -53,13 +53,14 @@ def encode_once(
     ids = texts["input_ids"]
     flat = {name: tensor.flatten(0, -2) for name, tensor in texts.items()}
     count = len(flat["input_ids"])
+    inner = model if inner is None else inner  # a compiled module has no truth value
     first, place = distinct_rows(flat) if distinct else (torch.arange(count),) * 2
     if len(first) < len(place):
         flat = {name: tensor[first] for name, tensor in flat.items()}
     if mini_batch_size is not None and len(first) > mini_batch_size:
         lengths = _lengths(flat)
         groups = list(lengths.argsort(stable=True).split(mini_batch_size))
-        embeddings = _in_groups(model, inner or model, flat, lengths, groups, _made_again)
+        embeddings = _in_groups(model, inner, flat, lengths, groups, _made_again)
     elif passes > 1 and len(first) > 1:
         lengths = _lengths(flat)
         groups = groups_of_like_length(lengths, passes)
@@ -67,7 +68,7 @@ def encode_once(
             groups = [
                 part for group in groups for part in group.split(max(1, tokens_a_pass // int(lengths[group].max())))
             ]
-        embeddings = _in_groups(model, inner or model, flat, lengths, groups, _kept)
+        embeddings = _in_groups(model, inner, flat, lengths, groups, _kept)
     else:
         embeddings = model(**flat).embeddings
     if len(first) < len(place):

@@ -148,18 +148,27 @@ def test_no_queries_or_no_documents_give_an_empty_matrix(pairs, candidates):
     assert maxsim_candidates(*(tensor[:0] for tensor in candidates)).shape == (0, 3)
 
 
+def memory_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
 class LargestTensor(TorchDispatchMode):
-    """Bytes of the largest tensor that any operation makes, views left out."""
+    """Bytes of every tensor that an operation makes; views and what is written into a given one are none."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.sizes: list[int] = []
+
+    @property
+    def bytes(self) -> int:
+        return max(self.sizes)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {memory_of(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         output = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor) and not tensor._is_view():
-                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+            if isinstance(tensor, Tensor) and memory_of(tensor) not in given:
+                self.sizes.append(tensor.untyped_storage().nbytes())
         return output
 
 
@@ -206,6 +215,25 @@ def test_forward_and_backward_keep_to_the_memory_budget(function):
     similarities = 4 * count * 8 * documents[..., 0].numel() // (count if documents.dim() == 4 else 1)
     assert largest.bytes <= max(budget, inputs)
     assert similarities > 1.2 * max(budget, inputs)
+
+
+@pytest.mark.parametrize("function", [maxsim, maxsim_candidates])
+def test_the_backward_pass_goes_block_by_block_and_joins_nothing(function):
+    """What it takes beside the gradients are numbers and weights of best tokens: far more than the tokens here."""
+    torch.manual_seed(0)
+    queries, documents, budget = unit_vectors(64, 8, 3), unit_vectors(512, 2, 3), 2**17
+    masks = [torch.ones(tensor.shape[:-1], dtype=torch.bool) for tensor in (queries, documents)]
+    if function is maxsim_candidates:
+        documents, masks[1] = (tensor.expand(64, *tensor.shape).contiguous() for tensor in (documents, masks[1]))
+    own = queries.requires_grad_(), documents.requires_grad_(), *masks
+    scores = function(*own, memory_budget=budget)
+    with LargestTensor() as made:
+        (scores.square() / 2).sum().backward()
+    gradient, best = 4 * documents.numel(), 2 * scores.numel() * 8
+    numbers = 8 * scores.numel() * 8
+    assert numbers > 2 * max(gradient, best, budget)
+    assert made.bytes <= max(gradient, best, budget)
+    assert made.sizes.count(gradient) == 1
 
 
 @pytest.mark.parametrize("gradient", [True, False])
@@ -257,6 +285,15 @@ def test_scores_sum_in_float32_when_embeddings_are_bfloat16():
     ):
         assert scores.dtype == torch.float32
         assert scores.item() == 33 * cosine
+
+
+def test_bfloat16_scores_are_those_of_float32_to_its_rounding():
+    torch.manual_seed(0)
+    queries, documents = unit_vectors(4, 32, 128), unit_vectors(9, 50, 128)
+    masks = [torch.ones(tensor.shape[:-1], dtype=torch.bool) for tensor in (queries, documents)]
+    exact, found = maxsim(queries, documents, *masks), maxsim(queries.bfloat16(), documents.bfloat16(), *masks)
+    # Numbers and cosines keep 8 bits: a cosine is off by some 2^-8 of itself, and 32 of them add up.
+    assert (found - exact).abs().max() < 2**-7 * exact.max()
 
 
 def test_scoring_changes_nothing_it_was_given(pairs, candidates):

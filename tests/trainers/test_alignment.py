@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from drdecr.trainers import align_tokens
+from drdecr.trainers import align_tokens, alignment
 from drdecr.trainers.alignment import _greedy, _greedy_without_ties, masked_cosine, pair_tokens
 
 
@@ -50,14 +50,24 @@ def test_greedy_equals_the_published_loop(quantised: bool):
         assert align_all(student, teacher) == published_loop(student, teacher), (case, sizes)
 
 
-def test_a_batch_is_aligned_row_by_row():
+@pytest.mark.parametrize("rows_a_block", [1, 2, 5])
+def test_a_batch_is_aligned_row_by_row(rows_a_block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(alignment.BLOCK_BYTES, "cpu", 4 * 7 * 6 * rows_a_block)
     generator = torch.Generator().manual_seed(2)
     student, teacher = torch.randn(5, 7, 8, generator=generator), torch.randn(5, 6, 8, generator=generator)
     masks = torch.ones(5, 7, dtype=torch.bool), torch.ones(5, 6, dtype=torch.bool)
-    for method in ("greedy", "optimal"):
+    for method in ("greedy", "optimal", "argmax"):
         together = align_tokens(student, teacher, *masks, method).tolist()
         alone = [align_all(*row, method) for row in zip(student, teacher, strict=True)]
         assert together == alone
+
+
+@pytest.mark.parametrize("method", ["greedy", "argmax"])
+def test_alignment_does_not_wait_for_the_device(method: str):
+    # A tensor on `meta` has no values: to ask for one is an error here, as it is a wait on an accelerator.
+    student, teacher = torch.randn(3, 5, 4, device="meta"), torch.randn(3, 7, 4, device="meta")
+    masks = (torch.ones(tensor.shape[:2], dtype=torch.bool, device="meta") for tensor in (student, teacher))
+    assert align_tokens(student, teacher, *masks, method).shape == (3, 5)
 
 
 def test_optimal_has_the_best_total_of_all_permutations():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from drdecr.trainers import align_tokens, aligned_token_mse, transport_weights, transported_token_mse
+from drdecr.trainers import align_tokens, aligned_token_mse, alignment, transport_weights, transported_token_mse
 
 EVERY_5, EVERY_7 = (torch.ones(2, count, dtype=torch.bool) for count in (5, 7))
 
@@ -24,6 +24,23 @@ def test_the_plan_is_the_entropic_one():
     rest = plan.log() - cosine / 0.2
     rest = rest - rest[:, :1] - rest[:, :, :1] + rest[:, :1, :1]
     assert rest.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("rows_a_block", [1, 2])
+def test_a_batch_is_weighed_row_by_row(rows_a_block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(alignment.BLOCK_BYTES, "cpu", 4 * 6 * 4 * rows_a_block)
+    torch.manual_seed(0)
+    student, teacher = torch.randn(5, 6, 8), torch.randn(5, 4, 8)
+    masks = torch.ones(5, 6, dtype=torch.bool), torch.ones(5, 4, dtype=torch.bool)
+    alone = [transport_weights(*(tensor[None] for tensor in row)) for row in zip(student, teacher, *masks, strict=True)]
+    torch.testing.assert_close(transport_weights(student, teacher, *masks), torch.cat(alone))
+
+
+def test_transport_does_not_wait_for_the_device():
+    # A tensor on `meta` has no values: to ask for one is an error here, as it is a wait on an accelerator.
+    student, teacher = torch.randn(3, 5, 4, device="meta"), torch.randn(3, 7, 4, device="meta")
+    masks = (torch.ones(tensor.shape[:2], dtype=torch.bool, device="meta") for tensor in (student, teacher))
+    assert transport_weights(student, teacher, *masks).shape == (3, 5, 7)
 
 
 def test_a_cold_plan_is_the_optimal_assignment():
