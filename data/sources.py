@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from . import formats
+from .index_tokens import read_index_tokens
 from .sample_data import read_sample_questions, read_sample_sentences
 from .schema import PARALLEL_COLUMNS, CandidateSet, QuestionSet
 from .token_cache import Tokens
@@ -46,6 +47,7 @@ CANDIDATE_READERS: dict[str, Callable[..., CandidateSet]] = {
 TOKEN_READERS: dict[str, Callable[..., Tokens]] = {
     "hub_tokens": formats.read_hub_tokens,
     "stored_tokens": formats.read_stored_tokens,
+    "index": read_index_tokens,
 }
 
 Entry = Mapping[str, Any]

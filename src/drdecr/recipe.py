@@ -67,7 +67,8 @@ class DataSettings:
             run has the same teacher; several processes share the work. Default: in memory, encoded by every run.
         query_tokens: the teacher's tokens of the English texts, `{format: hub_tokens, ...}` or `{format: stored_tokens, path:
             ...}`; default: the teacher reads them.
-        passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`.
+        passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`; beside the formats above
+            `{format: index, path: ...}`, an index that the teacher made.
         weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
             fifth). A text that stands in several sets is cut off all of them; none is where nothing is evaluated.

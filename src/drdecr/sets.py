@@ -11,7 +11,9 @@ from datasets import Dataset, concatenate_datasets
 from drdecr.data.candidates import add_negatives
 from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
 from drdecr.data.collators import DistillationCollator
+from drdecr.data.digests import model_digest
 from drdecr.data.held_out import HeldOutTexts
+from drdecr.data.index_tokens import IndexTokens
 from drdecr.data.mixture import MixedSet
 from drdecr.data.prepared_mixture import PreparedMixture
 from drdecr.data.row_streams import question_texts
@@ -339,6 +341,8 @@ def _collator(
         document_cache = read_tokens(settings.passage_tokens)
         if isinstance(document_cache, StoredTokens):  # of texts, whatever their ids are here
             document_cache = document_cache.named(prepared.passages)
+        elif isinstance(document_cache, IndexTokens):
+            document_cache = _of_teacher(document_cache, teacher).named(prepared.passages)
     return DistillationCollator(
         student.processor,
         passages=prepared.passages,
@@ -348,6 +352,16 @@ def _collator(
         anchor=_wants_anchor(recipe),
         scores_suffice=recipe.training.get("relevance_over", ARGUMENTS[recipe.stage].relevance_over) == "row",
     )
+
+
+def _of_teacher(tokens: IndexTokens, teacher: DrDecrModel | None) -> IndexTokens:
+    made_by = tokens.index.about.get("model_digest")
+    if teacher is not None and made_by not in (None, model_digest(teacher)):
+        raise ValueError(
+            f"{tokens.index.folder}: expected an index of the recipe's teacher, got one that was made with "
+            f"{tokens.index.about.get('model')}. Name that teacher, or index with this one."
+        )
+    return tokens
 
 
 def _wants_anchor(recipe: Recipe) -> bool:

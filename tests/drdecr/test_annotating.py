@@ -14,6 +14,7 @@ from drdecr.data.formats import read_stored_tokens
 from drdecr.data.scorers import TeacherScorer
 from drdecr.data.sources import read_candidates
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.retrieval import StoredIndex
 from drdecr.stage import run_stage
 from drdecr.start import load_teacher
 
@@ -173,6 +174,38 @@ def test_a_student_learns_from_the_annotation_what_it_learns_from_the_live_teach
             assert other[key] == pytest.approx(live[key], rel=1e-4), key
     # On cached passages only the query side learns, so that only the first loss is that of the live teacher.
     assert log["cached"][0]["loss"] == pytest.approx(log["live"][0]["loss"], rel=1e-4)
+
+
+def test_a_student_learns_into_the_index_that_the_teacher_made(mined, teacher, recipe_of, call, tmp_path, monkeypatch):
+    folder = str(annotate(AnnotationSettings(mined, teacher=teacher, tokens="all"), tmp_path / "set"))
+    rows = {"format": "hub_candidates", "name": folder, "config": "annotated_candidates"}
+    tokens = {"format": "stored_tokens", "name": folder}
+    documents = tmp_path / "documents.jsonl"
+    texts = read_candidates(rows).passages
+    documents.write_text(
+        "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()), encoding="utf-8"
+    )
+    index = tmp_path / "index"
+    assert call("encode", teacher, documents, index)[0] == 0
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    monkeypatch.setattr(DrDecrModel, "encode_documents", None)  # nobody reads a passage
+    losses = {}
+    for name, entry in (
+        ("stored", {**tokens, "kind": "documents"}),
+        ("index", {"format": "index", "path": str(index)}),
+    ):
+        data = {"annotated": [rows], "dev_texts": 0, "query_tokens": tokens, "passage_tokens": entry}
+        run = recipe_of(name, stage="relevance", start=teacher, teacher=teacher, data=data, encoder=still)
+        run_stage(run)
+        log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+        losses[name] = [line["loss"] for line in log if "loss" in line]
+    assert len(losses["index"]) > 1
+    assert losses["index"] == pytest.approx(losses["stored"], rel=1e-3)  # both are in half precision
+    with StoredIndex.open(index, writable=True) as changed:
+        changed.delete(["p-b#0"])
+        changed.commit()
+    with pytest.raises(ValueError, match="expected the passages that are trained on, got none of the id 'p-b'"):
+        run_stage(recipe_of("less", stage="relevance", start=teacher, data=data))
 
 
 def test_a_second_run_reads_the_teachers_tokens_from_the_folder(data, recipe_of, start, tmp_path, monkeypatch):

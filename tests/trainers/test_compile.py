@@ -23,7 +23,14 @@ def test_a_compiled_student_learns_what_an_ordinary_one_does(
 ):
     torch._dynamo.reset()  # what is compiled for the first lengths alone is compiled again at the next ones
     terms = {"relevance_weight": 1.0, "relevance_over": "batch", "token_weight": 1.0, "contrastive_weight": 0.5}
-    settings = {**terms, "encode_mini_batch_size": size, "teacher": teacher, "optim": "sgd", "learning_rate": 0.1, "max_steps": 2}
+    settings = {
+        **terms,
+        "encode_mini_batch_size": size,
+        "teacher": teacher,
+        "optim": "sgd",
+        "learning_rate": 0.1,
+        "max_steps": 2,
+    }
     compiled = copy.deepcopy(still_model)
     build(DistillationTrainer, still_model, candidate_rows, collate, **settings).train()
     # Traced and differentiated ahead, but not made into machine code, for which a compiler is needed.
