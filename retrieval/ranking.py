@@ -1,7 +1,17 @@
 """The best of many scores, segment after segment, in an order that does not depend on chance."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from drdecr.modeling_drdecr.encoding_drdecr import PackedEmbeddings
+from drdecr.modeling_drdecr.threads_drdecr import a_thread_each
+
+from .segments import Segment
+
+ROWS_A_PART = 4096
+"""Rows of a segment that a thread scores at once: enough to be worth its start."""
 
 
 class Ranking:
@@ -48,6 +58,30 @@ class Ranking:
             (list(zip(segments.tolist(), rows.tolist(), strict=True)), scores.tolist())
             for segments, rows, scores in found
         ]
+
+
+def rank(queries: PackedEmbeddings, segments: Sequence[Segment], places: Sequence[Tensor], top_k: int) -> Ranking:
+    """Score queries against some rows of each segment; of many rows each thread of torch takes a part at a time.
+
+    Args:
+        queries: float32 tokens of some queries.
+        segments: of an index.
+        places: for each segment, ascending rows.
+        top_k: scores that are kept a query.
+    """
+    parts = [
+        (number, segment, rows)
+        for number, (segment, every) in enumerate(zip(segments, places, strict=True))
+        for rows in every.split(ROWS_A_PART)
+    ]
+    is_large = sum(len(every) for every in places) >= ROWS_A_PART
+    scored = a_thread_each(
+        lambda part: part[1].scores(queries, part[2]), parts, torch.get_num_threads() if is_large else 1
+    )
+    ranking = Ranking(len(queries), top_k)
+    for (number, _, rows), scores in zip(parts, scored, strict=True):
+        ranking.add(number, rows, scores)
+    return ranking
 
 
 def best_first(scores: Tensor, top_k: int) -> Tensor:

@@ -27,7 +27,7 @@ from .held_tokens import can_hold, check_holdable
 from .manifest import NAME, Manifest, SegmentRecord, file_record, write_whole
 from .pooling import pool_tokens
 from .protocol import Where, check_batch, check_ids, check_search, matches
-from .ranking import Ranking
+from .ranking import rank
 from .segments import Segment, id_keys
 from .writing import merge_segments, write_segment
 
@@ -389,10 +389,7 @@ class StoredIndex:
         hits = Hits([], [])
         for start in range(0, len(queries), batch_size):
             packed = pack_embeddings([query.float() for query in queries[start : start + batch_size]])
-            ranking = Ranking(len(packed), top_k)
-            for number, (segment, rows) in enumerate(zip(self.segments, places, strict=True)):
-                ranking.add(number, rows, segment.scores(packed, rows))
-            for found, scores in ranking.best():
+            for found, scores in rank(packed, self.segments, places, top_k).best():
                 hits.document_ids.append([self.segments[number].ids_of([row])[0] for number, row in found])
                 hits.scores.append(scores)
         return hits

@@ -80,6 +80,14 @@ def tiny_model(tiny_processor: DrDecrProcessor) -> DrDecrModel:
 
 
 @pytest.fixture
+def use_threads() -> Iterator[Callable[[int], None]]:
+    """Return a function that gives torch so many threads; they are put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def breaking_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str, int], AbstractContextManager[None]]:
     """`with breaking_off(owner, name, calls):` after so many calls the next one interrupts the block, as it must."""
 

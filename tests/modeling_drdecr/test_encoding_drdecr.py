@@ -10,14 +10,6 @@ from drdecr.modeling_drdecr import DrDecrModel, encoding_drdecr, pack_embeddings
 TEXTS = ["paris", "", "what is the capital of france ?", "the sea .", "a king , a city , a river", "paris"]
 
 
-@pytest.fixture
-def use_threads():
-    """Return a function that gives torch so many threads; they are put back."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("expansion", ["none", "mask"])
 @pytest.mark.parametrize("tokens_a_pass", [1, 20, 1024])

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -93,13 +94,9 @@ def test_no_product_is_cut_off():
     assert torch.allclose(Int8Linear(layer)(torch.ones(4, 64)), torch.full((4, 8), 32.0), rtol=1e-3)
 
 
-def test_an_int8_copy_does_not_depend_on_how_threads_fall(tiny_model: DrDecrModel):
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        copies = [int8_copy(tiny_model, TEXTS * 5) for _ in range(8)]
-    finally:
-        torch.set_num_threads(before)
+def test_an_int8_copy_does_not_depend_on_how_threads_fall(tiny_model: DrDecrModel, use_threads: Callable[[int], None]):
+    use_threads(2)
+    copies = [int8_copy(tiny_model, TEXTS * 5) for _ in range(8)]
     factors = [torch.cat([layer.factors for layer in one.modules() if isinstance(layer, Int8Linear)]) for one in copies]
     assert all(torch.equal(factors[0], other) for other in factors)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex, segments, stored, writing
+from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex, ranking, segments, stored, writing
 from drdecr.retrieval.codecs import CODECS
 
 
@@ -18,9 +18,14 @@ def index(tmp_path):
         yield made
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("block", [1, 9, 4096])
 @pytest.mark.parametrize("codec", CODECS)
-def test_search_equals_a_loop_over_what_is_kept(tmp_path, ragged, ranked, codec, block, monkeypatch):
+def test_search_equals_a_loop_over_what_is_kept(
+    tmp_path, ragged, ranked, codec, block, threads, monkeypatch, use_threads
+):
+    use_threads(threads)
+    monkeypatch.setattr(ranking, "ROWS_A_PART", 5 if threads > 1 else 4096)
     monkeypatch.setattr(segments, "TOKENS_A_BLOCK", block)
     passages, queries = ragged(30, seed=0), ragged(5, seed=1)
     queries[3] = queries[3][:0]
@@ -176,7 +181,10 @@ def test_a_filter_lets_through_what_has_the_value(index, ragged, ranked):
         assert hits.document_ids[0] == [name for name, _ in truth]
 
 
-def test_equal_scores_keep_their_order(index):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_equal_scores_keep_their_order(index, threads, monkeypatch, use_threads):
+    use_threads(threads)
+    monkeypatch.setattr(ranking, "ROWS_A_PART", 2)
     token = torch.nn.functional.normalize(torch.ones(1, 8), dim=-1)
     index.add(names(40), [token.repeat(2 if number % 2 else 1, 1) for number in range(40)])
     index.commit()
