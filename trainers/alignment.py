@@ -98,7 +98,10 @@ def masked_cosine(student: Tensor, teacher: Tensor, student_mask: Tensor, teache
 
 
 def _reciprocal_norms(tokens: Tensor, name: str) -> Tensor:
-    """Return one over the length of each token, float32 `(batch, tokens)`; of a zero vector a number that is finite."""
+    """Return one over the length of each token, float32 `(batch, tokens)`; of a zero vector a number that is finite.
+
+    Lengths below 1e-18, whose squares float32 does not hold, count as none.
+    """
     norms = torch.linalg.vector_norm(tokens, dim=-1)
     # An accelerator would have to wait for the answer.
     if norms.device.type == "cpu" and norms.numel() > 0 and not math.isfinite(norms.max()):
