@@ -125,6 +125,7 @@ def evaluate(
 
     from .details import set_details
     from .measuring import measure_checkpoint
+    from .peak_memory import in_words
     from .report import details_file
 
     _check_folder_of(output)
@@ -132,6 +133,8 @@ def evaluate(
     for name in result.scores:
         Console().print(terminal_table({model: result}, name))
     typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
+    if peaks := in_words(result.metadata):
+        typer.echo(peaks)
     if output:
         set_details(model, asked.sets, asked.run, asked.depth, asked.scores).to_json(details_file(output))
         result.to_json(output)

@@ -22,6 +22,7 @@ from drdecr.evaluation.runs import check_words, write_qrels, write_run
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.retrieval import ExactIndex
 
+from .peak_memory import PeakMemory, larger
 from .recipe import Recipe, read_yaml
 from .run_folder import environment, write_text
 from .settings import settings_of
@@ -153,7 +154,7 @@ def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[Ques
             data_version=data_version(sets, digests),
             command=facts["command"],
             average_over=others,
-            notes={"hardware": facts["hardware"], "git_commit": facts["git_commit"]},
+            notes={"hardware": facts["hardware"], "git_commit": facts["git_commit"], **larger(facts, {})},
         )
     best = pipeline.student_label
     comparisons = {
@@ -191,6 +192,7 @@ def measure_checkpoint(
             a run is asked for and an id holds a blank.
         FileNotFoundError: if there is no folder for the run; before anything is searched.
     """
+    memory = PeakMemory()
     content = read_yaml(data, "`test:`, a list of question sets, and `collection:` (docs/evaluation.md)")
     if not content.get("test"):
         got = "an empty list" if content.get("test") == [] else ", ".join(content) or "an empty file"
@@ -228,7 +230,7 @@ def measure_checkpoint(
         collection=settings.collection or ", ".join(found.name for found in sets),
         data_version=data_version(sets, [content_digest(found) for found in sets]),
         command=facts["command"],
-        notes={**notes, "hardware": facts["hardware"], "git_commit": facts["git_commit"]},
+        notes={**notes, "hardware": facts["hardware"], "git_commit": facts["git_commit"], **memory.peaks},
     )
     return result, Asked(sets, run, min(protocol.depth for protocol in protocols), scores)
 
@@ -283,6 +285,7 @@ def _score_system(
     if file.exists() and (kept := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
         return kept["scores"], kept["environment"]
     logger.info("Measuring: %s.", system.label)
+    memory = PeakMemory()
     model = load_reader(str(recipes[system.stage].model_folder))
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
@@ -300,7 +303,7 @@ def _score_system(
         write_run(file.with_name(f"{name}.run"), run, tag=name, top_k=KEPT)
     except ValueError as error:  # an id that the form has no place for costs the run, not the figures
         logger.warning("No run file of %s is kept. %s", system.label, error)
-    facts = environment()
+    facts = {**environment(), **memory.peaks}
     write_text(
         file, json.dumps({"key": key, "environment": facts, "scores": scores})
     )  # last: it says that all is there

@@ -14,6 +14,7 @@ from drdecr.evaluation.report import markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult
 
 from .origins import base_model, hub_datasets, learns_from_english, passages_are_english, sources
+from .peak_memory import in_words
 from .recipe import ARGUMENTS, Recipe
 from .run_folder import write_text
 
@@ -127,6 +128,7 @@ def _write(
         title=card.get("title", "drdecr student"),
         front_matter=data.to_yaml(),
         runs=runs,
+        in_words=in_words,
         final=runs[student],
         distilled=_is_distilled(recipes[student]),
         english_passages=passages_are_english(recipes.values()),

@@ -1,5 +1,6 @@
 """A pipeline: the stages of a folder one after the other, each measured on the same questions, and what people look at."""
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from drdecr.evaluation.report import terminal_table
 from .details import keep_details
 from .measuring import Measured, check_sets, measure, write_tables
 from .model_card import write_model_card
+from .peak_memory import in_words
 from .recipe import Recipe, load_recipe, read_yaml
 from .report import write_report
 from .stage import run_stage
@@ -118,6 +120,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
         run_stage(recipe)
+        console.print(cost_of(recipe))
     measured = measure(pipeline, recipes, sets)
     write_tables(pipeline, measured)
     console.print(terminal_table(measured.results, MEASURE))
@@ -129,6 +132,12 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
             shutil.copyfile(curves, output / f"curves-{name}.png")
     write_page(pipeline, recipes, sets, measured)  # last: it takes nothing from the model and its card if it fails
     return student
+
+
+def cost_of(recipe: Recipe) -> str:
+    """Say what a stage took, as its `run.json` has it."""
+    run = json.loads((recipe.folder / "run.json").read_text(encoding="utf-8"))
+    return ", ".join(part for part in (f"{run['seconds']:,.1f} s", in_words(run)) if part)
 
 
 def write_page(

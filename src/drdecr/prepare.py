@@ -23,6 +23,7 @@ from drdecr.data.source_files import PATH_KEYS, files_of
 from drdecr.data.whole_files import digest_of, write_json, write_sums
 
 from .export import hub_revision
+from .peak_memory import PeakMemory, in_words
 from .prepare_begun import Begun
 from .prepared_card import prepared_card
 from .published import shown
@@ -109,6 +110,7 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         ValueError: for a test set among the sources, a wrong row (naming file and row), or a folder of another recipe or
             at which another call is at work.
     """
+    memory = PeakMemory()
     if folder.name in ("", ".."):  # beside it, under its name, lies what is not finished
         raise ValueError(f"{folder}: expected a folder with a name of its own. Give one that is not there yet.")
     entries = [resolved(entry, download) for entry in recipe.sources]
@@ -140,6 +142,8 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
     finally:
         lock.release()
     shutil.rmtree(journal)
+    if told := in_words(memory.peaks):  # not written: the folder has the same bytes whatever was killed on the way
+        logger.info("%s: %s.", folder, told)
     return folder
 
 

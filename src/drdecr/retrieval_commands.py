@@ -54,9 +54,11 @@ def encode(
     from .encode import Splitting, about_index, encode_collection, open_or_create
     from .encoding_precision import FASTEST, choose_precision, encoder_in, sample_of
     from .measuring import load_reader
+    from .peak_memory import PeakMemory
     from .processes import is_main_process, num_launched
     from .sharded_encoding import EncodingJob, choose_shards, encode_shards
 
+    memory = PeakMemory()
     found = read_documents(documents)
     splitting = Splitting(passage_tokens, overlap)
     number = choose_shards(folder, shards, max(workers, num_launched()))
@@ -71,7 +73,8 @@ def encode(
         if is_main_process():
             sharded = ShardedIndex.open(folder, verify=False)
             passages = f"{amount(len(sharded), 'passage')} in {amount(number, 'shard')}"
-            typer.echo(f"{folder}: {told(counts)}; {passages}, {sharded.num_bytes() / 1e6:.1f} MB")
+            peaks = {} if workers > 1 else memory.peaks  # Ray's workers hold the model, and nobody measures them
+            typer.echo(f"{folder}: {told(counts)}; {passages}, {sharded.num_bytes() / 1e6:.1f} MB{and_peaks(peaks)}")
         return
     reader = load_reader(model)
     splitting.room(reader.processor)  # said before anything is written
@@ -80,7 +83,7 @@ def encode(
     with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
         counts = encode_collection(encoder, found, index, splitting, batch_size, prune)
         size = f"{amount(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
-    typer.echo(f"{folder}: {told(counts)}; {size}")
+    typer.echo(f"{folder}: {told(counts)}; {size}{and_peaks(memory.peaks)}")
 
 
 @app.command()
@@ -101,14 +104,16 @@ def index(
     from drdecr.retrieval import StoredIndex
 
     from .indexing import MUVERA, build_index, open_stored, parts_of
+    from .peak_memory import PeakMemory
 
+    memory = PeakMemory()
     if engine != "exact" and (compact or muvera):
         raise ValueError(
             f"--compact and --muvera belong to the engine exact; {engine} keeps its own files. Leave them out, or --engine."
         )
     if folder is not None:
         added = build_index(source, folder, codec, pool, engine, shards)
-        typer.echo(f"{folder}: {amount(added, 'passage')} added")
+        typer.echo(f"{folder}: {amount(added, 'passage')} added{and_peaks(memory.peaks)}")
     elif codec != "float16" or pool != 1 or engine != "exact" or shards:
         raise ValueError(
             "--codec, --pool, --engine and --shards make another index. Name its folder behind the source."
@@ -130,7 +135,7 @@ def index(
         passages, segments = sum(map(len, parts)), sum(len(part.segments) for part in parts)
         size = sum(part.num_bytes() for part in parts)
         within = f"{amount(segments, 'segment')}{within}"
-        typer.echo(f"{made}: {amount(passages, 'passage')} in {within}, {size / 1e6:.1f} MB")
+        typer.echo(f"{made}: {amount(passages, 'passage')} in {within}, {size / 1e6:.1f} MB{and_peaks(memory.peaks)}")
 
 
 @app.command()
@@ -373,6 +378,13 @@ def show(question: str, found: list[Any], where: list[str] | None = None, search
 def amount(count: int, noun: str) -> str:
     """Return `1 passage`, `2 passages`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def and_peaks(peaks: dict[str, float]) -> str:
+    """Return peaks of memory for the end of a line."""
+    from .peak_memory import in_words
+
+    return f"; {in_words(peaks)}" if peaks else ""
 
 
 def told(counts: dict[str, int]) -> str:

@@ -74,7 +74,7 @@ def run_stage(recipe: Recipe) -> Path:
     if args is None:
         if is_main_process():
             save_model(load_start(recipe), recipe.model_folder)
-            finish_run(recipe, stopwatch.seconds, [], {**facts, "seed": seed})
+            finish_run(recipe, stopwatch.seconds, [], {**stopwatch.peaks, **facts, "seed": seed})
         return recipe.model_folder
     if not recipe.is_evaluated:
         logger.warning(
@@ -91,6 +91,7 @@ def run_stage(recipe: Recipe) -> Path:
     if trainer.is_world_process_zero():
         save_trained(trainer.accelerator.unwrap_model(trainer.model), recipe, weights)
         facts = {
+            **stopwatch.peaks,
             **facts,
             "rows": data.counts,
             "cleaning": data.cleaning,

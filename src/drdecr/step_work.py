@@ -13,6 +13,7 @@ from drdecr.data.digests import value_digest
 from drdecr.data.row_parts import RowParts
 from drdecr.data.whole_files import read_json, write_json
 
+from .peak_memory import PeakMemory, in_words
 from .step_card import is_step_done
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class StepWork:
     ) -> None:
         self.output, self.folder, self.is_shared = output, work_folder(output), is_shared
         self._is_first = is_first
+        self._memory = PeakMemory()
         self._lock: FileLock | None = None
         self.facts: dict[str, Any] = {"settings": dict(settings), "inputs": dict(inputs)}
         self._plan = {"settings": value_digest(settings), "inputs": dict(inputs)}
@@ -99,6 +101,9 @@ class StepWork:
             self.remove()
         if self._lock is not None:
             self._lock.release()
+        # Told and not written: the folder has the same bytes whatever was killed on the way.
+        if kind is None and self._is_first and (told := in_words(self._memory.peaks)):
+            logger.info("%s: %s.", self.output, told)
 
     def cheap(self, name: str) -> Path:
         """Say that what a folder holds is made again in no time, and return the folder."""

@@ -49,14 +49,26 @@ def card_of(folder, card, facts, kind="initialise", training=None, **data):
 
 @pytest.mark.parametrize("card", [{}, FULL], ids=["bare", "full"])
 @pytest.mark.parametrize(
-    "facts", [{}, {"rows": {"questions": 12, "parallel": 7}, "steps": 3, "batch_rows": 4, "seed": 1, "last_loss": 0.25}]
+    "facts",
+    [
+        {},
+        {
+            "rows": {"questions": 12, "parallel": 7},
+            "steps": 3,
+            "batch_rows": 4,
+            "seed": 1,
+            "last_loss": 0.25,
+            "peak_memory_mb": 1234.5,
+            "peak_gpu_memory_mb": 99.9,
+        },
+    ],
 )
 def test_nothing_is_invented(card, facts, tmp_path):
     written = card_of(tmp_path, card, facts)
     assert not re.search(r"\bNone\b|Undefined|\{\{|\{%|null|\{'", written.content)
     assert ("12 questions, 7 parallel" in written.text) == bool(facts)
     assert ("Seed 1." in written.text) == bool(facts)
-    assert ("| 3 | 4 | 0.2500 | 0.025 | CPU |" in written.text) == bool(facts)
+    assert ("| 3 | 4 | 0.2500 | 0.025 | 1,234 MB, on the GPU 100 MB | CPU |" in written.text) == bool(facts)
     assert "peft" not in written.text
     assert "Commit" not in written.text
     for text in ("A description.", "Data: the data", "- first limit\n- second limit"):

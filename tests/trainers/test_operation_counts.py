@@ -4,31 +4,28 @@ A step that encodes a token or multiplies a matrix more than it did is slower on
 cost more, or saves something, write what the failing test prints into the table, and say so in the change.
 """
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.token_cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.trainers import DistillationTrainer
 
-RECORDED = json.loads(Path(__file__).with_name("operation_counts.json").read_text(encoding="utf-8"))
-BYTES_TOLERANCE = 0.05  # another version of torch makes other temporary tensors
+from ..counted_work import check_costs, costs_of, read_recorded  # noqa: TID252
+
+RECORDED = read_recorded(__file__)
 
 RELEVANCE, TOKENS = {"relevance_weight": 1.0}, {"token_weight": 0.5, "anchor_weight": 0.5}
 STEPS: dict[str, dict[str, Any]] = {
     "contrastive": {"contrastive_weight": 1.0},
     "contrastive over the batch": {"in_batch_weight": 1.0},
     "representation": TOKENS,
+    "representation, optimal alignment": {**TOKENS, "alignment": "optimal"},
+    "representation, sinkhorn": {**TOKENS, "alignment": "sinkhorn"},
     "representation, cached teacher": {"token_weight": 0.5, "cached": "questions"},
     "relevance": RELEVANCE,
     "relevance, cached scores": {**RELEVANCE, "cached": "scores"},
@@ -36,33 +33,6 @@ STEPS: dict[str, dict[str, Any]] = {
     "relevance over the batch, teacher's index": {**RELEVANCE, "relevance_over": "batch", "cached": "passages"},
     "relevance, 4 texts at a time": {**RELEVANCE, "encode_mini_batch_size": 4},
 }
-
-
-class Allocations(TorchDispatchMode):
-    """Bytes of all tensors that operations make, views and in-place results left out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        output = func(*args, **(kwargs or {}))
-        made = {leaf.untyped_storage()._cdata: leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)}
-        self.bytes += sum(leaf.untyped_storage().nbytes() for key, leaf in made.items() if key not in known)
-        return output
-
-
-def count_reading(model: nn.Module) -> dict[str, int]:
-    """Count a model's forward passes and the tokens in them, padding included, from now on."""
-    counts = {"passes": 0, "tokens": 0}
-
-    def add(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        counts["passes"] += 1
-        counts["tokens"] += kwargs["input_ids"].numel()
-
-    model.register_forward_pre_hook(add, with_kwargs=True)
-    return counts
 
 
 def collator_of(cached: str, collate: DistillationCollator, teacher: DrDecrTeacher, rows: Any) -> DistillationCollator:
@@ -91,23 +61,8 @@ def test_a_step_costs_what_was_recorded(
         rows = [{name: value for name, value in row.items() if name != "english"} for row in rows]
     batch = collator_of(cached, collate, teacher, rows)(rows)
     trainer = build(DistillationTrainer, still_model, rows, collate, teacher=teacher, **settings)
-    student, read = count_reading(still_model), count_reading(teacher)
-    with FlopCounterMode(display=False) as multiplied, Allocations() as allocated:
-        trainer.compute_loss(still_model, batch).backward()
-    found = {
-        "student_passes": student["passes"],
-        "student_tokens": student["tokens"],
-        "teacher_passes": read["passes"],
-        "teacher_tokens": read["tokens"],
-        "matrix_flops": multiplied.get_total_flops(),
-        "bytes": allocated.bytes,
-    }
-    expected = RECORDED.get(name, {})
-    message = f'"{name}": {json.dumps(found)}'
-    assert {key: found[key] for key in found if key != "bytes"} == {
-        key: expected.get(key) for key in found if key != "bytes"
-    }, message
-    assert found["bytes"] == pytest.approx(expected["bytes"], rel=BYTES_TOLERANCE), message
+    found = costs_of(lambda: trainer.compute_loss(still_model, batch).backward())
+    check_costs(name, found, RECORDED)
 
 
 def test_the_recorded_costs_say_what_the_modes_save():
