@@ -241,13 +241,13 @@ class ShardedIndex:
         """Commit shard after shard, then write down that all have."""
         self._all("commit")
         if self.folder is not None:
-            collect_shards(self.folder, verify=False)
+            collect_shards(self.folder)
 
     def compact(self, codec: str | None = None) -> None:
         """Rewrite every shard as one segment, without deleted passages."""
         self._all("compact", codec)
         if self.folder is not None:
-            collect_shards(self.folder, verify=False)
+            collect_shards(self.folder)
 
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find the passages with the highest MaxSim of all shards; arguments as of `StoredIndex.search`.

@@ -139,7 +139,9 @@ def digest_of(document: Document) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int) -> StoredIndex:
+def open_or_create(
+    folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int, verify: bool = True
+) -> StoredIndex:
     """Open an index to go on with, or make it.
 
     Args:
@@ -148,13 +150,14 @@ def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, po
         about: what else must be the same, such as the model; a model of the same `model_digest` may lie elsewhere.
         codec: how tokens are kept.
         pool_factor: tokens that become one.
+        verify: compare the checksums of what is there (default); without it sizes alone.
 
     Raises:
         ValueError: if it was made with another model, splitting, codec or pooling, or is one of several shards.
     """
     if not (folder / "manifest.json").exists():
         return StoredIndex.create(folder, dim, codec, pool_factor, about)
-    index = StoredIndex.open(folder, writable=True)
+    index = StoredIndex.open(folder, writable=True, verify=verify)
     if PART in index.about and PART not in about:
         index.close()
         raise ValueError(f"{folder}: one of several shards, which get their documents together. Give {folder.parent}.")

@@ -143,7 +143,7 @@ def test_a_kill_costs_the_shard_that_was_being_made(job, monkeypatch):
     monkeypatch.setattr(sharded_encoding.ShardEncoder, "encode", real)
     counts = encode_shards(job)
     assert counts["unchanged"] + counts["new"] == 12
-    assert made[2:4] == [0, 0]  # the first two were complete
+    assert len(made) == 3  # the first two were complete and not even opened
     assert [(shard_folder(job.folder, number) / "manifest.json").read_bytes() for number in range(2)] == manifests
     assert len({payload["document_id"] for payload in _payloads(job.folder)}) == 12
 
