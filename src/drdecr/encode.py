@@ -113,7 +113,9 @@ class Splitting:
         ]
 
 
-def about_index(model: str, digest: str, splitting: Splitting, precision: str = "float32") -> dict[str, Any]:
+def about_index(
+    model: str, digest: str, splitting: Splitting, precision: str = "float32", codec: str = "float16"
+) -> dict[str, Any]:
     """Return what an index, or shards, remember of how they were made.
 
     Args:
@@ -121,9 +123,11 @@ def about_index(model: str, digest: str, splitting: Splitting, precision: str = 
         digest: of its weights, tokenizer and settings (`data.digests.model_digest`).
         splitting: how documents are cut.
         precision: in which they are encoded; float32, as all were once, is not written down.
+        codec: how they are kept; nor is float16, and a smaller copy remembers what it was made from.
     """
     about = {"model": model, "model_digest": digest, **asdict(splitting)}
-    return about if precision == "float32" else {**about, "precision": precision}
+    others = {"precision": (precision, "float32"), "codec": (codec, "float16")}
+    return about | {name: value for name, (value, usual) in others.items() if value != usual}
 
 
 def room_for_text(processor: Any) -> int:

@@ -169,7 +169,7 @@ def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine
     if form.codec != "float16" or form.pool_factor != 1:
         raise ValueError(
             f"{source}: expected all tokens in float16, got {form.codec} pooled by {form.pool_factor}. "
-            "Give the folder that `drdecr encode` wrote."
+            "Give a folder that `drdecr encode` wrote, in float16."
         )
     if engine == "qdrant-edge":
         if shards > 1:

@@ -41,6 +41,9 @@ def encode(
     precision: Annotated[
         str | None, typer.Option(help="float32 (default), bfloat16, int8, or fastest: measured on the first passages.")
     ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="How vectors are kept: float16 (default), or int8 in half the bytes.")
+    ] = None,
 ) -> None:
     """Split documents into passages, encode them, and keep them in a folder that `drdecr search` reads.
 
@@ -52,7 +55,7 @@ def encode(
     from drdecr.retrieval import ShardedIndex
 
     from .encode import Splitting, about_index, encode_collection, open_or_create
-    from .encoding_precision import FASTEST, choose_precision, encoder_in, sample_of
+    from .encoding_precision import FASTEST, choose_codec, choose_precision, encoder_in, sample_of
     from .measuring import load_reader
     from .processes import is_main_process, num_launched
     from .sharded_encoding import EncodingJob, choose_shards, encode_shards
@@ -60,13 +63,13 @@ def encode(
     found = read_documents(documents)
     splitting = Splitting(passage_tokens, overlap)
     number = choose_shards(folder, shards, max(workers, num_launched()))
-    bits = choose_precision(precision, folder)
+    bits, kept_in = choose_precision(precision, folder), choose_codec(codec, folder)
     if number:
         if bits == FASTEST:
             raise ValueError(
                 "--precision fastest: shards may be made on several machines. Name one: float32, bfloat16 or int8."
             )
-        job = EncodingJob(model, documents, folder, number, splitting, batch_size, prune, bits)
+        job = EncodingJob(model, documents, folder, number, splitting, batch_size, prune, bits, kept_in)
         counts = encode_shards(job, workers)
         if is_main_process():
             sharded = ShardedIndex.open(folder, verify=False)
@@ -76,8 +79,8 @@ def encode(
     reader = load_reader(model)
     splitting.room(reader.processor)  # said before anything is written
     encoder, bits = encoder_in(bits, reader, sample_of(read_documents(documents), splitting, reader))
-    about = about_index(model, model_digest(reader), splitting, bits)
-    with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
+    about = about_index(model, model_digest(reader), splitting, bits, kept_in)
+    with open_or_create(folder, reader.config.embedding_dim, about, kept_in, 1) as index:
         counts = encode_collection(encoder, found, index, splitting, batch_size, prune)
         size = f"{amount(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
     typer.echo(f"{folder}: {told(counts)}; {size}")

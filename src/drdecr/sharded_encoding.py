@@ -30,7 +30,7 @@ from drdecr.retrieval.shard_manifest import (
 
 from .dealing import already_made, dealt_documents, documents_for, tell_made
 from .encode import Splitting, about_index, encode_collection, open_or_create
-from .encoding_precision import FLOAT32, encoder_in, sample_of
+from .encoding_precision import FLOAT16, FLOAT32, encoder_in, sample_of
 from .processes import join_processes, num_launched, share_of
 
 POLL_SECONDS = 0.5
@@ -50,6 +50,7 @@ class EncodingJob:
         batch_size: passages a forward pass (default 32).
         prune: delete documents that are no longer in the source (default: they stay).
         precision: in which they are encoded, one of `encoding_precision.PRECISIONS` (default float32).
+        codec: how they are kept, one of `encoding_precision.KEPT_IN` (default float16).
     """
 
     model: str
@@ -60,6 +61,7 @@ class EncodingJob:
     batch_size: int = 32
     prune: bool = False
     precision: str = FLOAT32
+    codec: str = FLOAT16
 
     def dealt(self) -> AbstractContextManager[None]:
         """Deal the documents, and collect the shards behind the block; as of `dealt_documents`."""
@@ -67,7 +69,7 @@ class EncodingJob:
 
     def plan(self, digest: str) -> ShardManifest:
         """Begin the shards of a model with this digest, or go on with them; as of `plan_shards`."""
-        about = about_index(self.model, digest, self.splitting, self.precision)
+        about = about_index(self.model, digest, self.splitting, self.precision, self.codec)
         return plan_shards(self.folder, self.num_shards, about)
 
 
@@ -116,7 +118,7 @@ class ShardEncoder:
         # What was collected was read or written by who made it, and is read again by who searches.
         there = bool(plan.shards) and (folder / NAME).is_file()
         collected = there and plan.shards[number] == read_record(job.folder, number)
-        with open_or_create(folder, dim, about, "float16", 1, verify=not collected) as index:
+        with open_or_create(folder, dim, about, job.codec, 1, verify=not collected) as index:
             own = documents_for(job.folder, number)
             counts = encode_collection(
                 self._encoder, own, index, job.splitting, job.batch_size, job.prune, show_progress_bar
