@@ -21,6 +21,7 @@ from drdecr.retrieval.shard_manifest import (
     shard_folder,
     shard_manifests,
     shard_of,
+    shards_ahead,
 )
 
 from .systems import Searchable
@@ -90,6 +91,27 @@ def parts_of(folder: Path) -> list[Path]:
     if not is_sharded(folder):
         return [folder]
     return [shard_folder(folder, number) for number in range(ShardManifest.read(folder).num_shards)]
+
+
+def compact_index(folder: Path) -> None:
+    """Rewrite an index, or each shard, as one segment; shard after shard, of which all at once may be too many open files.
+
+    A shard that is one segment already, as after a call that was killed, is left alone.
+
+    Raises:
+        ValueError: for shards that are not all made, and as of `check_stored`.
+    """
+    parts = parts_of(folder)
+    if is_sharded(folder):
+        plan = ShardManifest.read(folder)
+        shards_ahead(folder, plan, shard_manifests(folder, plan))
+    for part in parts:
+        with StoredIndex.open(part, writable=True) as writing:
+            records = [segment.record for segment in writing.segments]
+            if not is_sharded(folder) or len(records) > 1 or any(record.deleted for record in records):
+                writing.compact()
+    if is_sharded(folder):
+        collect_shards(folder)
 
 
 def copy_index(source: Stored, target: PassageIndex, ids: list[str] | None = None, gone: Iterable[str] = ()) -> int:

@@ -52,13 +52,12 @@ def encode(
     """
     from drdecr.data.digests import model_digest
     from drdecr.data.documents import read_documents
-    from drdecr.retrieval import ShardedIndex
 
     from .encode import Splitting, about_index, encode_collection, open_or_create
     from .encoding_precision import FASTEST, choose_codec, choose_precision, encoder_in, sample_of
     from .measuring import load_reader
     from .processes import is_main_process, num_launched
-    from .sharded_encoding import EncodingJob, choose_shards, encode_shards
+    from .sharded_encoding import EncodingJob, choose_shards, encode_shards, size_of
 
     found = read_documents(documents)
     splitting = Splitting(passage_tokens, overlap)
@@ -72,9 +71,9 @@ def encode(
         job = EncodingJob(model, documents, folder, number, splitting, batch_size, prune, bits, kept_in)
         counts = encode_shards(job, workers)
         if is_main_process():
-            sharded = ShardedIndex.open(folder, verify=False)
-            passages = f"{amount(len(sharded), 'passage')} in {amount(number, 'shard')}"
-            typer.echo(f"{folder}: {told(counts)}; {passages}, {sharded.num_bytes() / 1e6:.1f} MB")
+            passages, size = size_of(folder)
+            within = f"{amount(passages, 'passage')} in {amount(number, 'shard')}"
+            typer.echo(f"{folder}: {told(counts)}; {within}, {size / 1e6:.1f} MB")
         return
     reader = load_reader(model)
     splitting.room(reader.processor)  # said before anything is written
@@ -82,8 +81,8 @@ def encode(
     about = about_index(model, model_digest(reader), splitting, bits, kept_in)
     with open_or_create(folder, reader.config.embedding_dim, about, kept_in, 1) as index:
         counts = encode_collection(encoder, found, index, splitting, batch_size, prune)
-        size = f"{amount(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
-    typer.echo(f"{folder}: {told(counts)}; {size}")
+        within = f"{amount(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
+    typer.echo(f"{folder}: {told(counts)}; {within}")
 
 
 @app.command()
@@ -103,7 +102,7 @@ def index(
     """Make a smaller index, or one for candidates, of encoded passages. docs/retrieval.md has what each setting costs."""
     from drdecr.retrieval import StoredIndex
 
-    from .indexing import MUVERA, build_index, open_stored, parts_of
+    from .indexing import MUVERA, build_index, compact_index, parts_of
 
     if engine != "exact" and (compact or muvera):
         raise ValueError(
@@ -118,8 +117,7 @@ def index(
         )
     made = folder or source
     if compact:
-        with open_stored(made, writable=True) as writing:
-            writing.compact()
+        compact_index(made)
     if muvera:
         from drdecr.retrieval.muvera_candidates import MuveraCandidates
 

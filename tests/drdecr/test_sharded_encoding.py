@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
 import sys
@@ -100,6 +101,29 @@ def test_commands_take_shards_like_any_index(call, model, documents, tmp_path, s
         code, _, errors = call(*arguments)
         assert (code, len(errors.strip().splitlines())) == (1, 1)
         assert message in errors
+
+
+def test_no_more_files_are_open_than_those_of_one_shard(call, model, tmp_path, monkeypatch):
+    """Each segment has two; all of 21 million passages are 20,000, where systems allow 1,024."""
+    rows = [{"id": f"d{number}", "text": "the city is in france"} for number in range(64)]
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 1)
+    call(
+        "encode", model, tmp_path / "many.jsonl", tmp_path / "first", "--shards", "8"
+    )  # what is opened once and for all
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 60, hard))
+    try:
+        for words in (["encode", model, tmp_path / "many.jsonl", tmp_path / "shards", "--shards", "8"],) * 2:
+            code, output, errors = call(*words)
+            assert (code, "64 passages in 8 shards" in output) == (0, True), errors
+        code, output, errors = call("index", tmp_path / "shards", "--compact")
+        assert (code, "64 passages in 8 segments and 8 shards" in output) == (0, True), errors
+        before = [path.read_bytes() for path in sorted((tmp_path / "shards").rglob("*.json"))]
+        assert call("index", tmp_path / "shards", "--compact")[0] == 0
+        assert before == [path.read_bytes() for path in sorted((tmp_path / "shards").rglob("*.json"))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_candidates_come_from_every_shard(call, model, documents, tmp_path, searched):
