@@ -22,11 +22,12 @@ from drdecr.encode import Splitting
 from drdecr.evaluation.runs import read_run
 from drdecr.indexing import open_searchable
 from drdecr.retrieval import ShardedIndex, StoredIndex
-from drdecr.retrieval.shard_manifest import shard_folder
+from drdecr.retrieval.shard_manifest import ShardManifest, shard_folder
 from drdecr.sharded_encoding import EncodingJob, ShardEncoder, encode_shards
 from drdecr.stage import run_stage
 
 LETTERS = "bcdefghijklm"
+KILLED = Path(__file__).with_name("killed_encoding.py")
 
 
 @pytest.fixture
@@ -247,6 +248,26 @@ def test_launched_processes_share_the_shards(run_python, call, model, documents,
     done = run_python(*words, processes=2)
     assert "in 2 shards" in done.stdout
     assert call("encode", model, documents, tmp_path / "one")[0] == 0
+    same_run(searched(tmp_path / "many"), searched(tmp_path / "one"))
+
+
+@pytest.mark.processes
+def test_launched_processes_of_which_one_was_killed_go_on_and_end_with_every_id_once(
+    run_python, call, model, documents, tmp_path, searched
+):
+    words = [KILLED, model, documents, tmp_path / "many", 4]
+    killed = run_python(*words, 2, processes=2, check=False)
+    assert killed.returncode != 0
+    assert "-9" in killed.stderr  # torchrun says who died, and of what
+    assert not ShardManifest.read(tmp_path / "many").shards
+    made = [path.parent for path in (tmp_path / "many").glob("shard-*/manifest.json")]
+    before = [name for path in made for name in StoredIndex.open(path).passage_ids()]
+    done = run_python(*words, 0, processes=2)
+    assert call("encode", model, documents, tmp_path / "one")[0] == 0
+    index, one = ShardedIndex.open(tmp_path / "many"), StoredIndex.open(tmp_path / "one")
+    assert sorted(index.passage_ids()) == sorted(one.passage_ids())
+    assert 0 < len(before) < len(one)
+    assert f", {len(one) - len(before)} passages; {len(one)} passages in 4 shards" in done.stdout
     same_run(searched(tmp_path / "many"), searched(tmp_path / "one"))
 
 
