@@ -11,7 +11,7 @@ from drdecr import dealing, encode
 from drdecr.data.documents import read_documents
 from drdecr.dealing import DEALT, dealt_documents, documents_for, tell_made
 from drdecr.encode import Splitting
-from drdecr.retrieval import ShardedIndex, StoredIndex
+from drdecr.retrieval import ShardedIndex, StoredIndex, manifest
 from drdecr.retrieval.shard_manifest import plan_shards, shard_folder, shard_of
 from drdecr.sharded_encoding import EncodingJob, encode_shards
 from drdecr.stage import run_stage
@@ -109,12 +109,26 @@ def test_a_collection_that_changed_behind_a_kill_is_read_again(job, reads, break
     assert all("river" in text for text in held(job.folder).values())
 
 
-def test_a_shard_that_was_taken_away_behind_a_kill_is_made_again(job, breaking_off):
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_shard_that_was_taken_away_or_changed_behind_a_kill_is_made_again(job, breaking_off, is_there):
     with breaking_off(StoredIndex, "commit", 2):
         encode_shards(job)
-    shutil.rmtree(shard_folder(job.folder, 0))
+    if is_there:
+        with StoredIndex.open(shard_folder(job.folder, 0), writable=True) as shard:
+            shard.delete(shard.passage_ids())
+            shard.commit()
+    else:
+        shutil.rmtree(shard_folder(job.folder, 0))
     encode_shards(job)
     assert len({name.rpartition("#")[0] for name in held(job.folder)}) == 12
+
+
+def test_what_was_collected_is_not_read_again_to_be_brought_up_to_date(job, monkeypatch):
+    encode_shards(job)
+    write(Path(job.documents), LETTERS + "n")
+    monkeypatch.setattr(manifest, "file_record", lambda path: pytest.fail(f"{path} was read"))
+    counts = encode_shards(job)
+    assert (counts["new"], counts["unchanged"]) == (1, 12)
 
 
 def test_damage_to_what_a_killed_call_wrote_is_named(job, monkeypatch, breaking_off):
