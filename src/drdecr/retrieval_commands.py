@@ -55,9 +55,10 @@ def encode(
 
     from .encode import Splitting, about_index, encode_collection, open_or_create
     from .encoding_precision import FASTEST, choose_codec, choose_precision, encoder_in, sample_of
+    from .indexing import size_of
     from .measuring import load_reader
     from .processes import is_main_process, num_launched
-    from .sharded_encoding import EncodingJob, choose_shards, encode_shards, size_of
+    from .sharded_encoding import EncodingJob, choose_shards, encode_shards
 
     found = read_documents(documents)
     splitting = Splitting(passage_tokens, overlap)
@@ -71,7 +72,7 @@ def encode(
         job = EncodingJob(model, documents, folder, number, splitting, batch_size, prune, bits, kept_in)
         counts = encode_shards(job, workers)
         if is_main_process():
-            passages, size = size_of(folder)
+            passages, _, size = size_of(folder, verify=False)
             within = f"{amount(passages, 'passage')} in {amount(number, 'shard')}"
             typer.echo(f"{folder}: {told(counts)}; {within}, {size / 1e6:.1f} MB")
         return
@@ -102,7 +103,7 @@ def index(
     """Make a smaller index, or one for candidates, of encoded passages. docs/retrieval.md has what each setting costs."""
     from drdecr.retrieval import StoredIndex
 
-    from .indexing import MUVERA, build_index, compact_index, parts_of
+    from .indexing import MUVERA, build_index, compact_index, parts_of, size_of
 
     if engine != "exact" and (compact or muvera):
         raise ValueError(
@@ -126,10 +127,9 @@ def index(
             if len(one) or len(opened) == 1:  # among shards some may be empty
                 MuveraCandidates.build(one, part / MUVERA, factory)
     if engine == "exact":
-        parts = [StoredIndex.open(part) for part in parts_of(made)]
-        within = f" and {len(parts)} shards" if len(parts) > 1 else ""
-        passages, segments = sum(map(len, parts)), sum(len(part.segments) for part in parts)
-        size = sum(part.num_bytes() for part in parts)
+        passages, segments, size = size_of(made)
+        num_parts = len(parts_of(made))
+        within = f" and {num_parts} shards" if num_parts > 1 else ""
         within = f"{amount(segments, 'segment')}{within}"
         typer.echo(f"{made}: {amount(passages, 'passage')} in {within}, {size / 1e6:.1f} MB")
 

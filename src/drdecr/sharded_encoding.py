@@ -12,13 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from drdecr.data.digests import model_digest
 from drdecr.data.documents import read_documents
-from drdecr.retrieval.manifest import NAME, Manifest
+from drdecr.retrieval.manifest import NAME
 from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
 from drdecr.retrieval.shard_manifest import (
     ShardManifest,
@@ -176,18 +175,6 @@ def encode_shards(job: EncodingJob, workers: int = 1) -> dict[str, int]:
     job.plan(encoder.model_digest())
     with job.dealt():
         return summed([encoder.encode(number) for number in range(job.num_shards)])
-
-
-def size_of(folder: Path) -> tuple[int, int]:
-    """Return the passages and bytes of collected shards, from their manifests: all segments open at once are too many files."""
-    passages = size = 0
-    for number in range(ShardManifest.read(folder).num_shards):
-        own = shard_folder(folder, number)
-        for segment in Manifest.read(own).segments:
-            gone = None if segment.deleted is None else np.load(own / "segments" / segment.name / segment.deleted)
-            passages += segment.passages - (len(gone) if gone is not None else 0)
-            size += sum(length for length, _ in segment.files.values())
-    return passages, size
 
 
 def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:

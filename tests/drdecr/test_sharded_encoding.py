@@ -118,6 +118,8 @@ def test_no_more_files_are_open_than_those_of_one_shard(call, model, tmp_path, m
         for words in (["encode", model, tmp_path / "many.jsonl", tmp_path / "shards", "--shards", "8"],) * 2:
             code, output, errors = call(*words)
             assert (code, "64 passages in 8 shards" in output) == (0, True), errors
+        code, output, errors = call("index", tmp_path / "shards", tmp_path / "small", "--codec", "int8")
+        assert (code, "64 passages in 8 segments and 8 shards" in output) == (0, True), errors
         code, output, errors = call("index", tmp_path / "shards", "--compact")
         assert (code, "64 passages in 8 segments and 8 shards" in output) == (0, True), errors
         before = [path.read_bytes() for path in sorted((tmp_path / "shards").rglob("*.json"))]
