@@ -56,8 +56,13 @@ def read_documents(source: str | Path) -> Iterator[Document]:
         ValueError: for a source without any document, or another kind of file; naming file and line, for a record without
             id or text, or an id that stands twice.
     """
+    return without_repetition(located_documents(source))
+
+
+def located_documents(source: str | Path) -> Iterator[tuple[str, Document]]:
+    """Read documents with the place of each in the source, for messages; errors as of `read_documents`, but ids may repeat."""
     # What is missing is said now, not when the first document is asked for, before which an index may have been made.
-    documents = _without_repetition(_read(str(source)))
+    documents = _read(str(source))
     first = next(documents, None)
     if first is None:
         raise ValueError(
@@ -66,7 +71,8 @@ def read_documents(source: str | Path) -> Iterator[Document]:
     return itertools.chain([first], documents)
 
 
-def _without_repetition(documents: Iterable[tuple[str, Document]]) -> Iterator[Document]:
+def without_repetition(documents: Iterable[tuple[str, Document]]) -> Iterator[Document]:
+    """Yield documents without their places; `ValueError` for an id that stands twice. It keeps all ids in memory."""
     seen: set[str] = set()
     for where, document in documents:
         if document.document_id in seen:
@@ -213,7 +219,7 @@ def _folder(folder: Path) -> Iterator[tuple[str, Document]]:
 
 @cache
 def _say_left_out(folder: Path, count: int, kinds: str) -> None:
-    """Say it once, though a folder is read again for every shard."""
+    """Say it once, though a folder is read several times."""
     are = "file of another kind is" if count == 1 else "files of other kinds are"
     logger.warning("%s: %d %s left out (%s); read are %s.", folder, count, are, kinds, " and ".join(TEXT_FILES))
 

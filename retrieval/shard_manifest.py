@@ -149,34 +149,56 @@ def plan_shards(folder: Path, num_shards: int, about: Mapping[str, Any]) -> Shar
     return ShardManifest.read(folder)
 
 
-def collect_shards(folder: Path, verify: bool = True) -> ShardManifest:
+def collect_shards(folder: Path, made: Mapping[int, ShardRecord] | None = None) -> ShardManifest:
     """Check that every shard is there and fits the others, and write down their commits: from then on all are searched.
+
+    No file of vectors is read: their checksums stand in the shards' own manifests, from who wrote them, and `open` compares
+    them. To read 25 TB again would take one process seven hours.
 
     Args:
         folder: of the shards.
-        verify: compare the checksums of all files of what was committed since (default; about a second a GB).
+        made: what those who made the shards say of each; all must be as they say (default: sizes of files are compared).
 
     Raises:
-        DamagedIndexError: naming the files that are missing, cut off or changed.
-        ValueError: naming the shard that is missing or does not fit.
+        DamagedIndexError: naming the files that are missing or cut off.
+        ValueError: naming the shard that is missing, half made, or does not fit.
     """
     plan = ShardManifest.read(folder)
     found = shard_manifests(folder, plan)
-    known = [record.commit for record in plan.shards] or [0] * len(found)
-    for number, manifest in enumerate(found):
-        if verify and manifest.commit != known[number]:
-            segments = shard_folder(folder, number) / "segments"
-            lines = [line for one in manifest.segments for line in damages(segments / one.name, one.files)]
+    records = [_record(folder, number, manifest) for number, manifest in enumerate(found)]
+    for number, record in enumerate(records):
+        own = shard_folder(folder, number)
+        if made is not None:
+            if made.get(number) != record:
+                raise ValueError(
+                    f"{own}: half made: expected {_told(made.get(number))} from its maker, found {_told(record)}. Give the "
+                    "command that makes it again; it goes on."
+                )
+        elif not plan.shards or plan.shards[number] != record:
+            segments = found[number].segments
+            lines = [line for one in segments for line in damages(own / "segments" / one.name, one.files, False)]
             if lines:
                 raise DamagedIndexError(f"Damaged shard: {'; '.join(lines)}. Remove this shard and make it again.")
-    records = [
-        ShardRecord(manifest.commit, sum(one.passages for one in manifest.segments), _file_digest(folder, number))
-        for number, manifest in enumerate(found)
-    ]
-    made = replace(plan, shards=records)
-    if made != plan:
-        made.write(folder)
-    return made
+    collected = replace(plan, shards=records)
+    if collected != plan:
+        collected.write(folder)
+    return collected
+
+
+def _told(record: ShardRecord | None) -> str:
+    return (
+        "no word" if record is None else f"{record.passages} passages in commit {record.commit} ({record.sha256[:8]})"
+    )
+
+
+def read_record(folder: Path, number: int) -> ShardRecord:
+    """Return what a shard is by its last commit."""
+    return _record(folder, number, Manifest.read(shard_folder(folder, number)))
+
+
+def _record(folder: Path, number: int, manifest: Manifest) -> ShardRecord:
+    passages = sum(segment.passages for segment in manifest.segments)
+    return ShardRecord(manifest.commit, passages, _file_digest(folder, number))
 
 
 def shard_manifests(folder: Path, plan: ShardManifest) -> list[Manifest]:

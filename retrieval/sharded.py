@@ -11,6 +11,7 @@ from torch import Tensor
 from .codecs import check_codec
 from .exact import Hits
 from .manifest import NAME as INDEX_NAME
+from .manifest import Manifest
 from .protocol import Where, check_batch, check_ids, check_search
 from .shard_manifest import NAME as SHARDS_NAME
 from .shard_manifest import (
@@ -138,15 +139,7 @@ class ShardedIndex:
         """
         folder = Path(folder)
         plan = ShardManifest.read(folder)
-        found = shard_manifests(folder, plan)
-        ahead = shards_ahead(folder, plan, found)
-        if ahead and not writable:
-            logger.warning(
-                "%s: shards %s are newer than %s says: an update is under way, or was killed and wants the same command again.",
-                folder,
-                ", ".join(map(str, ahead)),
-                SHARDS_NAME,
-            )
+        found = check_collected(folder, warn=not writable)
         opener: Callable[[Path], Any] = open_shard or partial(StoredIndex.open, writable=writable, verify=verify)
         shards: Shards
         if workers > 1:
@@ -241,13 +234,13 @@ class ShardedIndex:
         """Commit shard after shard, then write down that all have."""
         self._all("commit")
         if self.folder is not None:
-            collect_shards(self.folder, verify=False)
+            collect_shards(self.folder)
 
     def compact(self, codec: str | None = None) -> None:
         """Rewrite every shard as one segment, without deleted passages."""
         self._all("compact", codec)
         if self.folder is not None:
-            collect_shards(self.folder, verify=False)
+            collect_shards(self.folder)
 
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find the passages with the highest MaxSim of all shards; arguments as of `StoredIndex.search`.
@@ -256,6 +249,30 @@ class ShardedIndex:
         """
         check_search(query_embeddings, top_k, 1, self.dim)
         return merge_hits(self._all("search", query_embeddings, top_k, where), top_k)
+
+
+def check_collected(folder: Path, warn: bool = True) -> list[Manifest]:
+    """Return the manifests of shards that fit together and were collected.
+
+    Args:
+        folder: of the shards.
+        warn: of shards that are newer than when they were collected.
+
+    Raises:
+        DamagedIndexError: naming a shard that is older than its record, or another.
+        ValueError: if they are not all made, or do not fit together.
+    """
+    plan = ShardManifest.read(folder)
+    found = shard_manifests(folder, plan)
+    ahead = shards_ahead(folder, plan, found)
+    if ahead and warn:
+        logger.warning(
+            "%s: shards %s are newer than %s says: an update is under way, or was killed and wants the same command again.",
+            folder,
+            ", ".join(map(str, ahead)),
+            SHARDS_NAME,
+        )
+    return found
 
 
 def merge_hits(found: Sequence[Hits], top_k: int) -> Hits:

@@ -113,7 +113,9 @@ class Splitting:
         ]
 
 
-def about_index(model: str, digest: str, splitting: Splitting, precision: str = "float32") -> dict[str, Any]:
+def about_index(
+    model: str, digest: str, splitting: Splitting, precision: str = "float32", codec: str = "float16"
+) -> dict[str, Any]:
     """Return what an index, or shards, remember of how they were made.
 
     Args:
@@ -121,9 +123,11 @@ def about_index(model: str, digest: str, splitting: Splitting, precision: str = 
         digest: of its weights, tokenizer and settings (`data.digests.model_digest`).
         splitting: how documents are cut.
         precision: in which they are encoded; float32, as all were once, is not written down.
+        codec: how they are kept; nor is float16, and a smaller copy remembers what it was made from.
     """
     about = {"model": model, "model_digest": digest, **asdict(splitting)}
-    return about if precision == "float32" else {**about, "precision": precision}
+    others = {"precision": (precision, "float32"), "codec": (codec, "float16")}
+    return about | {name: value for name, (value, usual) in others.items() if value != usual}
 
 
 def room_for_text(processor: Any) -> int:
@@ -139,7 +143,9 @@ def digest_of(document: Document) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int) -> StoredIndex:
+def open_or_create(
+    folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int, verify: bool = True
+) -> StoredIndex:
     """Open an index to go on with, or make it.
 
     Args:
@@ -148,13 +154,14 @@ def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, po
         about: what else must be the same, such as the model; a model of the same `model_digest` may lie elsewhere.
         codec: how tokens are kept.
         pool_factor: tokens that become one.
+        verify: compare the checksums of what is there (default); without it sizes alone.
 
     Raises:
         ValueError: if it was made with another model, splitting, codec or pooling, or is one of several shards.
     """
     if not (folder / "manifest.json").exists():
         return StoredIndex.create(folder, dim, codec, pool_factor, about)
-    index = StoredIndex.open(folder, writable=True)
+    index = StoredIndex.open(folder, writable=True, verify=verify)
     if PART in index.about and PART not in about:
         index.close()
         raise ValueError(f"{folder}: one of several shards, which get their documents together. Give {folder.parent}.")

@@ -1,4 +1,4 @@
-"""The bits that a collection is encoded in: as asked for, as its index was begun, or the fastest that stays close here."""
+"""The bits that a collection is encoded in and kept in: as asked for, as its index was begun, or the fastest that is close."""
 
 import logging
 from collections.abc import Iterable
@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 
 FLOAT32, FASTEST = "float32", "fastest"
 PRECISIONS = (FLOAT32, "bfloat16", "int8")
+FLOAT16 = "float16"
+KEPT_IN = (FLOAT16, "int8")
+"""Codecs that a commit is written in as it comes. Residual codes learn centroids from each segment, which for 2,048 passages is
+ten times the work of int8 on a processor while the model waits; and `compact`, which joins segments, would code them a second
+time, with a loss. `drdecr index` makes them, from float16."""
 SAMPLE = 32
 """Passages that are measured with, and that show int8 how large each channel is."""
 
@@ -34,7 +39,7 @@ def choose_precision(asked: str | None, folder: Path) -> str:
     """
     if asked not in (None, FASTEST, *PRECISIONS):
         raise ValueError(f"precision: expected {', '.join(PRECISIONS)} or {FASTEST}, got {asked!r}.")
-    held = _held(folder)
+    held = _held(folder, "precision", FLOAT32)
     if asked is None or (asked == FASTEST and held is not None):
         return held or FLOAT32
     if held not in (None, asked):
@@ -44,10 +49,34 @@ def choose_precision(asked: str | None, folder: Path) -> str:
     return asked
 
 
-def _held(folder: Path) -> str | None:
+def choose_codec(asked: str | None, folder: Path) -> str:
+    """Return how a folder keeps its vectors, one of `KEPT_IN`.
+
+    Args:
+        asked: one of these; None: as the index was begun, or float16.
+        folder: of an index or shards, perhaps not there yet.
+
+    Raises:
+        ValueError: for another word, or another codec than the index was begun with.
+    """
+    if asked not in (None, *KEPT_IN):
+        raise ValueError(
+            f"codec: expected {' or '.join(KEPT_IN)}, got {asked!r}. For residual codes encode into float16, then give: "
+            f"drdecr index {folder} SMALLER --codec residual2."
+        )
+    held = _held(folder, "codec", FLOAT16)
+    if asked is not None and held not in (None, asked):
+        raise ValueError(
+            f"{folder}: begun with codec {held}, asked for {asked}. Leave --codec out to go on, or choose another folder."
+        )
+    return asked or held or FLOAT16
+
+
+def _held(folder: Path, key: str, otherwise: str) -> str | None:
+    """Return what an index or shards remember under a key, or what is not written down; None if there are none."""
     for name, kind in ((SHARDS_NAME, ShardManifest), (NAME, Manifest)):
         if (folder / name).is_file():
-            return str(kind.read(folder).about.get("precision", FLOAT32))
+            return str(kind.read(folder).about.get(key, otherwise))
     return None
 
 

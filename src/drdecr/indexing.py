@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tqdm.auto import tqdm
 
 from drdecr.retrieval import PassageIndex, ShardedIndex, StoredIndex
-from drdecr.retrieval.manifest import NAME, differences
+from drdecr.retrieval.manifest import NAME, Manifest, differences
 from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
 from drdecr.retrieval.shard_manifest import (
     PART,
@@ -19,9 +19,9 @@ from drdecr.retrieval.shard_manifest import (
     document_of,
     plan_shards,
     shard_folder,
-    shard_manifests,
     shard_of,
 )
+from drdecr.retrieval.sharded import check_collected
 
 from .systems import Searchable
 
@@ -90,6 +90,41 @@ def parts_of(folder: Path) -> list[Path]:
     if not is_sharded(folder):
         return [folder]
     return [shard_folder(folder, number) for number in range(ShardManifest.read(folder).num_shards)]
+
+
+def compact_index(folder: Path) -> None:
+    """Rewrite an index, or each shard, as one segment; shard after shard, of which all at once may be too many open files.
+
+    A shard that is one segment already, as after a call that was killed, is left alone.
+
+    Raises:
+        ValueError: for shards that are not all made, and as of `check_stored`.
+    """
+    parts = parts_of(folder)
+    if is_sharded(folder):
+        check_collected(folder, warn=False)  # the rest of what a killed call made compact
+    for part in parts:
+        with StoredIndex.open(part, writable=True) as writing:
+            records = [segment.record for segment in writing.segments]
+            if not is_sharded(folder) or len(records) > 1 or any(record.deleted for record in records):
+                writing.compact()
+    if is_sharded(folder):
+        collect_shards(folder)
+
+
+def size_of(folder: Path, verify: bool = True) -> tuple[int, int, int]:
+    """Return passages, segments and bytes of an index or shards, opened one after another.
+
+    Args:
+        folder: of it; errors as of `check_stored`.
+        verify: compare checksums.
+    """
+    sizes = [(0, 0, 0)]
+    for part in parts_of(folder):
+        one = StoredIndex.open(part, verify=verify)
+        sizes.append((len(one), len(one.segments), one.num_bytes()))
+    passages, segments, size = (sum(column) for column in zip(*sizes, strict=True))
+    return passages, segments, size
 
 
 def copy_index(source: Stored, target: PassageIndex, ids: list[str] | None = None, gone: Iterable[str] = ()) -> int:
@@ -164,13 +199,19 @@ def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine
     Raises:
         ValueError: for an unknown engine, a source that lost precision already, or a folder made of something else.
     """
-    found = open_stored(source)
-    form = _form(found, source)
+    check_stored(source)
+    # Of shards the first one's, which is like the others.
+    form = check_collected(source, warn=False)[0] if is_sharded(source) else Manifest.read(source)
     if form.codec != "float16" or form.pool_factor != 1:
         raise ValueError(
             f"{source}: expected all tokens in float16, got {form.codec} pooled by {form.pool_factor}. "
-            "Give the folder that `drdecr encode` wrote."
+            "Give a folder that `drdecr encode` wrote, in float16."
         )
+    if engine == "exact" and is_sharded(source):
+        plan = ShardManifest.read(source)
+        if plan.num_shards > 1 and shards in (0, plan.num_shards):
+            return _build_each(source, plan, folder, codec, pool_factor)
+    found = open_stored(source)
     if engine == "qdrant-edge":
         if shards > 1:
             raise ValueError(f"engine qdrant-edge makes one index, got {shards} shards. Leave --shards out.")
@@ -190,11 +231,17 @@ def build_index(source: Path, folder: Path, codec: str, pool_factor: int, engine
     return added
 
 
-def _form(found: Stored, folder: Path) -> Any:
-    """Return a manifest that says how vectors are kept: of shards, the first one's, which is like the others."""
-    if isinstance(found, ShardedIndex):
-        return shard_manifests(folder, ShardManifest.read(folder))[0]
-    return found.manifest
+def _build_each(source: Path, plan: ShardManifest, folder: Path, codec: str, pool_factor: int) -> int:
+    """Make of each shard one of the same number: of a billion passages nobody reads all ids for every shard."""
+    check_collected(source)
+    plan_shards(folder, plan.num_shards, plan.about)
+    added = 0
+    for number in range(plan.num_shards):
+        found, about = StoredIndex.open(shard_folder(source, number)), about_shard(plan.about, number, plan.num_shards)
+        own = shard_folder(folder, number)
+        added += _build_stored(found, found.dim, own, about, codec, pool_factor, lambda name: True)
+    collect_shards(folder)
+    return added
 
 
 def _belongs(passage_id: str, number: int, num_shards: int) -> bool:

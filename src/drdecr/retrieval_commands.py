@@ -41,6 +41,9 @@ def encode(
     precision: Annotated[
         str | None, typer.Option(help="float32 (default), bfloat16, int8, or fastest: measured on the first passages.")
     ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="How vectors are kept: float16 (default), or int8 in half the bytes.")
+    ] = None,
 ) -> None:
     """Split documents into passages, encode them, and keep them in a folder that `drdecr search` reads.
 
@@ -49,10 +52,10 @@ def encode(
     """
     from drdecr.data.digests import model_digest
     from drdecr.data.documents import read_documents
-    from drdecr.retrieval import ShardedIndex
 
     from .encode import Splitting, about_index, encode_collection, open_or_create
-    from .encoding_precision import FASTEST, choose_precision, encoder_in, sample_of
+    from .encoding_precision import FASTEST, choose_codec, choose_precision, encoder_in, sample_of
+    from .indexing import size_of
     from .measuring import load_reader
     from .peak_memory import PeakMemory
     from .processes import is_main_process, num_launched
@@ -62,28 +65,28 @@ def encode(
     found = read_documents(documents)
     splitting = Splitting(passage_tokens, overlap)
     number = choose_shards(folder, shards, max(workers, num_launched()))
-    bits = choose_precision(precision, folder)
+    bits, kept_in = choose_precision(precision, folder), choose_codec(codec, folder)
     if number:
         if bits == FASTEST:
             raise ValueError(
                 "--precision fastest: shards may be made on several machines. Name one: float32, bfloat16 or int8."
             )
-        job = EncodingJob(model, documents, folder, number, splitting, batch_size, prune, bits)
+        job = EncodingJob(model, documents, folder, number, splitting, batch_size, prune, bits, kept_in)
         counts = encode_shards(job, workers)
         if is_main_process():
-            sharded = ShardedIndex.open(folder, verify=False)
-            passages = f"{amount(len(sharded), 'passage')} in {amount(number, 'shard')}"
+            passages, _, size = size_of(folder, verify=False)
+            within = f"{amount(passages, 'passage')} in {amount(number, 'shard')}"
             peaks = {} if workers > 1 else memory.peaks  # Ray's workers hold the model, and nobody measures them
-            typer.echo(f"{folder}: {told(counts)}; {passages}, {sharded.num_bytes() / 1e6:.1f} MB{and_peaks(peaks)}")
+            typer.echo(f"{folder}: {told(counts)}; {within}, {size / 1e6:.1f} MB{and_peaks(peaks)}")
         return
     reader = load_reader(model)
     splitting.room(reader.processor)  # said before anything is written
     encoder, bits = encoder_in(bits, reader, sample_of(read_documents(documents), splitting, reader))
-    about = about_index(model, model_digest(reader), splitting, bits)
-    with open_or_create(folder, reader.config.embedding_dim, about, "float16", 1) as index:
+    about = about_index(model, model_digest(reader), splitting, bits, kept_in)
+    with open_or_create(folder, reader.config.embedding_dim, about, kept_in, 1) as index:
         counts = encode_collection(encoder, found, index, splitting, batch_size, prune)
-        size = f"{amount(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
-    typer.echo(f"{folder}: {told(counts)}; {size}{and_peaks(memory.peaks)}")
+        within = f"{amount(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
+    typer.echo(f"{folder}: {told(counts)}; {within}{and_peaks(memory.peaks)}")
 
 
 @app.command()
@@ -103,7 +106,7 @@ def index(
     """Make a smaller index, or one for candidates, of encoded passages. docs/retrieval.md has what each setting costs."""
     from drdecr.retrieval import StoredIndex
 
-    from .indexing import MUVERA, build_index, open_stored, parts_of
+    from .indexing import MUVERA, build_index, compact_index, parts_of, size_of
     from .peak_memory import PeakMemory
 
     memory = PeakMemory()
@@ -120,8 +123,7 @@ def index(
         )
     made = folder or source
     if compact:
-        with open_stored(made, writable=True) as writing:
-            writing.compact()
+        compact_index(made)
     if muvera:
         from drdecr.retrieval.muvera_candidates import MuveraCandidates
 
@@ -130,10 +132,9 @@ def index(
             if len(one) or len(opened) == 1:  # among shards some may be empty
                 MuveraCandidates.build(one, part / MUVERA, factory)
     if engine == "exact":
-        parts = [StoredIndex.open(part) for part in parts_of(made)]
-        within = f" and {len(parts)} shards" if len(parts) > 1 else ""
-        passages, segments = sum(map(len, parts)), sum(len(part.segments) for part in parts)
-        size = sum(part.num_bytes() for part in parts)
+        passages, segments, size = size_of(made)
+        num_parts = len(parts_of(made))
+        within = f" and {num_parts} shards" if num_parts > 1 else ""
         within = f"{amount(segments, 'segment')}{within}"
         typer.echo(f"{made}: {amount(passages, 'passage')} in {within}, {size / 1e6:.1f} MB{and_peaks(memory.peaks)}")
 

@@ -6,6 +6,7 @@ Three routes share the job: a loop, actors of Ray, and processes that `accelerat
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,20 +17,20 @@ from tqdm.auto import tqdm
 
 from drdecr.data.digests import model_digest
 from drdecr.data.documents import read_documents
-from drdecr.retrieval.manifest import NAME, Manifest
+from drdecr.retrieval.manifest import NAME
 from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
 from drdecr.retrieval.shard_manifest import (
     ShardManifest,
     about_shard,
     check_plan,
-    collect_shards,
     plan_shards,
+    read_record,
     shard_folder,
-    shard_of,
 )
 
+from .dealing import already_made, dealt_documents, documents_for, tell_made
 from .encode import Splitting, about_index, encode_collection, open_or_create
-from .encoding_precision import FLOAT32, encoder_in, sample_of
+from .encoding_precision import FLOAT16, FLOAT32, encoder_in, sample_of
 from .processes import join_processes, num_launched, share_of
 
 POLL_SECONDS = 0.5
@@ -42,13 +43,14 @@ class EncodingJob:
 
     Args:
         model: a checkpoint folder or Hub name.
-        documents: as of `read_documents`; every worker reads all, and encodes those of its shards.
+        documents: as of `read_documents`; the process that has the shards made reads all once and deals them (`dealing`).
         folder: of the shards.
         num_shards: how many.
         splitting: how documents are cut.
         batch_size: passages a forward pass (default 32).
         prune: delete documents that are no longer in the source (default: they stay).
         precision: in which they are encoded, one of `encoding_precision.PRECISIONS` (default float32).
+        codec: how they are kept, one of `encoding_precision.KEPT_IN` (default float16).
     """
 
     model: str
@@ -59,10 +61,15 @@ class EncodingJob:
     batch_size: int = 32
     prune: bool = False
     precision: str = FLOAT32
+    codec: str = FLOAT16
+
+    def dealt(self) -> AbstractContextManager[None]:
+        """Deal the documents, and collect the shards behind the block; as of `dealt_documents`."""
+        return dealt_documents(self.documents, self.folder, self.num_shards, self.prune)
 
     def plan(self, digest: str) -> ShardManifest:
         """Begin the shards of a model with this digest, or go on with them; as of `plan_shards`."""
-        about = about_index(self.model, digest, self.splitting, self.precision)
+        about = about_index(self.model, digest, self.splitting, self.precision, self.codec)
         return plan_shards(self.folder, self.num_shards, about)
 
 
@@ -101,15 +108,23 @@ class ShardEncoder:
         return model_digest(self._reader)
 
     def encode(self, number: int, show_progress_bar: bool | None = None) -> dict[str, int]:
-        """Bring one shard of the plan to the state of its documents, and return counts as of `encode_collection`."""
+        """Bring one shard to the state of the documents that were dealt to it, and return counts as of `encode_collection`."""
         job, plan = self.job, ShardManifest.read(self.job.folder)
-        own = (one for one in read_documents(job.documents) if shard_of(one.document_id, plan.num_shards) == number)
+        made = already_made(job.folder, number)
+        if made is not None:
+            return {"new": 0, "changed": 0, "unchanged": made, "deleted": 0, "passages": 0}
         about = about_shard(plan.about, number, plan.num_shards)
         folder, dim = shard_folder(job.folder, number), self._reader.config.embedding_dim
-        with open_or_create(folder, dim, about, "float16", 1) as index:
-            return encode_collection(
+        # What was collected was read or written by who made it, and is read again by who searches.
+        there = bool(plan.shards) and (folder / NAME).is_file()
+        collected = there and plan.shards[number] == read_record(job.folder, number)
+        with open_or_create(folder, dim, about, job.codec, 1, verify=not collected) as index:
+            own = documents_for(job.folder, number)
+            counts = encode_collection(
                 self._encoder, own, index, job.splitting, job.batch_size, job.prune, show_progress_bar
             )
+            tell_made(job.folder, number)
+        return counts
 
 
 def choose_shards(folder: Path, shards: int, workers: int) -> int:
@@ -155,13 +170,11 @@ def encode_shards(job: EncodingJob, workers: int = 1) -> dict[str, int]:
     if num_launched() > 1:
         return _with_others(job)
     if workers > 1:
-        counts = _by_ray(job, min(workers, job.num_shards))
-    else:
-        encoder = ShardEncoder(job)
-        job.plan(encoder.model_digest())
-        counts = [encoder.encode(number) for number in range(job.num_shards)]
-    collect_shards(job.folder)
-    return summed(counts)
+        return summed(_by_ray(job, min(workers, job.num_shards)))
+    encoder = ShardEncoder(job)
+    job.plan(encoder.model_digest())
+    with job.dealt():
+        return summed([encoder.encode(number) for number in range(job.num_shards)])
 
 
 def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -190,10 +203,10 @@ def _with_others(job: EncodingJob) -> dict[str, int]:
     digests: list[str] = gather_object([encoder.model_digest()])
     with state.main_process_first():
         job.plan(one_digest(digests, job.model))
-    counts = [encoder.encode(number) for number in share_of(job.num_shards)]
-    state.wait_for_everyone()
-    if state.is_main_process:
-        collect_shards(job.folder)
+    with job.dealt() if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        counts = [encoder.encode(number) for number in share_of(job.num_shards)]
+        state.wait_for_everyone()
     found: list[dict[str, int]] = gather_object([summed(counts)])  # and nobody returns before all is collected
     return summed(found)
 
@@ -206,31 +219,43 @@ def _by_ray(job: EncodingJob, workers: int) -> list[dict[str, int]]:
     encoders = start_workers(ray, ShardEncoder, workers, job, None, os.getcwd())
     loading = [encoder.model_digest.remote() for encoder in encoders]
     job.plan(one_digest([result_of(ray, reference, "Encoding") for reference in loading], job.model))
+    with job.dealt():
+        counts, failures = _made_by(ray, encoders, job)
+        for encoder in encoders:
+            ray.kill(encoder)
+        if failures:
+            raise failures[0]
+    return counts
+
+
+def _made_by(ray: Any, encoders: list[Any], job: EncodingJob) -> tuple[list[dict[str, int]], list[Exception]]:
+    from drdecr.retrieval.ray_shards import result_of
+
     left = list(range(job.num_shards))
     counts: list[dict[str, int]] = []
     failures: list[Exception] = []
-    running = {encoder.encode.remote(left.pop(0), False): encoder for encoder in encoders}
-    with tqdm(desc=f"{workers} workers", unit=" passages", initial=num_committed(job), disable=None) as bar:
-        while running:
+    committed = {number: num_committed(job.folder, number) for number in left}
+    running: dict[Any, tuple[Any, int]] = {}
+    idle = list(encoders)
+    with tqdm(desc=f"{len(encoders)} workers", unit=" passages", initial=sum(committed.values()), disable=None) as bar:
+        while running or left:
+            while idle and left:
+                encoder, number = idle.pop(0), left.pop(0)
+                running[encoder.encode.remote(number, False)] = encoder, number
             done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            bar.update(num_committed(job) - bar.n)
+            committed |= {number: num_committed(job.folder, number) for _, number in running.values()}
+            bar.update(sum(committed.values()) - bar.n)
             for reference in done:
-                encoder = running.pop(reference)
+                idle.append(running.pop(reference)[0])
                 try:
                     counts.append(result_of(ray, reference, "Encoding"))
                 except Exception as error:  # noqa: BLE001  # raised when the others have done their shards
                     failures.append(error)
                     left = []
-                if left:
-                    running[encoder.encode.remote(left.pop(0), False)] = encoder
-    for encoder in encoders:
-        ray.kill(encoder)
-    if failures:
-        raise failures[0]
-    return counts
+    return counts, failures
 
 
-def num_committed(job: EncodingJob) -> int:
-    """Return how many passages the shards hold by now, deleted ones too."""
-    folders = [shard_folder(job.folder, number) for number in range(job.num_shards)]
-    return sum(segment.passages for own in folders if (own / NAME).is_file() for segment in Manifest.read(own).segments)
+def num_committed(folder: Path, number: int) -> int:
+    """Return how many passages a shard holds by now, deleted ones too."""
+    made = (shard_folder(folder, number) / NAME).is_file()
+    return read_record(folder, number).passages if made else 0

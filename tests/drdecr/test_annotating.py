@@ -21,6 +21,7 @@ from drdecr.start import load_teacher
 from .conftest import LETTERS
 
 SCRIPT = Path(__file__).with_name("killed_annotation.py")
+LAUNCHED = Path(__file__).with_name("killed_launched_annotation.py")
 
 
 @pytest.fixture
@@ -90,6 +91,26 @@ def test_two_processes_share_the_work_and_write_the_same(mined, teacher, run_pyt
     assert {name: sums for name, sums in one.items() if name not in ("README.md",)} == {
         name: sums for name, sums in two.items() if name not in ("README.md",)
     }  # the card has the command
+
+
+@pytest.mark.processes
+def test_launched_processes_of_which_one_was_killed_go_on_and_write_what_one_process_does(
+    mined, teacher, run_python, tmp_path, call
+):
+    def words(name):
+        return [mined, tmp_path / name / "set", "--teacher", teacher, "--tokens", "all", "--rows-a-shard", "2"]
+
+    killed = run_python(LAUNCHED, 2, *words("two"), processes=2, check=False)
+    assert killed.returncode != 0
+    assert len(list((tmp_path / "two" / "set.parts").rglob("*.safetensors"))) >= 2
+    assert not (tmp_path / "two" / "set").exists()
+    run_python(LAUNCHED, 0, *words("two"), processes=2)
+    assert call("annotate", *words("one"))[0] == 0
+    one, two = (bytes_of(tmp_path / name / "set") for name in ("one", "two"))
+    assert {name: sums for name, sums in one.items() if name != "README.md"} == {
+        name: sums for name, sums in two.items() if name != "README.md"
+    }  # the card has the command
+    assert not (tmp_path / "two" / "set.parts").exists()
 
 
 def test_scores_are_the_teachers_and_a_second_call_does_nothing(mined, teacher, tmp_path, call, monkeypatch):

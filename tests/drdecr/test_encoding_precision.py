@@ -6,7 +6,7 @@ import torch
 from drdecr import encoding_precision
 from drdecr.data.documents import Document
 from drdecr.encode import Splitting
-from drdecr.encoding_precision import choose_precision, encoder_in, sample_of
+from drdecr.encoding_precision import choose_codec, choose_precision, encoder_in, sample_of
 from drdecr.retrieval import ShardedIndex, StoredIndex
 from drdecr.retrieval.fast_encoding import EncoderChoice, bfloat16_copy, int8_copy
 from drdecr.stage import run_stage
@@ -112,3 +112,42 @@ def test_shards_are_encoded_in_one_precision(call, model, documents, tmp_path):
     assert shards.about["precision"] == "int8"
     found = torch.cat(shards.embeddings(sorted(shards.passage_ids())))
     torch.testing.assert_close(found, tokens_of(tmp_path / "narrow"), atol=1e-3, rtol=0)
+
+
+def test_vectors_are_kept_in_int8_as_they_come_and_are_what_a_copy_in_int8_holds(call, model, documents, tmp_path):
+    assert call("encode", model, documents, tmp_path / "exact")[0] == 0
+    code, _, errors = call("encode", model, documents, tmp_path / "small", "--codec", "int8")
+    assert code == 0, errors
+    code, _, errors = call("encode", model, documents, tmp_path / "many", "--shards", "2", "--codec", "int8")
+    assert code == 0, errors
+    small, many = StoredIndex.open(tmp_path / "small"), ShardedIndex.open(tmp_path / "many")
+    assert (small.manifest.codec, many.about["codec"]) == ("int8", "int8")
+    kept = tokens_of(tmp_path / "small")
+    torch.testing.assert_close(kept, tokens_of(tmp_path / "exact"), atol=1 / 250, rtol=0)
+    torch.testing.assert_close(torch.cat(many.embeddings(sorted(many.passage_ids()))), kept, atol=1e-3, rtol=0)
+    documents.write_text(documents.read_text() + "d-z\tthe sea\n")
+    for folder in ("small", "many"):  # gone on with as begun, and compacted without a loss
+        code, output, errors = call("encode", model, documents, tmp_path / folder)
+        assert "1 new" in output, errors
+        code, _, errors = call("encode", model, documents, tmp_path / folder, "--codec", "float16")
+        assert code == 1
+        assert f"{folder}: begun with codec int8, asked for float16. Leave --codec out to go on" in errors
+    before = tokens_of(tmp_path / "small")
+    assert call("index", tmp_path / "small", "--compact")[0] == 0
+    assert tokens_of(tmp_path / "small").equal(before)
+    code, _, errors = call("index", tmp_path / "small", tmp_path / "smaller", "--codec", "residual2")
+    assert code == 1
+    assert "got int8 pooled by 1. Give a folder that `drdecr encode` wrote, in float16." in errors
+
+
+def test_codes_that_are_learned_from_each_segment_are_made_later(call, model, documents, tmp_path):
+    code, _, errors = call("encode", model, documents, tmp_path / "small", "--codec", "residual2")
+    assert code == 1
+    assert (
+        "expected float16 or int8, got 'residual2'. For residual codes encode into float16, then give: drdecr" in errors
+    )
+    assert not (tmp_path / "small").exists()
+    assert call("encode", model, documents, tmp_path / "exact")[0] == 0
+    assert choose_codec(None, tmp_path / "exact") == choose_codec("float16", tmp_path / "new") == "float16"
+    with pytest.raises(ValueError, match="begun with codec float16, asked for int8"):
+        choose_codec("int8", tmp_path / "exact")

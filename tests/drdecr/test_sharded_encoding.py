@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
 import sys
@@ -21,11 +22,12 @@ from drdecr.encode import Splitting
 from drdecr.evaluation.runs import read_run
 from drdecr.indexing import open_searchable
 from drdecr.retrieval import ShardedIndex, StoredIndex
-from drdecr.retrieval.shard_manifest import shard_folder
+from drdecr.retrieval.shard_manifest import ShardManifest, shard_folder
 from drdecr.sharded_encoding import EncodingJob, ShardEncoder, encode_shards
 from drdecr.stage import run_stage
 
 LETTERS = "bcdefghijklm"
+KILLED = Path(__file__).with_name("killed_encoding.py")
 
 
 @pytest.fixture
@@ -102,6 +104,31 @@ def test_commands_take_shards_like_any_index(call, model, documents, tmp_path, s
         assert message in errors
 
 
+def test_no_more_files_are_open_than_those_of_one_shard(call, model, tmp_path, monkeypatch):
+    """Each segment has two; all of 21 million passages are 20,000, where systems allow 1,024."""
+    rows = [{"id": f"d{number}", "text": "the city is in france"} for number in range(64)]
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 1)
+    call(
+        "encode", model, tmp_path / "many.jsonl", tmp_path / "first", "--shards", "8"
+    )  # what is opened once and for all
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 60, hard))
+    try:
+        for words in (["encode", model, tmp_path / "many.jsonl", tmp_path / "shards", "--shards", "8"],) * 2:
+            code, output, errors = call(*words)
+            assert (code, "64 passages in 8 shards" in output) == (0, True), errors
+        code, output, errors = call("index", tmp_path / "shards", tmp_path / "small", "--codec", "int8")
+        assert (code, "64 passages in 8 segments and 8 shards" in output) == (0, True), errors
+        code, output, errors = call("index", tmp_path / "shards", "--compact")
+        assert (code, "64 passages in 8 segments and 8 shards" in output) == (0, True), errors
+        before = [path.read_bytes() for path in sorted((tmp_path / "shards").rglob("*.json"))]
+        assert call("index", tmp_path / "shards", "--compact")[0] == 0
+        assert before == [path.read_bytes() for path in sorted((tmp_path / "shards").rglob("*.json"))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_candidates_come_from_every_shard(call, model, documents, tmp_path, searched):
     pytest.importorskip("faiss")
     assert call("encode", model, documents, tmp_path / "many", "--shards", "3")[0] == 0
@@ -143,7 +170,7 @@ def test_a_kill_costs_the_shard_that_was_being_made(job, monkeypatch):
     monkeypatch.setattr(sharded_encoding.ShardEncoder, "encode", real)
     counts = encode_shards(job)
     assert counts["unchanged"] + counts["new"] == 12
-    assert made[2:4] == [0, 0]  # the first two were complete
+    assert len(made) == 3  # the first two were complete and not even opened
     assert [(shard_folder(job.folder, number) / "manifest.json").read_bytes() for number in range(2)] == manifests
     assert len({payload["document_id"] for payload in _payloads(job.folder)}) == 12
 
@@ -223,6 +250,26 @@ def test_launched_processes_share_the_shards(run_python, call, model, documents,
     done = run_python(*words, processes=2)
     assert "in 2 shards" in done.stdout
     assert call("encode", model, documents, tmp_path / "one")[0] == 0
+    same_run(searched(tmp_path / "many"), searched(tmp_path / "one"))
+
+
+@pytest.mark.processes
+def test_launched_processes_of_which_one_was_killed_go_on_and_end_with_every_id_once(
+    run_python, call, model, documents, tmp_path, searched
+):
+    words = [KILLED, model, documents, tmp_path / "many", 4]
+    killed = run_python(*words, 2, processes=2, check=False)
+    assert killed.returncode != 0
+    assert "-9" in killed.stderr  # torchrun says who died, and of what
+    assert not ShardManifest.read(tmp_path / "many").shards
+    made = [path.parent for path in (tmp_path / "many").glob("shard-*/manifest.json")]
+    before = [name for path in made for name in StoredIndex.open(path).passage_ids()]
+    done = run_python(*words, 0, processes=2)
+    assert call("encode", model, documents, tmp_path / "one")[0] == 0
+    index, one = ShardedIndex.open(tmp_path / "many"), StoredIndex.open(tmp_path / "one")
+    assert sorted(index.passage_ids()) == sorted(one.passage_ids())
+    assert 0 < len(before) < len(one)
+    assert f", {len(one) - len(before)} passages; {len(one)} passages in 4 shards" in done.stdout
     same_run(searched(tmp_path / "many"), searched(tmp_path / "one"))
 
 

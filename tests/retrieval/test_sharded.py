@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from drdecr.retrieval import DamagedIndexError, Hits, ShardedIndex, StoredIndex, shard_manifest
+from drdecr.retrieval import DamagedIndexError, Hits, ShardedIndex, StoredIndex, manifest, shard_manifest
 from drdecr.retrieval.shard_manifest import (
     ShardManifest,
     _digest_of,
@@ -172,14 +172,40 @@ def test_shards_are_collected_when_all_are_there_and_whole(tmp_path, ragged, mon
         shard.commit()
     file = next((tmp_path / "shards").glob("shard-00000/segments/*/passages.arrow"))
     content = file.read_bytes()
-    file.write_bytes(content[:-1] + b"?")
-    with pytest.raises(DamagedIndexError, match=r"passages\.arrow: its checksum is another"):
+    file.write_bytes(content[:-1])
+    with pytest.raises(DamagedIndexError, match=rf"passages\.arrow: expected {len(content)} bytes"):
         collect_shards(tmp_path / "shards")
     file.write_bytes(content)
-    made = collect_shards(tmp_path / "shards")
+    with monkeypatch.context() as patch:  # of 25 TB every byte is hours: who wrote them said their checksums
+        patch.setattr(manifest, "file_record", lambda path: pytest.fail(f"{path} was read"))
+        made = collect_shards(tmp_path / "shards")
     assert [record.passages for record in made.shards] == [1, 0]
-    monkeypatch.setattr(shard_manifest, "damages", lambda *arguments: ["read again"])
-    assert collect_shards(tmp_path / "shards") == made  # what was collected is not read through again
+    file.write_bytes(content[:-1] + b"?")
+    with pytest.raises(DamagedIndexError, match=r"passages\.arrow: its checksum is another"):
+        ShardedIndex.open(tmp_path / "shards")
+    monkeypatch.setattr(shard_manifest, "damages", lambda *arguments: ["looked at again"])
+    assert collect_shards(tmp_path / "shards") == made  # what was collected is left alone
+
+
+def test_a_shard_that_is_not_as_its_maker_says_is_half_made(filled, ragged):
+    said = dict(enumerate(ShardManifest.read(filled).shards))
+    assert collect_shards(filled, said).shards == list(said.values())
+    for number, of_it in (
+        (1, None),
+        (2, replace(said[2], passages=said[2].passages + 1)),
+        (0, replace(said[0], sha256="0")),
+    ):
+        others = {other: record for other, record in said.items() if other != number}
+        with pytest.raises(ValueError, match=f"shard-0000{number}: half made"):
+            collect_shards(filled, others if of_it is None else {**others, number: of_it})
+    with StoredIndex.open(shard_folder(filled, 1), writable=True) as shard:
+        shard.add(["x"], ragged(1, seed=3, shortest=1))
+        shard.commit()
+    with pytest.raises(
+        ValueError, match=rf"expected {said[1].passages} passages in commit 1 .*found {said[1].passages + 1}"
+    ):
+        collect_shards(filled, said)
+    assert ShardManifest.read(filled).shards == list(said.values())
 
 
 def test_what_is_refused_is_refused_by_all_shards_or_none(filled, ragged, caplog):
