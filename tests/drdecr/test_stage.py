@@ -126,11 +126,29 @@ def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, rec
     (recipe.folder / "settings.json").write_text(json.dumps({**settings, "temperature": 9.0}))
     with pytest.raises(ValueError, match=r"begun with other settings \(temperature: 9.0, now"):
         run_stage(recipe)
+    (recipe.folder / "settings.json").write_text(json.dumps({**settings, "processes": 2}))
+    with pytest.raises(ValueError, match=r"another number of processes \(2, now 1\)"):
+        run_stage(recipe)
     (recipe.folder / "settings.json").write_text(json.dumps(settings))
     resumed = run_stage(recipe)
     assert len(begun) == 5  # steps 3 and 4, not all four again
     assert largest_difference(weights(whole), weights(resumed)) == 0
     assert not (recipe.folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("save_only_model", "goes_on_from"), [(False, 1), (True, 2)])
+def test_a_stage_leaves_a_checkpoint_out_whose_random_state_is_missing(
+    save_only_model, goes_on_from, recipe_of, start, data, kill_in_step, caplog
+):
+    training = {"max_steps": 3, "save_steps": 1, "save_strategy": "steps", "save_only_model": save_only_model}
+    recipe = recipe_of("killed", stage="contrastive", start=start, data=candidates(data), training=training)
+    kill_in_step(3)
+    with pytest.raises(RuntimeError, match="killed"):
+        run_stage(recipe)
+    (recipe.folder / "checkpoints" / "checkpoint-2" / "rng_state.pth").unlink(missing_ok=save_only_model)
+    run_stage(recipe)
+    assert ("checkpoint-2 was not written to its end" in caplog.text) is not save_only_model
+    assert f"Resuming from {recipe.folder / 'checkpoints'}/checkpoint-{goes_on_from}." in caplog.text
 
 
 def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, data, kill_in_step, monkeypatch):
