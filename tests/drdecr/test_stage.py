@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -365,6 +366,23 @@ def test_a_validation_set_chooses_the_checkpoint(data):
     assert args.load_best_model_at_end
     assert args.metric_for_best_model == "mrr@10_avg"
     assert build_arguments(Recipe("contrastive", "x", "y", training={"max_steps": 11})).eval_strategy == "no"
+
+
+def test_fsdp_takes_a_validation_set_that_the_cure_leaves_unmeasured(recipe_of, start, data, monkeypatch):
+    create = Trainer.create_accelerator_and_postprocess
+
+    def create_and_shard(trainer):
+        create(trainer)
+        plugin = SimpleNamespace(transformer_cls_names_to_wrap=None)
+        monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", plugin, raising=False)
+        trainer.is_fsdp_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create_and_shard)
+    keys = {"stage": "contrastive", "start": start, "data": candidates(data), "validation": [data["dev"]]}
+    measured, cured = recipe_of("a", **keys), recipe_of("b", **keys, training={"eval_strategy": "no"})
+    with pytest.raises(ValueError, match=r"FSDP: expected no validation.*`eval_strategy: no`"):
+        build_trainer(measured, build_arguments(measured))
+    build_trainer(cured, build_arguments(cured))
 
 
 @pytest.mark.parametrize(
