@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Before transformers is imported: code of checkpoints is loaded from here, and two test processes must not share it.
@@ -77,6 +78,16 @@ def tiny_model(tiny_processor: DrDecrProcessor) -> DrDecrModel:
     model = DrDecrModel(DrDecrConfig(encoder_config=encoder, embedding_dim=16)).eval()
     model.processor = tiny_processor
     return model
+
+
+@pytest.fixture
+def under_fsdp(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Let trainers find themselves under FSDP, before anything is shared out; its settings are returned."""
+    from accelerate.state import AcceleratorState
+
+    plugin = SimpleNamespace(transformer_cls_names_to_wrap=None, activation_checkpointing=False)
+    monkeypatch.setattr(AcceleratorState, "fsdp_plugin", plugin, raising=False)
+    return plugin
 
 
 @pytest.fixture

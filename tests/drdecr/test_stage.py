@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -368,16 +367,7 @@ def test_a_validation_set_chooses_the_checkpoint(data):
     assert build_arguments(Recipe("contrastive", "x", "y", training={"max_steps": 11})).eval_strategy == "no"
 
 
-def test_fsdp_takes_a_validation_set_that_the_cure_leaves_unmeasured(recipe_of, start, data, monkeypatch):
-    create = Trainer.create_accelerator_and_postprocess
-
-    def create_and_shard(trainer):
-        create(trainer)
-        plugin = SimpleNamespace(transformer_cls_names_to_wrap=None)
-        monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", plugin, raising=False)
-        trainer.is_fsdp_enabled = True
-
-    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create_and_shard)
+def test_fsdp_takes_a_validation_set_that_the_cure_leaves_unmeasured(recipe_of, start, data, under_fsdp):
     keys = {"stage": "contrastive", "start": start, "data": candidates(data), "validation": [data["dev"]]}
     measured, cured = recipe_of("a", **keys), recipe_of("b", **keys, training={"eval_strategy": "no"})
     with pytest.raises(ValueError, match=r"FSDP: expected no validation.*`eval_strategy: no`"):

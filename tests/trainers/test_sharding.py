@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from torch import Tensor
-from transformers import Trainer, XLMRobertaConfig
+from transformers import XLMRobertaConfig
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.token_cache import TokenCache
@@ -35,21 +34,6 @@ def launch_environment() -> dict[str, str]:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     return DrDecrModel.from_pretrained(folder).state_dict()
-
-
-@pytest.fixture
-def under_fsdp(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Let trainers find themselves under FSDP; its settings are returned."""
-    plugin = SimpleNamespace(transformer_cls_names_to_wrap=None)
-    create = Trainer.create_accelerator_and_postprocess
-
-    def create_and_shard(trainer: Trainer) -> None:
-        create(trainer)
-        monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", plugin, raising=False)
-        trainer.is_fsdp_enabled = True
-
-    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create_and_shard)
-    return plugin
 
 
 @pytest.mark.parametrize("relevance_over", ["row", "batch"])
