@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Before transformers is imported: code of checkpoints is loaded from here, and two test processes must not share it.
@@ -85,6 +86,16 @@ def use_threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def under_fsdp(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Let trainers find themselves under FSDP, before anything is shared out; its settings are returned."""
+    from accelerate.state import AcceleratorState
+
+    plugin = SimpleNamespace(transformer_cls_names_to_wrap=None, activation_checkpointing=False)
+    monkeypatch.setattr(AcceleratorState, "fsdp_plugin", plugin, raising=False)
+    return plugin
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from .losses import (
     transported_token_mse,
 )
 from .pushing_trainer import PushingTrainer
+from .sharding import layer_classes
 from .transport import transport_weights
 
 logger = logging.get_logger(__name__)
@@ -90,6 +91,9 @@ class DistillationTrainer(PushingTrainer):
             self.teacher = teacher.eval().requires_grad_(False).to(self.accelerator.device)
         if self.is_fsdp_enabled:
             check_sharding(model, validate, self.train_dataset)
+            plugin: Any = self.accelerator.state.fsdp_plugin
+            if plugin.transformer_cls_names_to_wrap is None:  # no configuration says it
+                plugin.transformer_cls_names_to_wrap = layer_classes(model)
         self._records = diagnostics.Records()
 
     def compute_loss(
@@ -124,7 +128,7 @@ class DistillationTrainer(PushingTrainer):
 
     def _score_terms(self, model: nn.Module, inputs: Batch, query: Tensor, query_mask: Tensor) -> dict[str, Tensor]:
         weights = self.args.term_weights
-        documents, document_mask = self._documents(model, inputs)
+        documents, document_mask = self._documents(model, inputs, query.dtype)
         over_batch = self.args.relevance_over == "batch"
         terms: dict[str, Tensor] = {}
         if "in_batch_contrastive" in weights or ("relevance_kl" in weights and over_batch):
@@ -155,12 +159,14 @@ class DistillationTrainer(PushingTrainer):
             return self.args.forward_passes or 1, None
         return PASSES_ON_CPU, TOKENS_A_PASS_ON_CPU
 
-    def _documents(self, model: Any, inputs: Batch, key: str = "document") -> tuple[Tensor, Tensor]:
-        """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now."""
+    def _documents(self, model: Any, inputs: Batch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return candidate embeddings `(batch, candidates, tokens, dim)` and their scoring mask, cached or encoded now.
+
+        Cached ones come in `dtype`, the questions': FSDP2 computes in another precision than its parameters'.
+        """
         if "document_embeddings" in inputs:
-            dtype = next(model.parameters()).dtype
             return inputs["document_embeddings"].to(dtype), inputs["document_scoring_mask"]
-        return self._encode(model, inputs[key]), inputs[key]["scoring_mask"]
+        return self._encode(model, inputs["document"]), inputs["document"]["scoring_mask"]
 
     def _gathers(self) -> bool:
         """Tell whether some term compares questions with the passages of other processes."""
@@ -218,8 +224,7 @@ class DistillationTrainer(PushingTrainer):
         if "document_embeddings" in inputs:
             return inputs["document_embeddings"].float(), inputs["document_scoring_mask"]
         key = "teacher_document" if "teacher_document" in inputs else "document"
-        documents, mask = self._documents(self._needs_teacher("relevance_kl"), inputs, key)
-        return documents.float(), mask
+        return self._encode(self._needs_teacher("relevance_kl"), inputs[key]).float(), inputs[key]["scoring_mask"]
 
     def _in_batch_term(self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool) -> Tensor:
         batch, candidates = inputs["document_keys"].shape

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import zipfile
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,6 +38,9 @@ PACKAGES = (
 
 SETTINGS = "settings.json"
 """What a run that is not complete computes with."""
+
+PROCESSES = "processes"
+"""How many it is trained in, among its settings."""
 
 OPTIMIZATION = (
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_steps", "num_train_epochs"),
@@ -104,17 +108,40 @@ def _holds_work(folder: Path) -> bool:
     )
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """Return the newest whole checkpoint: `trainer_state.json` is written last, so one without it was interrupted."""
+def last_checkpoint(folder: Path, processes: int = 0) -> str | None:
+    """Return the newest whole checkpoint.
+
+    `trainer_state.json` is written last by the first process, so one without it was interrupted; the other processes may
+    still have been writing their random states.
+
+    Args:
+        folder: of the checkpoints.
+        processes: how many wrote their random states; 0 where there are none, or it is not known.
+    """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for path in found:
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            logger.warning("%s was not written to its end and is left out.", path)
-        else:
+        if _holds_state(path) and _holds_random_states(path, processes):
             return str(path)
+        logger.warning("%s was not written to its end and is left out.", path)
     return None
+
+
+def _holds_state(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return False
+    return True
+
+
+def _holds_random_states(checkpoint: Path, processes: int) -> bool:
+    """Tell whether each process wrote its own to its end: the directory of a zip file, as torch writes, stands there."""
+    names = ["rng_state"] if processes == 1 else [f"rng_state_{number}" for number in range(processes)]
+    pushed = (checkpoint / f"{name}.safetensors" for name in names)  # what `trainers.training_state` makes of them
+    return all(
+        zipfile.is_zipfile(checkpoint / f"{name}.pth") or path.exists()
+        for name, path in zip(names, pushed, strict=True)
+    )
 
 
 def start_run(recipe: Recipe, settings: dict[str, Any] | None = None) -> None:
@@ -127,18 +154,32 @@ def start_run(recipe: Recipe, settings: dict[str, Any] | None = None) -> None:
 def resolved_settings(args: DistillationArguments) -> dict[str, Any]:
     """Return what a training computes with, whether the recipe names it or not: the losses', the optimizer's, the seeds."""
     own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
-    return {name: value for name, value in sorted(args.to_dict().items()) if name in own or name in OPTIMIZATION}
+    settings = {name: value for name, value in sorted(args.to_dict().items()) if name in own or name in OPTIMIZATION}
+    return {**settings, PROCESSES: args.world_size}
+
+
+def begun_settings(folder: Path) -> dict[str, Any]:
+    """Return what a run that is not complete was begun with; nothing where there is none, or one of an early version."""
+    file = folder / SETTINGS
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Check that a run that goes on computes with what it began with: another version may have other defaults.
 
     Raises:
-        ValueError: naming the settings that differ.
+        ValueError: naming the settings that differ; or if it goes on in another number of processes.
     """
-    file = folder / SETTINGS
-    begun = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
     now = json.loads(json.dumps(settings))
+    begun = begun_settings(folder) or now
+    now_in = now.pop(PROCESSES, None)
+    begun_in = begun.pop(PROCESSES, now_in)  # early versions did not write it
+    if begun_in != now_in:
+        raise ValueError(
+            f"{folder} was begun in another number of processes ({begun_in}, now {now_in}), whose steps hold other rows and draw "
+            f"other random numbers. Go on with `--nproc_per_node {begun_in}` of torchrun or `--num_processes {begun_in}` of "
+            "accelerate, or delete the folder."
+        )
     differing = [name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name)]
     if differing:
         told = ", ".join(f"{name}: {begun.get(name)!r}, now {now.get(name)!r}" for name in differing[:5])

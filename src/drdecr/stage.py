@@ -26,7 +26,17 @@ from .model_card import write_run_card
 from .precision import settled
 from .processes import check_processes, is_main_process
 from .recipe import ADAPTERS_OFF, ARGUMENTS, Recipe
-from .run_folder import SETTINGS, check_settings, finish_run, is_done, last_checkpoint, resolved_settings, start_run
+from .run_folder import (
+    PROCESSES,
+    SETTINGS,
+    begun_settings,
+    check_settings,
+    finish_run,
+    is_done,
+    last_checkpoint,
+    resolved_settings,
+    start_run,
+)
 from .sets import TrainingData, build_training_data
 from .start import load_start, load_teacher, start_facts
 from .stopwatch import Stopwatch
@@ -59,14 +69,15 @@ def run_stage(recipe: Recipe) -> Path:
         return recipe.model_folder
     args = build_arguments(recipe) if recipe.stage != "initialise" else None  # sets the process group up
     check_processes(args.world_size if args else None)
-    if args is not None and last_checkpoint(recipe.folder / "checkpoints"):
+    checkpoints = recipe.folder / "checkpoints"
+    goes_on = args is not None and last_checkpoint(checkpoints) is not None
+    if args is not None and goes_on:
         check_settings(recipe.folder, resolved_settings(args))
     if is_main_process():
-        start_run(recipe, resolved_settings(args) if args is not None else None)
+        start_run(recipe, resolved_settings(args) if args is not None and not goes_on else None)
     if args is not None:
         recipe = settled(recipe, args.device)
         args = build_arguments(recipe) if recipe.precision == "bfloat16" else args
-    checkpoints = recipe.folder / "checkpoints"
     stopwatch = Stopwatch(recipe.folder / "seconds.json")
     seed = args.seed if args is not None else recipe.training.get("seed", DistillationArguments.seed)
     set_seed(seed)
@@ -82,7 +93,8 @@ def run_stage(recipe: Recipe) -> Path:
         )
     trainer, data = build_trainer(recipe, args)
     trainer.add_callback(stopwatch)
-    checkpoint = last_checkpoint(checkpoints)
+    written_by = 0 if args.save_only_model else begun_settings(recipe.folder).get(PROCESSES, 0)
+    checkpoint = last_checkpoint(checkpoints, written_by)
     if checkpoint is not None:
         logger.warning("Resuming from %s.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -146,7 +158,7 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
         student,
         args,
         teacher=teacher,
-        validate=build_validation(recipe, teacher) if recipe.validation else None,
+        validate=build_validation(recipe, teacher) if recipe.validation and recipe.is_evaluated else None,
         train_dataset=data.train,
         eval_dataset=data.dev if args.eval_strategy != "no" else None,
         data_collator=data.collator,

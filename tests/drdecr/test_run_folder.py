@@ -8,11 +8,20 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from drdecr import published
 from drdecr.recipe import Recipe
-from drdecr.run_folder import environment, finish_run, is_done, last_checkpoint, start_run, write_text
+from drdecr.run_folder import (
+    check_settings,
+    environment,
+    finish_run,
+    is_done,
+    last_checkpoint,
+    start_run,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -72,6 +81,39 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_left_out(tmp_path, capl
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert "checkpoint-100 was not written to its end" in caplog.text
+
+
+@pytest.mark.parametrize(("processes", "needed"), [(1, ["rng_state"]), (2, ["rng_state_0", "rng_state_1"]), (0, [])])
+def test_a_checkpoint_is_whole_when_every_process_wrote_its_random_state(tmp_path, processes, needed):
+    for step in (2, 4):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text("{}")
+        for name in needed:
+            torch.save({"cpu": torch.zeros(100)}, folder / f"{name}.pth")
+    older, newer = (str(tmp_path / f"checkpoint-{step}") for step in (2, 4))
+    assert last_checkpoint(tmp_path, processes) == newer
+    for name in needed:
+        path = tmp_path / "checkpoint-4" / f"{name}.pth"
+        written = path.read_bytes()
+        path.write_bytes(written[:-10])  # the process was killed while it wrote
+        assert last_checkpoint(tmp_path, processes) == older
+        path.unlink()
+        assert last_checkpoint(tmp_path, processes) == older
+        path.with_suffix(".safetensors").touch()  # pushed, and fetched again
+        assert last_checkpoint(tmp_path, processes) == newer
+
+
+def test_a_run_goes_on_in_the_number_of_processes_that_began_it(recipe):
+    start_run(recipe, {"temperature": 1.0, "processes": 2})
+    check_settings(recipe.folder, {"temperature": 1.0, "processes": 2})
+    told = r"another number of processes \(2, now 1\).*`--nproc_per_node 2`.*or delete the folder"
+    with pytest.raises(ValueError, match=told):
+        check_settings(recipe.folder, {"temperature": 1.0, "processes": 1})
+    start_run(recipe, {"temperature": 1.0})  # of a version that did not write it
+    check_settings(recipe.folder, {"temperature": 1.0, "processes": 1})
+    with pytest.raises(ValueError, match="begun with other settings"):
+        check_settings(recipe.folder, {"temperature": 2.0, "processes": 1})
 
 
 def test_a_run_older_than_a_setting_is_still_the_same_run(recipe):

@@ -126,11 +126,29 @@ def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, rec
     (recipe.folder / "settings.json").write_text(json.dumps({**settings, "temperature": 9.0}))
     with pytest.raises(ValueError, match=r"begun with other settings \(temperature: 9.0, now"):
         run_stage(recipe)
+    (recipe.folder / "settings.json").write_text(json.dumps({**settings, "processes": 2}))
+    with pytest.raises(ValueError, match=r"another number of processes \(2, now 1\)"):
+        run_stage(recipe)
     (recipe.folder / "settings.json").write_text(json.dumps(settings))
     resumed = run_stage(recipe)
     assert len(begun) == 5  # steps 3 and 4, not all four again
     assert largest_difference(weights(whole), weights(resumed)) == 0
     assert not (recipe.folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("save_only_model", "goes_on_from"), [(False, 1), (True, 2)])
+def test_a_stage_leaves_a_checkpoint_out_whose_random_state_is_missing(
+    save_only_model, goes_on_from, recipe_of, start, data, kill_in_step, caplog
+):
+    training = {"max_steps": 3, "save_steps": 1, "save_strategy": "steps", "save_only_model": save_only_model}
+    recipe = recipe_of("killed", stage="contrastive", start=start, data=candidates(data), training=training)
+    kill_in_step(3)
+    with pytest.raises(RuntimeError, match="killed"):
+        run_stage(recipe)
+    (recipe.folder / "checkpoints" / "checkpoint-2" / "rng_state.pth").unlink(missing_ok=save_only_model)
+    run_stage(recipe)
+    assert ("checkpoint-2 was not written to its end" in caplog.text) is not save_only_model
+    assert f"Resuming from {recipe.folder / 'checkpoints'}/checkpoint-{goes_on_from}." in caplog.text
 
 
 def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, data, kill_in_step, monkeypatch):
@@ -347,6 +365,14 @@ def test_a_validation_set_chooses_the_checkpoint(data):
     assert args.load_best_model_at_end
     assert args.metric_for_best_model == "mrr@10_avg"
     assert build_arguments(Recipe("contrastive", "x", "y", training={"max_steps": 11})).eval_strategy == "no"
+
+
+def test_fsdp_takes_a_validation_set_that_the_cure_leaves_unmeasured(recipe_of, start, data, under_fsdp):
+    keys = {"stage": "contrastive", "start": start, "data": candidates(data), "validation": [data["dev"]]}
+    measured, cured = recipe_of("a", **keys), recipe_of("b", **keys, training={"eval_strategy": "no"})
+    with pytest.raises(ValueError, match=r"FSDP: expected no validation.*`eval_strategy: no`"):
+        build_trainer(measured, build_arguments(measured))
+    build_trainer(cured, build_arguments(cured))
 
 
 @pytest.mark.parametrize(

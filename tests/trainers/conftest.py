@@ -1,5 +1,6 @@
 """Rows of nonsense sentences, a teacher, and a way to train a few steps: what the tests of the trainers share."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,23 @@ def still_model(tiny_model: DrDecrModel) -> DrDecrModel:
 @pytest.fixture
 def collate(tiny_processor: DrDecrProcessor, passages: dict[str, str]) -> DistillationCollator:
     return DistillationCollator(tiny_processor, passages=passages, anchor=True)
+
+
+@pytest.fixture
+def folder(
+    tiny_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    passages: dict[str, str],
+    parallel_rows: list[dict[str, Any]],
+    candidate_rows: list[dict[str, Any]],
+    tmp_path: Path,
+) -> Path:
+    """A folder with what launched scripts train on: `student`, `teacher` and `rows.json`."""
+    tiny_model.save_pretrained(tmp_path / "student")
+    teacher.save_pretrained(tmp_path / "teacher")
+    rows = {"passages": passages, "parallel": parallel_rows, "candidates": candidate_rows}
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    return tmp_path
 
 
 @pytest.fixture

@@ -373,7 +373,7 @@ def test_a_teacher_reads_passages_with_its_own_processor(
     batch = collate(candidate_rows[:4])
     found = trainer._teacher_scores(batch)
     query, mask = trainer._encode(still_model, batch["query"]), batch["query"]["scoring_mask"]
-    pool = trainer._pool(batch, *trainer._documents(still_model, batch))
+    pool = trainer._pool(batch, *trainer._documents(still_model, batch, query.dtype))
     unscored = trainer._batch_scores(batch, query, mask, pool)[1]
     rows = [{**row, "teacher_scores": [0.0] * len(row["document_ids"])} for row in candidate_rows[:4]]
     torch.testing.assert_close(trainer._batch_scores(collate(rows), query, mask, pool)[1], unscored)

@@ -1,6 +1,5 @@
 """Two gloo processes of N rows each, and four of N/2, end where one process of 2N rows does."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,27 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
-
-TRAINING, SHARDING = (Path(__file__).with_name(f"launched_{name}.py") for name in ("training", "sharding"))
+TRAINING = Path(__file__).with_name("launched_training.py")
 TERMS = {"relevance_kl", "aligned_tokens", "contrastive", "in_batch_contrastive"}
-
-
-@pytest.fixture
-def folder(
-    tiny_model: DrDecrModel,
-    teacher: DrDecrTeacher,
-    passages: dict[str, str],
-    parallel_rows: list[dict[str, Any]],
-    candidate_rows: list[dict[str, Any]],
-    tmp_path: Path,
-) -> Path:
-    """Return a folder with what the script trains on."""
-    tiny_model.save_pretrained(tmp_path / "student")
-    teacher.save_pretrained(tmp_path / "teacher")
-    rows = {"passages": passages, "parallel": parallel_rows, "candidates": candidate_rows}
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    return tmp_path
 
 
 @pytest.mark.processes
@@ -63,18 +43,3 @@ def test_processes_end_where_one_with_all_their_rows_does(
             assert set(ours) == set(expected)
             for term in TERMS & set(ours):
                 assert ours[term] == pytest.approx(expected[term], rel=1e-4, abs=1e-6), (name, term)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_model_that_fsdp_shares_out_learns_and_is_saved_as_a_whole_one(folder: Path, run_python: Callable[..., Any]):
-    run_python(SHARDING, folder, 2, processes=2, timeout=600)
-    sharded, whole, start = (DrDecrModel.from_pretrained(folder / name) for name in ("sharded", "whole", "student"))
-    for (name, weight), expected in zip(sharded.state_dict().items(), whole.state_dict().values(), strict=True):
-        torch.testing.assert_close(weight, expected, rtol=0, atol=1e-5, msg=name)
-    assert (sharded.linear.weight - start.linear.weight).abs().max() > 1e-3
-    # FSDP2's own class and code do not get into the folder.
-    files = [{path.name for path in (folder / name).iterdir()} for name in ("sharded", "whole")]
-    assert files[0] == files[1]
-    config = json.loads((folder / "sharded" / "config.5.17.0.json").read_text())
-    assert config["auto_map"]["AutoModel"] == "modeling_drdecr.DrDecrModel"
