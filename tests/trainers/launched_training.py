@@ -87,28 +87,26 @@ def main() -> None:
     }
     train(folder, data["candidates"], data["passages"], processes, "gathered", **gathered)
     train(folder, data["candidates"], data["passages"], processes, "cached", encode_mini_batch_size=2, **gathered)
+    plain = {"per_device_train_batch_size": 2 * ROWS_A_PROCESS // processes, "gradient_accumulation_steps": 1}
+    train(folder, data["candidates"], data["passages"], processes, "plain", **plain)
+    train(folder, data["candidates"], data["passages"], processes, "adapter", **plain)
     if processes <= 2:
-        train_in_two_ways(folder, data, processes)
+        train_on_a_mixture(folder, data, processes)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         time.sleep(0.2)  # gloo's threads hang at exit without it (pytorch #190489)
         torch.distributed.destroy_process_group()
 
 
-def train_in_two_ways(folder: Path, data: Any, processes: int) -> None:
-    """Train on plain rows, with an adapter, and on a mixture whose sets the processes meet in different order."""
-    # One process has the rows of two, in one batch or, of a mixture, in two accumulated ones.
-    size, accumulation = ROWS_A_PROCESS * 2 // processes, 2 // processes
-    plain = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 1}
-    train(folder, data["candidates"], data["passages"], processes, "plain", **plain)
-    train(folder, data["candidates"], data["passages"], processes, "adapter", **plain)
+def train_on_a_mixture(folder: Path, data: Any, processes: int) -> None:
+    """Train on a mixture whose sets two processes meet in different order; one accumulates the batches of both."""
     # One process reads questions and passages, while the other reads questions alone, and gathers all the same.
     sets = {"candidates": data["candidates"], "parallel": data["parallel"]}
     mixture = MixedSet(sets, ROWS_A_PROCESS, num_batches=2 * STEPS, seed=MIXTURE_SEED)
     kinds = ["document_ids" in mixture[batch * ROWS_A_PROCESS] for batch in range(2 * STEPS)]
     if kinds != [True, False, True, False, False, True]:
         raise RuntimeError(f"expected sets that differ within each step, got {kinds}")
-    mixed = {"per_device_train_batch_size": ROWS_A_PROCESS, "gradient_accumulation_steps": accumulation}
+    mixed = {"per_device_train_batch_size": ROWS_A_PROCESS, "gradient_accumulation_steps": 2 // processes}
     train(folder, mixture, data["passages"], processes, "mixed", **mixed, **POOLED)
 
 

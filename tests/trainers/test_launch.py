@@ -17,7 +17,7 @@ TERMS = {"relevance_kl", "aligned_tokens", "contrastive", "in_batch_contrastive"
     ("processes", "names"),
     [
         (2, ("plain", "mixed", "adapter", "gathered", "cached")),
-        pytest.param(4, ("gathered", "cached"), marks=pytest.mark.slow),
+        pytest.param(4, ("plain", "adapter", "gathered", "cached"), marks=pytest.mark.slow),
     ],
 )
 def test_processes_end_where_one_with_all_their_rows_does(
