@@ -1,5 +1,7 @@
 """Linear layers for CPUs that multiply in int8, with a scale for each token and levelled channels."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -71,8 +73,9 @@ class Int8Linear(nn.Module):
 
     def _multiply(self, rounded: Tensor) -> Tensor:
         weights = self.packed, self.scales, self.zeros
-        plain = None, 1.0, 0, torch.float32, "none", [], ""  # no bias, no rounding and no function of the results
-        products: Tensor = torch.ops.onednn.qlinear_pointwise(rounded, 1 / LARGEST, ZERO, *weights, *plain)
+        results: Any = (1.0, 0, torch.float32, "none", [], "")  # neither rounded nor put through a function
+        multiply = torch.ops.onednn.qlinear_pointwise
+        products: Tensor = multiply(rounded, 1 / LARGEST, ZERO, *weights, None, *results)  # None: without a bias
         return products
 
 

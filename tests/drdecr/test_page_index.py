@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from drdecr import encode
 from drdecr.data.documents import Document
 from drdecr.encode import Splitting, encode_collection, open_or_create
 from drdecr.page import PageSources
@@ -14,18 +15,17 @@ PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcd
 
 
 @pytest.fixture
-def encoded(tiny_model, monkeypatch):
-    """The texts that the model was given to encode as documents."""
-    texts, real = [], tiny_model.encode_documents
+def encoded(monkeypatch):
+    """The texts that were encoded for an index."""
+    texts, real = [], encode.encode_in_turn
     monkeypatch.setattr(
-        tiny_model, "encode_documents", lambda given, *a, **k: texts.extend(given) or real(given, *a, **k)
+        encode, "encode_in_turn", lambda one, process, given, *a: texts.extend(given) or real(one, process, given, *a)
     )
     return texts
 
 
 def test_passages_are_encoded_once_and_what_is_found_is_the_same(tiny_model, tmp_path, encoded):
     truth = Searcher.over(tiny_model, PASSAGES).read("the city c", ["p-c"])
-    encoded.clear()
     for times in range(2):
         index = kept_index(tiny_model, PASSAGES, "sample", tmp_path)
         assert len(encoded) == 5, times  # nothing the second time
