@@ -60,16 +60,18 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the layer's outputs, `(..., in_features)` -> `(..., out_features)`, in float32."""
         rows = inputs.reshape(-1, inputs.shape[-1])
-        outputs = inputs.new_empty(len(rows), len(self.bias), dtype=torch.float32)
-        for block, into in zip(rows.split(BLOCK), outputs.split(BLOCK), strict=True):
-            levelled = block * self.factors
-            # Not `abs().amax()`, which writes all of them again, nor `aminmax`, which is slow along the last axis.
-            largest = torch.maximum(levelled.amax(-1, keepdim=True), -levelled.amin(-1, keepdim=True)).clamp_min_(1e-12)
-            # `.to(torch.uint8)` takes seven times as long. Flipping the sign's bit adds 128.
-            signed = levelled.mul_(LARGEST / largest).round_().to(torch.int8)
-            products = self._multiply(signed.view(torch.uint8).bitwise_xor_(ZERO))
-            torch.addcmul(self.bias, products, largest, out=into)
+        blocks = [self._of_block(block) for block in rows.split(BLOCK)]
+        outputs = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         return outputs.view(*inputs.shape[:-1], len(self.bias))
+
+    def _of_block(self, rows: Tensor) -> Tensor:
+        levelled = rows * self.factors
+        # Not `abs().amax()`, which writes all of them again, nor `aminmax`, which is slow along the last axis.
+        largest = torch.maximum(levelled.amax(-1, keepdim=True), -levelled.amin(-1, keepdim=True)).clamp_min_(1e-12)
+        # `.to(torch.uint8)` takes seven times as long. Flipping the sign's bit adds 128.
+        signed = levelled.mul_(LARGEST / largest).round_().to(torch.int8)
+        products = self._multiply(signed.view(torch.uint8).bitwise_xor_(ZERO))
+        return torch.addcmul(self.bias, products, largest, out=products)  # while a cache holds it
 
     def _multiply(self, rounded: Tensor) -> Tensor:
         weights = self.packed, self.scales, self.zeros
