@@ -66,7 +66,7 @@ def read_index_tokens(path: str, check: bool = True) -> IndexTokens:
 
 
 def _place(index: StoredIndex, places: Mapping[str, tuple[int, int]], name: str, text: str) -> tuple[int, int]:
-    if f"{name}#1" in places:
+    if name not in places and f"{name}#1" in places:
         raise ValueError(
             f"{index.folder}: document {name!r} was cut into several passages. Train on the index's passages, by their ids "
             f"({name}#0 ...), or index documents that the model reads whole."

@@ -31,6 +31,11 @@ def test_passages_have_the_tokens_that_were_added_to_the_index(index):
     assert torch.equal(padded[counts], torch.cat(tokens[:2]).half().float())
     assert found.to_dataset()["text"] == ["a", "b"]
     assert len(read_index_tokens(str(folder)).named({"long#1": "two"})) == 1  # by its own id, too
+    with StoredIndex.open(folder, writable=True) as changed:
+        changed.add(["long"], [tokens[0]], [{"text": "long"}])
+        changed.commit()
+    whole = read_index_tokens(str(folder)).named({"long": "long"})  # whatever else begins like it
+    assert torch.equal(whole.tokens("long"), tokens[0].half().float())
 
 
 @pytest.mark.parametrize(

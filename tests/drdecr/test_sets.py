@@ -4,10 +4,14 @@ import random
 from collections import Counter
 
 import numpy as np
+import pytest
 from datasets import Dataset
 
+from drdecr.data.digests import model_digest
+from drdecr.data.index_tokens import IndexTokens
 from drdecr.recipe import DataSettings
-from drdecr.sets import _mixed
+from drdecr.retrieval import StoredIndex
+from drdecr.sets import _mixed, _of_teacher
 
 
 def test_a_batch_has_questions_of_like_length_and_each_row_comes_as_often():
@@ -22,3 +26,17 @@ def test_a_batch_has_questions_of_like_length_and_each_row_comes_as_often():
     assert set(Counter(found.tolist()).values()) == {2}
     batches = found.reshape(24, 8).mean(axis=1)
     assert not np.all(np.diff(batches) > 0)  # short ones do not all come first
+
+
+def test_an_index_of_another_model_than_the_teacher_is_refused(tiny_model, tmp_path):
+    for name, digest in (("own", model_digest(tiny_model)), ("unknown", None), ("other", "0123")):
+        about = {"model": name, **({"model_digest": digest} if digest else {})}
+        tokens = IndexTokens(StoredIndex.create(tmp_path / name, 16, about=about), {})
+        assert _of_teacher(tokens, None) is tokens
+        if name == "other":
+            with pytest.raises(
+                ValueError, match=r"expected an index of the recipe's teacher, got one .* made with other"
+            ):
+                _of_teacher(tokens, tiny_model)
+        else:
+            assert _of_teacher(tokens, tiny_model) is tokens
