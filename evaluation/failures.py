@@ -1,8 +1,10 @@
 """Ranks of the first right passage, and the questions whose first passage is wrong."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
+from pathlib import Path
 from typing import Any
 
 from drdecr.data.schema import QuestionSet
@@ -14,6 +16,9 @@ SHOWN_PASSAGES = 3
 """Passages of a failure that are kept, and gold passages at most."""
 
 SHOWN_CHARACTERS = 500
+
+ALIGNED_CHARACTERS = 70
+"""A question whose tokens are shown side by side is not longer, so that the picture fits."""
 
 KEPT_FAILURES = 200
 """Failures that are listed at most: a file that a phone opens."""
@@ -102,7 +107,7 @@ def collect_failures(found: QuestionSet, run: Run, ranks: Ranks, baseline_ranks:
     Args:
         found: the questions and their collection.
         run: what the system found.
-        ranks: its `first_ranks`.
+        ranks: its `first_ranks`; of other sets' questions too, which are passed over.
         baseline_ranks: those of the system that it is compared with.
     """
     is_right = right_passages(found)
@@ -110,7 +115,7 @@ def collect_failures(found: QuestionSet, run: Run, ranks: Ranks, baseline_ranks:
     rows: dict[str, Any] = {row["query_id"]: row for row in found.questions}  # type: ignore[index]
     failures = []
     for query_id, rank in ranks.items():
-        if rank == 1:
+        if rank == 1 or query_id not in rows:
             continue
         hits, row = run.get(query_id, {}), rows[query_id]
         gold = [name for name, grade in qrels.get(query_id, {}).items() if grade > 0]
@@ -141,3 +146,41 @@ def _badness(failure: Failure) -> tuple[bool, float, str]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS].rsplit(" ", 1)[0] + " …"
+
+
+def write_failures(failures: Iterable[Failure], path: Path) -> None:
+    """Write JSON Lines, one failure each."""
+    lines = [json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def clearest_question(
+    sets: Iterable[QuestionSet], ranks: Ranks, baseline_ranks: Ranks, depth: int
+) -> dict[str, Any] | None:
+    """Choose a short question in another language that the system has right and the baseline, if possible, has not.
+
+    Args:
+        sets: the questions; those without their English are left out.
+        ranks: of the system's first right passages.
+        baseline_ranks: the same of the baseline.
+        depth: passages that were looked at.
+
+    Returns:
+        A row of a set; None where no question fits.
+    """
+    rows: Iterable[Any] = chain.from_iterable(questions.questions for questions in sets)
+    usable = [
+        row
+        for row in rows
+        if row.get("english")
+        and row["language"] != "en"
+        and row["query"] != row["english"]
+        and max(len(row["query"]), len(row["english"])) <= ALIGNED_CHARACTERS
+        and row["query_id"] in ranks
+    ]
+
+    def clearness(row: Mapping[str, Any]) -> tuple[int, int, str]:
+        query_id = row["query_id"]
+        return -(ranks[query_id] or depth + 1), baseline_ranks.get(query_id) or depth + 1, query_id
+
+    return max(usable, key=clearness, default=None)

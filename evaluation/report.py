@@ -1,14 +1,11 @@
-"""How people look at results: a table in the terminal, the same in Markdown, a bar chart per language.
+"""How people look at results: a table in the terminal, and the same in Markdown.
 
-Rows (and colours) are systems, columns (and groups of bars) are languages with the average last. Scores of different
+Rows are systems, columns are languages with the average last. Scores of different
 questions do not belong side by side: the header says n, and a cell says its own where it differs.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -16,16 +13,10 @@ from rich.text import Text
 from .metrics import display_name
 from .results import AVERAGE, Comparison, EvaluationResult, Score
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 Results = Mapping[str, EvaluationResult]
 """`system name -> result`, in the order of rows: zero-shot, after each stage, the teacher on English questions."""
 
 NO_CELL = "–"
-
-COLOURS = ("#BBBBBB", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00")
-"""Light grey for the starting point and five of Okabe and Ito's palette: colour-blind readers tell all apart."""
 
 
 def terminal_table(results: Results, measure: str) -> Table:
@@ -106,68 +97,6 @@ def markdown_differences(comparison: Comparison, measure: str) -> str:
         for language, row in comparison.differences[measure].items()
     ]
     return markdown_rows(["language", "n", f"gain in {display_name(measure)}", "p", "p (Holm)"], rows)
-
-
-def bar_chart(results: Results, measure: str, path: str | Path, title: str | None = None) -> Path:
-    """Draw grouped bars per language with 95 % intervals, and write them as PNG.
-
-    Args:
-        results: `system name -> result`, at most 6.
-        measure: as in `terminal_table`.
-        path: file to write, ending in `.png`; its folder must exist.
-        title: above the chart; default the measure's name.
-
-    Returns:
-        The path written.
-
-    Raises:
-        ValueError: for more than 6 systems or another ending, and as in `terminal_table`.
-    """
-    from matplotlib.figure import Figure  # half a second, and tables need none of it; without pyplot no display either
-
-    path = Path(path)
-    columns = _columns(results, measure)
-    if len(results) > len(COLOURS):
-        raise ValueError(f"A chart stays readable up to {len(COLOURS)} systems, got {len(results)}. Draw two charts.")
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"The chart is a PNG, got the name {path.name!r}. Let it end in .png.")
-    width = max(6.4, 1.6 + len(columns) * (0.4 + 0.15 * len(results)))  # inches
-    figure = Figure(figsize=(width, 4.2), layout="constrained")
-    axes = figure.subplots()
-    _draw_bars(axes, results, measure, columns)
-    axes.set_ylabel(f"{display_name(measure)} (95 % interval)", fontsize=11)
-    figure.suptitle(title or display_name(measure), x=0.01, ha="left", fontsize=13)
-    figure.legend(loc="outside lower center", ncols=min(3, len(results)), frameon=False, fontsize=10)
-    figure.savefig(path, dpi=150)
-    return path
-
-
-def _draw_bars(axes: "Axes", results: Results, measure: str, columns: Mapping[str, int]) -> None:
-    """Draw one colour a system; a missing language leaves its place empty."""
-    places = np.arange(len(columns), dtype=float)
-    places[-1] += 0.35  # the average stands apart from the languages
-    bar_width = 0.84 / len(results)
-    highest = 0.0
-    for index, (name, result) in enumerate(results.items()):
-        scores = [result.scores[measure].get(language) for language in columns]
-        drawn = [(place, score) for place, score in zip(places, scores, strict=True) if score is not None]
-        x = np.array([place for place, _ in drawn]) + (index - (len(results) - 1) / 2) * bar_width
-        means = [score.mean for _, score in drawn]
-        # A skewed bootstrap can put the mean on an end, and rounding a hair beyond it: matplotlib refuses negatives.
-        errors = [
-            [max(0.0, score.mean - score.low) for _, score in drawn],
-            [max(0.0, score.high - score.mean) for _, score in drawn],
-        ]
-        style = {"elinewidth": 1.0, "capsize": 2.0, "ecolor": "#222222"}
-        axes.bar(x, means, bar_width * 0.92, yerr=errors, color=COLOURS[index], label=name, error_kw=style)
-        highest = max([highest, *(score.high for _, score in drawn)])
-    axes.axvline((places[-1] + places[-2]) / 2, color="#bbbbbb", linewidth=1.0, linestyle=":")
-    axes.set_xticks(places, [f"{language}\nn={n}" for language, n in columns.items()], fontsize=10)
-    axes.set_ylim(0.0, max(highest * 1.05, 1e-3))  # bars start at zero, or their lengths lie
-    axes.margins(x=0.01)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _columns(results: Results, measure: str) -> dict[str, int]:

@@ -51,7 +51,7 @@ def distil(
     pipeline: Annotated[Path, typer.Argument(help="A folder with pipeline.yaml and one recipe a stage.")],
     output: Annotated[str | None, typer.Option(help="Folder of the run; default: the pipeline's own.")] = None,
 ) -> None:
-    """Run the stages of a pipeline one after the other, measure each, and write table, chart and model card.
+    """Run the stages of a pipeline one after the other, measure each, and write tables, pictures, page and model card.
 
     What is done already is not done again; an interrupted stage resumes.
     """
@@ -59,6 +59,7 @@ def distil(
 
     loaded = load_pipeline(pipeline, output)
     student = run_pipeline(loaded, context.args)
+    typer.echo(f"report: {Path(loaded.output) / 'report.html'}")
     typer.echo(f"student: {student}")
 
 

@@ -82,6 +82,7 @@ def show_next(output: Path, student: Path, console: Console) -> None:
     console.rule("made", align="left")
     for name, path in (
         ("student, with its model card", student),
+        ("report, for a browser", output / "report.html"),
         ("table", output / "results.md"),
         ("chart", output / "results.png"),
         ("loss curves", output / "curves-*.png"),

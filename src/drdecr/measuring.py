@@ -14,9 +14,10 @@ import torch
 from drdecr.data.schema import QuestionSet, check_query_ids
 from drdecr.data.sources import read_questions
 from drdecr.data.token_store import stored_documents
-from drdecr.evaluation.metrics import per_query_scores
+from drdecr.evaluation.metrics import display_name, per_query_scores
+from drdecr.evaluation.plots import plot_intervals
 from drdecr.evaluation.protocols import check_answers, protocol_of, score_by_protocol, trimmed
-from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table
+from drdecr.evaluation.report import markdown_differences, markdown_table
 from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
 from drdecr.evaluation.runs import check_words, write_qrels, write_run
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
@@ -336,7 +337,8 @@ def write_tables(pipeline: "Pipeline", measured: Measured) -> None:
     folder.mkdir(exist_ok=True)
     for label, comparison in measured.comparisons.items():
         comparison.to_json(folder / f"{names[label]}.json")
-    bar_chart(measured.results, MEASURE, output / "results.png", title=pipeline.collection)
+    rows = {label: result.scores[MEASURE] for label, result in measured.results.items()}
+    plot_intervals(rows, output / "results.png", display_name(MEASURE), title=pipeline.collection)
 
 
 def file_names(labels: list[str]) -> dict[str, str]:

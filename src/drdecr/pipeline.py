@@ -15,6 +15,7 @@ from .measuring import check_sets, measure, write_tables
 from .model_card import write_model_card
 from .peak_memory import in_words
 from .recipe import Recipe, load_recipe, read_yaml
+from .run_report import write_report
 from .stage import run_stage
 from .validation import MEASURE
 
@@ -93,7 +94,7 @@ def load_pipeline(path: str | Path, output: str | None = None) -> Pipeline:
 
 
 def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console: Console | None = None) -> Path:
-    """Run what is not done yet, measure every system, and write table, chart and model card.
+    """Run what is not done yet, measure every system, and write tables, pictures, page and model card.
 
     Args:
         pipeline: the stages and the measurement.
@@ -127,6 +128,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
         curves = recipes[name].folder / "curves.png"
         if curves.exists():
             shutil.copyfile(curves, output / f"curves-{name}.png")
+    write_report(pipeline, recipes, sets, measured)  # last: it takes nothing from model and card if it fails
     return student
 
 

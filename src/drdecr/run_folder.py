@@ -198,7 +198,7 @@ def finish_run(recipe: Recipe, seconds: float, log: list[dict[str, Any]], facts:
         log: lines of the trainer's log.
         facts: what else `run.json` should say.
     """
-    from .curves import draw_curves
+    from drdecr.evaluation.plots import draw_curves
 
     write_text(recipe.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
     if log:
