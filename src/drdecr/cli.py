@@ -197,9 +197,7 @@ def page(
     teacher: Annotated[
         str | None, typer.Option(help="Checkpoint that reads the English; default: the demo's, or MODEL itself.")
     ] = None,
-    index: Annotated[
-        Path | None, typer.Option(help="Index that MODEL encoded, in place of --passages; shards too.")
-    ] = None,
+    index: Annotated[Path | None, typer.Option(help="Index that MODEL encoded, in place of --passages.")] = None,
     teacher_index: Annotated[Path | None, typer.Option(help="Index that the teacher encoded.")] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 opens the page to the network.")
@@ -341,7 +339,7 @@ def common(
 ) -> None:
     """Options before the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "httpx2", "httpcore", "matplotlib", "faiss"):  # faiss tells which of its builds it looks for
+    for noisy in ("httpx", "httpx2", "httpcore", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if version:
         typer.echo(__version__)
