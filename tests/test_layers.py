@@ -82,7 +82,7 @@ def test_imports_run_downwards(floor):
         ("trainers", "import drdecr.evaluation.metrics"),
         ("trainers", "if True:\n    from data.schema import Row"),
         ("evaluation", "from drdecr.trainers import align_tokens"),
-        ("evaluation", "from drdecr.cli import main"),
+        ("evaluation", "from drdecr.cli.main import main"),
         ("src/drdecr", "import trainers"),
     ],
 )

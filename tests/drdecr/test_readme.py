@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from drdecr.recipe import load_recipe
-from drdecr.stage import run_stage
+from drdecr.runs.recipe import load_recipe
+from drdecr.runs.stage import run_stage
 
 README = Path(__file__).parents[2] / "README.md"
 
