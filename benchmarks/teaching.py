@@ -1,6 +1,6 @@
 """How much memory `drdecr translate`, `mine` and `annotate` take, and how that grows with their rows: one table.
 
-    python benchmarks/teaching.py [--rows 20000 100000] [--stages translate mine annotate scores exact centroids muvera]
+    python benchmarks/teaching.py [--rows 20000 100000] [--stages translate mine annotate scores exact centroids]
 
 | stage | is |
 | --- | --- |
@@ -8,7 +8,7 @@
 | `mine` | by BM25: two candidates a row, ten rows a question |
 | `annotate` | what `mine` wrote, by a scorer that counts |
 | `scores` | the same by a file of scores, which is looked up on disk |
-| `exact`, `centroids`, `muvera` | the rankings of `mine` with `method: model`: 4-bit codes; all passages or 1,000 are scored |
+| `exact`, `centroids` | the rankings of `mine` with `method: model`: 4-bit codes; all passages or 1,000 are scored |
 
 Rows are made by a generator: passages of 40 words, a question about every tenth, as many pairs of sentences as passages. What
 computes is replaced by what costs no memory: an engine that translates letters, a scorer that counts, a model that draws eight
@@ -31,15 +31,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-STAGES = ("translate", "mine", "annotate", "scores", "exact", "centroids", "muvera")
+STAGES = ("translate", "mine", "annotate", "scores", "exact", "centroids")
 NEEDS = {"translate": ["pairs"], "annotate": ["set", "mine"], "scores": ["set", "mine", "score_file"]}
 """What must be there before a stage; of the others: the set."""
 WORDS_A_PASSAGE = 40
 VOCABULARY = 30_000
 SEARCHED = 500
 """Questions that a model is asked: an exact search reads all tokens for each."""
-FACTORY = "PQ256x8"
-"""Of MUVERA's vectors: what a large pool needs."""
 
 
 class Memory:
@@ -196,7 +194,7 @@ def rank(folder: Path, by: str) -> None:
     found.questions = found.questions.select(range(min(SEARCHED, len(found.questions))))
     work = StepWork(folder / by, {}, {})
     questions = mined_rows.asked_questions(work, [found], [])
-    search = mined_rankings.PoolSearch(by, 1000, FACTORY)
+    search = mined_rankings.PoolSearch(by, 1000)
     mined_rankings.model_rankings(work, questions, found.passages, model, model, 50, "residual4", search)
 
 
@@ -219,7 +217,7 @@ def measure(stage: str, folder: Path, rows: int) -> dict[str, float]:
         return {}
     before = {"before": peak_megabytes(), "own_before": anonymous_megabytes()}
     memory, start = Memory(), time.process_time()
-    if stage in ("exact", "centroids", "muvera"):
+    if stage in ("exact", "centroids"):
         rank(folder, stage)
     else:
         globals()[stage](folder, rows)

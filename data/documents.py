@@ -56,11 +56,6 @@ def read_documents(source: str | Path) -> Iterator[Document]:
         ValueError: for a source without any document, or another kind of file; naming file and line, for a record without
             id or text, or an id that stands twice.
     """
-    return without_repetition(located_documents(source))
-
-
-def located_documents(source: str | Path) -> Iterator[tuple[str, Document]]:
-    """Read documents with the place of each in the source, for messages; errors as of `read_documents`, but ids may repeat."""
     # What is missing is said now, not when the first document is asked for, before which an index may have been made.
     documents = _read(str(source))
     first = next(documents, None)
@@ -68,10 +63,10 @@ def located_documents(source: str | Path) -> Iterator[tuple[str, Document]]:
         raise ValueError(
             f"{source}: expected documents, got none. Check that it is the right source, and written to its end."
         )
-    return itertools.chain([first], documents)
+    return _without_repetition(itertools.chain([first], documents))
 
 
-def without_repetition(documents: Iterable[tuple[str, Document]]) -> Iterator[Document]:
+def _without_repetition(documents: Iterable[tuple[str, Document]]) -> Iterator[Document]:
     """Yield documents without their places; `ValueError` for an id that stands twice. It keeps all ids in memory."""
     seen: set[str] = set()
     for where, document in documents:

@@ -4,7 +4,6 @@ from .exact import ExactIndex, Hits
 from .manifest import DamagedIndexError
 from .pooling import pool_tokens
 from .protocol import PassageIndex
-from .sharded import ShardedIndex
 from .stored import StoredIndex
 
-__all__ = ["DamagedIndexError", "ExactIndex", "Hits", "PassageIndex", "ShardedIndex", "StoredIndex", "pool_tokens"]
+__all__ = ["DamagedIndexError", "ExactIndex", "Hits", "PassageIndex", "StoredIndex", "pool_tokens"]

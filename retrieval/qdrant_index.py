@@ -1,28 +1,30 @@
-"""A collection of a Qdrant cluster (`qdrant-client`), for more than one machine holds; docs/qdrant.md has the runbook.
+"""Passages in a Qdrant collection: a cluster for more than one machine holds, or a local folder (docs/qdrant.md).
 
 Each passage has two vectors: its tokens, compared by MaxSim and in no graph, and one vector of MUVERA in a graph. A search takes
 candidates by the one and ranks them by the other, in one request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from .exact import Hits
 from .muvera import FixedDimensionalEncoding
-from .protocol import Where, check_search
-from .qdrant_common import ID_KEY, IDS_A_CALL, VECTOR, PointIndex, calls_of, filter_of, missing_extra
+from .protocol import Where, check_batch, check_ids, check_search
+from .qdrant_common import ID_KEY, PAYLOAD_KEY, calls_of, filter_of, point_id
 
-CANDIDATE_VECTOR = "muvera"
-PASSAGES_A_CALL, QUERIES_A_CALL = 64, 64
+VECTOR, CANDIDATE_VECTOR = "tokens", "muvera"
+"""Names of a point's vectors. A passage without a token that scores has neither, and no search returns it."""
+PASSAGES_A_CALL, QUERIES_A_CALL, IDS_A_CALL = 64, 64, 4096
 
 
-class QdrantIndex(PointIndex):
-    """A collection as a `PassageIndex`.
+class QdrantIndex:
+    """A Qdrant collection as a `PassageIndex`. What is added is searched at once.
 
     Args:
-        client: a `qdrant_client.QdrantClient`, of a cluster or (for tests and notebooks) `QdrantClient(":memory:")`.
+        client: `qdrant_client.QdrantClient` of a cluster (`url=...`), of a local folder (`path=...`: one process at a
+            time, all passages in memory) or `":memory:"`. Whoever opened it closes it.
         collection: its name.
         dim: width of the tokens.
         encoding: of the vectors for candidates; the same for all who write and search.
@@ -37,8 +39,7 @@ class QdrantIndex(PointIndex):
         encoding: FixedDimensionalEncoding | None = None,
         num_candidates: int | None = 500,
     ) -> None:
-        super().__init__(dim, _models(), f"collection {collection!r}", PASSAGES_A_CALL)
-        self.client, self.collection = client, collection
+        self.client, self.collection, self.dim = client, collection, dim
         # 2,560 numbers: a graph of the paper's 10,240 would weigh more than the tokens in 8 bit.
         self.encoding = encoding or FixedDimensionalEncoding(dim, repetitions=20, hyperplanes=3, projected_dim=16)
         self.num_candidates = num_candidates
@@ -61,7 +62,7 @@ class QdrantIndex(PointIndex):
             ImportError: without `qdrant-client`.
             ValueError: if there is such a collection.
         """
-        models, index = _models(), cls(client, collection, dim, **options)
+        models, index = _qdrant_models(), cls(client, collection, dim, **options)
         if client.collection_exists(collection):
             raise ValueError(f"collection {collection!r} is there already. Choose another name, or open it.")
         tokens = models.VectorParams(
@@ -94,75 +95,111 @@ class QdrantIndex(PointIndex):
     def __len__(self) -> int:
         return self.client.count(self.collection, exact=True).count
 
-    def _points(
-        self, ids: Sequence[str], embeddings: Sequence[Tensor], payloads: Sequence[dict[str, Any]]
-    ) -> list[Any]:
-        rows = zip(ids, embeddings, self.encoding.documents(list(embeddings)), payloads, strict=True)
-        return [
-            self._models.PointStruct(
-                id=one,
-                vector={VECTOR: tokens.tolist(), CANDIDATE_VECTOR: whole.tolist()} if len(tokens) else {},
-                payload=payload,
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages, in no order that means anything."""
+        ids: list[str] = []
+        offset = None
+        while True:
+            records, offset = self.client.scroll(
+                self.collection, limit=IDS_A_CALL, offset=offset, with_payload=[ID_KEY]
             )
-            for one, tokens, whole, payload in rows
+            ids += [record.payload[ID_KEY] for record in records]
+            if offset is None:
+                return ids
+
+    def add(
+        self,
+        passage_ids: Sequence[str],
+        embeddings: Sequence[Tensor],
+        payloads: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Add passages; one whose id is there already takes its place."""
+        check_batch(passage_ids, embeddings, payloads, self.dim)
+        payloads = payloads or [{}] * len(passage_ids)
+        for call in calls_of(embeddings, PASSAGES_A_CALL):
+            points = self._points(passage_ids[call], embeddings[call], payloads[call])
+            self.client.upsert(self.collection, points, wait=True)
+
+    def _points(
+        self, passage_ids: Sequence[str], embeddings: Sequence[Tensor], payloads: Sequence[Mapping[str, Any]]
+    ) -> list[Any]:
+        models = _qdrant_models()
+        rows = zip(passage_ids, embeddings, self.encoding.documents(list(embeddings)), payloads, strict=True)
+        return [
+            models.PointStruct(
+                id=point_id(name),
+                vector={VECTOR: tokens.tolist(), CANDIDATE_VECTOR: whole.tolist()} if len(tokens) else {},
+                payload={ID_KEY: name, PAYLOAD_KEY: dict(payload)},
+            )
+            for name, tokens, whole, payload in rows
         ]
 
-    def _upsert(self, points: list[Any]) -> None:
-        self.client.upsert(self.collection, points, wait=True)
+    def delete(self, passage_ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        """Delete passages by id or by payload (or by both) and return how many."""
+        if passage_ids is None and not where:
+            raise ValueError(
+                f"delete: expected ids or a filter, got neither. To delete all, remove collection {self.collection!r}."
+            )
+        check_ids(passage_ids)
+        models, before = _qdrant_models(), len(self)
+        conditions: list[Any] = [] if where is None else [filter_of(where, models)]
+        if passage_ids is not None:
+            conditions.append(models.HasIdCondition(has_id=[point_id(name) for name in passage_ids]))
+        selector = models.FilterSelector(filter=models.Filter(must=conditions))
+        self.client.delete(self.collection, selector, wait=True)
+        return before - len(self)
 
-    def _has_id(self, ids: list[str]) -> Any:
-        return self._models.HasIdCondition(has_id=ids)
-
-    def _delete(self, wanted: Any) -> None:
-        self.client.delete(self.collection, self._models.FilterSelector(filter=wanted), wait=True)
-
-    def _records(self, ids: list[str]) -> list[Any]:
-        return self.client.retrieve(self.collection, ids, with_payload=True)
-
-    def _some_ids(self, offset: Any) -> tuple[list[Any], Any]:
-        return self.client.scroll(self.collection, limit=IDS_A_CALL, offset=offset, with_payload=[ID_KEY])
+    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what was added with passages; `ValueError` for one that is not there."""
+        records = self.client.retrieve(self.collection, [point_id(name) for name in passage_ids], with_payload=True)
+        by_id = {record.payload[ID_KEY]: record.payload[PAYLOAD_KEY] for record in records}
+        unknown = next((name for name in passage_ids if name not in by_id), None)
+        if unknown is not None:
+            raise ValueError(
+                f"{unknown!r} is none of the {len(self)} passages of collection {self.collection!r}. Look at the id."
+            )
+        return [by_id[name] for name in passage_ids]
 
     def commit(self) -> None:
-        """Do nothing: the cluster has answered for every write."""
+        """Do nothing: Qdrant has answered for every write."""
 
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
         """Find passages by candidates and MaxSim, 64 queries in one request; one without a token finds nothing."""
-        models = self._models
         check_search(query_embeddings, top_k, 1, self.dim)
-        asked = [number for number, tokens in enumerate(query_embeddings) if len(tokens)]
-        wanted = filter_of(where, models)
+        numbers = [number for number, tokens in enumerate(query_embeddings) if len(tokens)]
+        selected = filter_of(where, _qdrant_models())
         hits = Hits([[] for _ in query_embeddings], [[] for _ in query_embeddings])
-        for call in calls_of([query_embeddings[number] for number in asked], QUERIES_A_CALL):
-            requests = [self._request(query_embeddings[number], top_k, wanted) for number in asked[call]]
+        for call in calls_of([query_embeddings[number] for number in numbers], QUERIES_A_CALL):
+            requests = [self._request(query_embeddings[number], top_k, selected) for number in numbers[call]]
             answers = self.client.query_batch_points(self.collection, requests)
-            for number, answer in zip(asked[call], answers, strict=True):
+            for number, answer in zip(numbers[call], answers, strict=True):
                 hits.document_ids[number] = [point.payload[ID_KEY] for point in answer.points]
                 hits.scores[number] = [point.score for point in answer.points]
         return hits
 
-    def _request(self, tokens: Tensor, top_k: int, wanted: Any) -> Any:
-        models = self._models
+    def _request(self, tokens: Tensor, top_k: int, selected: Any) -> Any:
+        models = _qdrant_models()
         exact = self.num_candidates is None
         prefetch = models.Prefetch(
             query=self.encoding.queries([tokens])[0].tolist(),
             using=CANDIDATE_VECTOR,
-            filter=wanted,
+            filter=selected,
             limit=max(self.num_candidates or 1, top_k),
         )
         return models.QueryRequest(
             query=tokens.tolist(),
             using=VECTOR,
             prefetch=None if exact else prefetch,
-            filter=wanted,
+            filter=selected,
             params=models.SearchParams(exact=True) if exact else None,
             limit=top_k,
             with_payload=[ID_KEY],
         )
 
 
-def _models() -> Any:
+def _qdrant_models() -> Any:
     try:
         from qdrant_client import models
     except ImportError as error:
-        raise ImportError(missing_extra("qdrant-client")) from error
+        raise ImportError("QdrantIndex needs qdrant-client: `pip install drdecr[qdrant]`.") from error
     return models

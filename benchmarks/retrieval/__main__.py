@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import exact_hits, measure_candidates, measure_codecs, measure_edge, measure_memory
+from measure import exact_hits, measure_candidates, measure_codecs, measure_memory
 
 
 def encode(arguments: argparse.Namespace) -> None:
@@ -47,7 +47,6 @@ def measure(arguments: argparse.Namespace) -> None:
         return
     truth = exact_hits(vectors)
     measure_codecs(vectors, truth)
-    measure_edge(vectors, truth)
     measure_candidates(vectors, counts=(20, 50))
 
 

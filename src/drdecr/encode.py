@@ -1,7 +1,4 @@
-"""Documents to an index: split, encode, commit; what is there already is not encoded again.
-
-`accelerate launch -m drdecr.encode MODEL DOCUMENTS FOLDER`: `drdecr encode`, each process with shards of its own.
-"""
+"""Documents to an index: split, encode, commit; what is there already is not encoded again."""
 
 import hashlib
 import json
@@ -19,7 +16,6 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.modeling_drdecr.encoding_drdecr import encode_in_turn
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.manifest import differences
-from drdecr.retrieval.shard_manifest import PART
 from drdecr.retrieval.splitting import split_text, token_spans
 
 PASSAGES_A_COMMIT = 2048
@@ -116,7 +112,7 @@ class Splitting:
 def about_index(
     model: str, digest: str, splitting: Splitting, precision: str = "float32", codec: str = "float16"
 ) -> dict[str, Any]:
-    """Return what an index, or shards, remember of how they were made.
+    """Return what an index remembers of how it was made.
 
     Args:
         model: its folder or Hub name.
@@ -143,9 +139,7 @@ def digest_of(document: Document) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def open_or_create(
-    folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int, verify: bool = True
-) -> StoredIndex:
+def open_or_create(folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int) -> StoredIndex:
     """Open an index to go on with, or make it.
 
     Args:
@@ -154,17 +148,13 @@ def open_or_create(
         about: what else must be the same, such as the model; a model of the same `model_digest` may lie elsewhere.
         codec: how tokens are kept.
         pool_factor: tokens that become one.
-        verify: compare the checksums of what is there (default); without it sizes alone.
 
     Raises:
-        ValueError: if it was made with another model, splitting, codec or pooling, or is one of several shards.
+        ValueError: if it was made with another model, splitting, codec or pooling.
     """
     if not (folder / "manifest.json").exists():
         return StoredIndex.create(folder, dim, codec, pool_factor, about)
-    index = StoredIndex.open(folder, writable=True, verify=verify)
-    if PART in index.about and PART not in about:
-        index.close()
-        raise ValueError(f"{folder}: one of several shards, which get their documents together. Give {folder.parent}.")
+    index = StoredIndex.open(folder, writable=True)
     made = {"codec": index.manifest.codec, "pool_factor": index.manifest.pool_factor}
     other = differences(made, {"codec": codec, "pool_factor": pool_factor})
     if other:
@@ -299,9 +289,3 @@ def documents_of(index: StoredIndex) -> dict[str, HeldDocument]:
                 held.passage_ids.append(name)
                 held.end = max(held.end, payload["end"])
     return found
-
-
-if __name__ == "__main__":
-    from .launched import run_launched
-
-    run_launched("encode")

@@ -9,8 +9,6 @@ from drdecr.data.documents import Document
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval.fast_encoding import bfloat16_copy, fastest_encoder, int8_copy
 from drdecr.retrieval.manifest import NAME, Manifest
-from drdecr.retrieval.shard_manifest import NAME as SHARDS_NAME
-from drdecr.retrieval.shard_manifest import ShardManifest
 
 from .encode import Splitting
 
@@ -32,7 +30,7 @@ def choose_precision(asked: str | None, folder: Path) -> str:
 
     Args:
         asked: one of these; None: as the index was begun, or float32.
-        folder: of an index or shards, perhaps not there yet.
+        folder: of an index, perhaps not there yet.
 
     Raises:
         ValueError: for another word, or another precision than the index has.
@@ -54,7 +52,7 @@ def choose_codec(asked: str | None, folder: Path) -> str:
 
     Args:
         asked: one of these; None: as the index was begun, or float16.
-        folder: of an index or shards, perhaps not there yet.
+        folder: of an index, perhaps not there yet.
 
     Raises:
         ValueError: for another word, or another codec than the index was begun with.
@@ -73,11 +71,10 @@ def choose_codec(asked: str | None, folder: Path) -> str:
 
 
 def _held(folder: Path, key: str, otherwise: str) -> str | None:
-    """Return what an index or shards remember under a key, or what is not written down; None if there are none."""
-    for name, kind in ((SHARDS_NAME, ShardManifest), (NAME, Manifest)):
-        if (folder / name).is_file():
-            return str(kind.read(folder).about.get(key, otherwise))
-    return None
+    """Return what an index remembers under a key, or what is not written down; None if there is no index."""
+    if not (folder / NAME).is_file():
+        return None
+    return str(Manifest.read(folder).about.get(key, otherwise))
 
 
 def sample_of(documents: Iterable[Document], splitting: Splitting, model: DrDecrModel) -> list[str]:

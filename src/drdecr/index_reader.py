@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def load_index_reader(
     about: Mapping[str, Any], source: str | Path, model: str | None = None
 ) -> tuple[DrDecrModel, dict[str, str]]:
-    """Load the model that reads questions for an index, or for shards.
+    """Load the model that reads questions for an index.
 
     Args:
         about: what the index says of itself; without `model_digest` nothing is compared.

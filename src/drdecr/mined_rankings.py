@@ -15,10 +15,11 @@ from drdecr.data.digests import model_digest
 from drdecr.data.row_parts import RowParts
 from drdecr.data.stored_passages import StoredPassages
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.muvera import FixedDimensionalEncoding
+from drdecr.retrieval.centroid_candidates import CentroidCandidates
+from drdecr.retrieval.two_stage import TwoStageIndex
 
 from .encode import open_or_create
-from .indexing import SEARCHES, with_candidates
+from .indexing import SEARCHES
 from .mined_rows import shown
 from .step_work import StepWork
 from .systems import Searchable
@@ -31,13 +32,12 @@ _RANKED = pa.schema([("rows", pa.list_(pa.int64())), ("scores", pa.list_(pa.floa
 
 @dataclass(frozen=True)
 class PoolSearch:
-    """How a model searches the pool; names as of `drdecr search` and `drdecr index`.
+    """How a model searches the pool; names as of `drdecr search`.
 
     Args:
         by: `exact` (default): every passage is scored. Or where candidates come from, which alone are scored: `centroids` of
-            residual codes, or `muvera` (`pip install drdecr[faiss]`).
+            residual codes.
         num_candidates: passages a question that are scored, with candidates (default 1000).
-        factory: faiss's description of MUVERA's vectors (default `SQ8`, 5 kB a passage; `PQ256x8` takes 256 bytes).
 
     Raises:
         ValueError: for another search, or no candidates.
@@ -45,7 +45,6 @@ class PoolSearch:
 
     by: str = "exact"
     num_candidates: int = 1000
-    factory: str = "SQ8"
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
@@ -55,18 +54,6 @@ class PoolSearch:
             raise ValueError(
                 f"search.num_candidates: expected at least 1, got {self.num_candidates}. Leave it out for the default."
             )
-
-    def check_faiss(self) -> None:
-        """Find out before the pool is encoded whether its vectors can be made.
-
-        Raises:
-            ImportError: naming the extra, if MUVERA is asked for without faiss.
-            ValueError: for a factory that faiss does not know.
-        """
-        if self.by == "muvera":
-            from drdecr.retrieval.muvera_candidates import empty_vectors
-
-            empty_vectors(FixedDimensionalEncoding(1), self.factory)  # as wide as for tokens of any width
 
 
 def bm25_rankings(work: StepWork, questions: RowParts, passages: StoredPassages, depth: int) -> RowParts:
@@ -115,7 +102,7 @@ def model_rankings(
         _encode(index, encoder, passages)
         searched: Searchable = index
         if search.by != "exact":
-            searched = with_candidates(index, search.by, search.num_candidates, search.factory)
+            searched = TwoStageIndex(index, CentroidCandidates(index), search.num_candidates)
         for batch in shown(questions, parts, "searching"):
             hits = searched.search(reader.encode_queries([row["query"] for row in batch]), top_k=depth)
             found = (dict(zip(*pair, strict=True)) for pair in zip(hits.document_ids, hits.scores, strict=True))

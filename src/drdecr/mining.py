@@ -55,7 +55,7 @@ class MiningSettings:
             output, until it is done.
         codec: of the index that `reader` searches: `float16` (default), `int8`, `residual4` or `residual2`
             (docs/retrieval.md has what each costs).
-        search: of method `model`: which passages `reader` scores, `{by: ..., num_candidates: ..., factory: ...}`
+        search: of method `model`: which passages `reader` scores, `{by: ..., num_candidates: ...}`
             (`drdecr.mined_rankings.PoolSearch`); default: all of the pool.
     """
 
@@ -145,7 +145,6 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
 
 
 def _mine(settings: MiningSettings, work: StepWork, license: str | None) -> None:
-    settings.search.check_faiss()
     models = _models(settings)
     sets = [read_questions(entry) for entry in settings.questions]
     check_query_ids(sets)  # by its id a row's scores are looked up

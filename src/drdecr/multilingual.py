@@ -13,18 +13,19 @@ from drdecr.data.text_files import has_fields, id_field, ids_field, locate, reco
 from drdecr.evaluation.bias_report import heat_map, markdown_bias
 from drdecr.evaluation.language_bias import BiasReport, measure_bias
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.calibration import LANGUAGE, CalibratedIndex, LanguageCohort, check_languages
 from drdecr.retrieval.manifest import differences
 from drdecr.retrieval.protocol import Where
 
-from .indexing import Stored, open_stored
+from .indexing import open_stored
 from .run_folder import write_text
 from .systems import Searchable
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.safetensors"
-"""File, in the folder of an index or of shards, of the cohort."""
+"""File, in the folder of an index, of the cohort."""
 LANGUAGE_KEY = "language_key"
 """What a calibration remembers of the key that names a document's language."""
 QUESTIONS_AT_ONCE = 64
@@ -81,7 +82,7 @@ def open_calibrated(folder: str | Path, index: Searchable, key: str | None = Non
     """Read the calibration of an index.
 
     Args:
-        folder: of the index, or of shards.
+        folder: of the index.
         index: the same, opened to search.
         key: of the payload that names the language (default: the one that it was calibrated with).
 
@@ -149,7 +150,7 @@ def measure_index_bias(
 
     Args:
         model: that reads the questions.
-        folder: of an index or shards that `drdecr encode` or `drdecr index` wrote; every passage is scored.
+        folder: of an index that `drdecr encode` or `drdecr index` wrote; every passage is scored.
         questions: as `read_versions` gives them.
         key: of the payload that names the language.
         languages: of the documents that are searched (default: all).
@@ -190,7 +191,7 @@ def measure_index_bias(
     return reports
 
 
-def _owners(index: Stored, key: str) -> dict[str, tuple[str, str]]:
+def _owners(index: StoredIndex, key: str) -> dict[str, tuple[str, str]]:
     """Return `{passage_id: (document_id, language)}`."""
     owners, ids = {}, index.passage_ids()
     for name, payload in zip(ids, index.payloads(ids), strict=True):

@@ -7,7 +7,7 @@ import typer
 
 app = typer.Typer()
 
-INDEX = "An index, or shards, that `drdecr encode` or `drdecr index` wrote."
+INDEX = "An index that `drdecr encode` or `drdecr index` wrote."
 KeyOption = Annotated[str, typer.Option(help="Metadata of a document that names its language.")]
 ModelOption = Annotated[str | None, typer.Option(help="Default: the model that encoded the index.")]
 

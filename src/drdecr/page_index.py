@@ -15,7 +15,7 @@ from .systems import Searchable
 
 
 def open_index(folder: Path, model: DrDecrModel) -> Searchable:
-    """Open an index that `drdecr encode` or `drdecr index` made, shards too.
+    """Open an index that `drdecr encode` or `drdecr index` made.
 
     Raises:
         FileNotFoundError: if there is none.

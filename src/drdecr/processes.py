@@ -32,12 +32,6 @@ def join_processes() -> PartialState:
     return state
 
 
-def share_of(number: int) -> range:
-    """Return which of so many pieces of work are this process's: every n-th of n processes, from its own number on."""
-    state = PartialState()
-    return range(state.process_index, number, state.num_processes)
-
-
 def check_processes(world_size: int | None) -> None:
     """Check that the processes which a launcher started work together.
 

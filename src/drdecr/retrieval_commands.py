@@ -12,9 +12,6 @@ app = typer.Typer()
 WhereOption = Annotated[
     list[str] | None, typer.Option("--where", help="key=value that a document's metadata must have; may be repeated.")
 ]
-WorkersOption = Annotated[
-    int, typer.Option("--workers", help="Processes that search shards at the same time (ray).", min=1)
-]
 CalibratedOption = Annotated[
     bool, typer.Option("--calibrated", help="Scores that compare across languages, after `drdecr calibrate`.")
 ]
@@ -36,8 +33,6 @@ def encode(
     overlap: Annotated[int, typer.Option(help="Tokens that neighbouring passages share.", min=0)] = 20,
     batch_size: Annotated[int, typer.Option(help="Passages a forward pass.", min=1)] = 32,
     prune: Annotated[bool, typer.Option(help="Delete documents that are no longer in the source.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes at the same time, each with shards (ray).", min=1)] = 1,
-    shards: Annotated[int, typer.Option(help="Indexes side by side; 0: as there are, or one a worker.", min=0)] = 0,
     precision: Annotated[
         str | None, typer.Option(help="float32 (default), bfloat16, int8, or fastest: measured on the first passages.")
     ] = None,
@@ -47,38 +42,20 @@ def encode(
 ) -> None:
     """Split documents into passages, encode them, and keep them in a folder that `drdecr search` reads.
 
-    Run it again after a kill, or when documents changed: what is there and the same is not encoded again. Several workers
-    write shards, which are searched together like one index; so do `accelerate launch -m drdecr.encode` and torchrun.
+    Run it again after a kill, or when documents changed: what is there and the same is not encoded again.
     """
     from drdecr.data.digests import model_digest
     from drdecr.data.documents import read_documents
 
     from .encode import Splitting, about_index, encode_collection, open_or_create
-    from .encoding_precision import FASTEST, choose_codec, choose_precision, encoder_in, sample_of
-    from .indexing import size_of
+    from .encoding_precision import choose_codec, choose_precision, encoder_in, sample_of
     from .measuring import load_reader
     from .peak_memory import PeakMemory
-    from .processes import is_main_process, num_launched
-    from .sharded_encoding import EncodingJob, choose_shards, encode_shards
 
     memory = PeakMemory()
     found = read_documents(documents)
     splitting = Splitting(passage_tokens, overlap)
-    number = choose_shards(folder, shards, max(workers, num_launched()))
     bits, kept_in = choose_precision(precision, folder), choose_codec(codec, folder)
-    if number:
-        if bits == FASTEST:
-            raise ValueError(
-                "--precision fastest: shards may be made on several machines. Name one: float32, bfloat16 or int8."
-            )
-        job = EncodingJob(model, documents, folder, number, splitting, batch_size, prune, bits, kept_in)
-        counts = encode_shards(job, workers)
-        if is_main_process():
-            passages, _, size = size_of(folder, verify=False)
-            within = f"{amount(passages, 'passage')} in {amount(number, 'shard')}"
-            peaks = {} if workers > 1 else memory.peaks  # Ray's workers hold the model, and nobody measures them
-            typer.echo(f"{folder}: {told(counts)}; {within}, {size / 1e6:.1f} MB{and_peaks(peaks)}")
-        return
     reader = load_reader(model)
     splitting.room(reader.processor)  # said before anything is written
     encoder, bits = encoder_in(bits, reader, sample_of(read_documents(documents), splitting, reader))
@@ -97,46 +74,25 @@ def index(
     ] = None,
     codec: Annotated[str, typer.Option(help="float16, int8, residual4, residual3 or residual2.")] = "float16",
     pool: Annotated[int, typer.Option(help="Tokens that become one.", min=1)] = 1,
-    engine: Annotated[str, typer.Option(help="exact or qdrant-edge.")] = "exact",
-    muvera: Annotated[bool, typer.Option(help="Also one vector a passage, for `search --by muvera` (faiss).")] = False,
-    factory: Annotated[str, typer.Option(help="faiss's description of these vectors' index.")] = "SQ8",
     compact: Annotated[bool, typer.Option(help="Write all passages as one segment, without deleted ones.")] = False,
-    shards: Annotated[int, typer.Option(help="Of the new index; 0: as the source has, 1: one index.", min=0)] = 0,
 ) -> None:
-    """Make a smaller index, or one for candidates, of encoded passages. docs/retrieval.md has what each setting costs."""
-    from drdecr.retrieval import StoredIndex
-
-    from .indexing import MUVERA, build_index, compact_index, parts_of, size_of
+    """Make a smaller index of encoded passages. docs/retrieval.md has what each setting costs."""
+    from .indexing import build_index, open_stored
     from .peak_memory import PeakMemory
 
     memory = PeakMemory()
-    if engine != "exact" and (compact or muvera):
-        raise ValueError(
-            f"--compact and --muvera belong to the engine exact; {engine} keeps its own files. Leave them out, or --engine."
-        )
     if folder is not None:
-        added = build_index(source, folder, codec, pool, engine, shards)
+        added = build_index(source, folder, codec, pool)
         typer.echo(f"{folder}: {amount(added, 'passage')} added{and_peaks(memory.peaks)}")
-    elif codec != "float16" or pool != 1 or engine != "exact" or shards:
-        raise ValueError(
-            "--codec, --pool, --engine and --shards make another index. Name its folder behind the source."
-        )
+    elif codec != "float16" or pool != 1:
+        raise ValueError("--codec and --pool make another index. Name its folder behind the source.")
     made = folder or source
     if compact:
-        compact_index(made)
-    if muvera:
-        from drdecr.retrieval.muvera_candidates import MuveraCandidates
-
-        opened = {part: StoredIndex.open(part) for part in parts_of(made)}
-        for part, one in opened.items():
-            if len(one) or len(opened) == 1:  # among shards some may be empty
-                MuveraCandidates.build(one, part / MUVERA, factory)
-    if engine == "exact":
-        passages, segments, size = size_of(made)
-        num_parts = len(parts_of(made))
-        within = f" and {num_parts} shards" if num_parts > 1 else ""
-        within = f"{amount(segments, 'segment')}{within}"
-        typer.echo(f"{made}: {amount(passages, 'passage')} in {within}, {size / 1e6:.1f} MB{and_peaks(memory.peaks)}")
+        with open_stored(made, writable=True) as writing:
+            writing.compact()
+    written = open_stored(made)
+    within = f"{amount(len(written), 'passage')} in {amount(len(written.segments), 'segment')}"
+    typer.echo(f"{made}: {within}, {written.num_bytes() / 1e6:.1f} MB{and_peaks(memory.peaks)}")
 
 
 @app.command()
@@ -152,9 +108,8 @@ def search(
     model: Annotated[str | None, typer.Option(help="Reads the questions; default: the model that encoded.")] = None,
     top_k: Annotated[int, typer.Option(help="Documents a question.", min=1)] = 3,
     where: WhereOption = None,
-    by: Annotated[str, typer.Option(help="exact, or candidates by centroids or muvera.")] = "exact",
+    by: Annotated[str, typer.Option(help="exact, or candidates by centroids.")] = "exact",
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
-    workers: WorkersOption = 1,
     calibrated: CalibratedOption = False,
     translate_from: TranslateFromOption = None,
     translator: TranslatorOption = None,
@@ -182,7 +137,7 @@ def search(
     if run is not None:
         check_path(run)
     first = open_first_step(translate_from, translator)  # said before models are loaded
-    reader = open_system(source, model, passages, by, num_candidates, workers, calibrated)
+    reader = open_system(source, model, passages, by, num_candidates, calibrated)
     if run is not None:  # now, for a search may take long, and what it found would be lost
         check_words(asked, "--run, query id")
         check_words(reader.index.passage_ids(), "--run, id of a passage")
@@ -223,7 +178,7 @@ def remove(
     where: WhereOption = None,
 ) -> None:
     """Delete documents of an index, by id or by metadata; with both, those that meet both."""
-    from .indexing import open_to_delete
+    from .indexing import open_stored
 
     wanted: dict[str, Any] = parse_where(where) or {}
     if document_ids:
@@ -231,7 +186,7 @@ def remove(
         wanted["document_id"] = [name for name in document_ids if name in among]
     if not wanted:
         raise ValueError("remove: expected ids or --where key=value, got neither.")
-    with open_to_delete(folder) as opened:
+    with open_stored(folder, writable=True) as opened:
         count = opened.delete(where=wanted)
         opened.commit()
     typer.echo(f"{folder}: {amount(count, 'passage')} deleted")
@@ -246,9 +201,8 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(envvar="DRDECR_API_KEY", help="Asked for in the header X-API-Key; default: none.")
     ] = None,
-    by: Annotated[str, typer.Option(help="exact, or candidates by centroids or muvera.")] = "exact",
+    by: Annotated[str, typer.Option(help="exact, or candidates by centroids.")] = "exact",
     num_candidates: Annotated[int, typer.Option(help="Passages scored exactly, with candidates.", min=1)] = 200,
-    workers: WorkersOption = 1,
     calibrated: CalibratedOption = False,
     translate_from: TranslateFromOption = None,
     translator: TranslatorOption = None,
@@ -264,7 +218,7 @@ def serve(
 
     check_index(source)
     first = open_first_step(translate_from, translator)
-    reader = open_system(source, model, None, by, num_candidates, workers, calibrated, in_memory)
+    reader = open_system(source, model, None, by, num_candidates, calibrated, in_memory)
     make_server(with_first_step(reader, first), ServerSettings(api_key=api_key), host, port).run()
 
 
@@ -274,7 +228,6 @@ def open_system(
     passages: str | None = None,
     by: str = "exact",
     num_candidates: int = 200,
-    workers: int = 1,
     calibrated: bool = False,
     in_memory: bool = False,
 ) -> Any:
@@ -295,15 +248,15 @@ def open_system(
                 f"{source}: expected an index or a checkpoint, found neither. Make an index: drdecr encode MODEL DOCUMENTS "
                 "FOLDER."
             )
-        if model is not None or by != "exact" or workers > 1:
+        if model is not None or by != "exact":
             raise ValueError(
-                f"{source}: --model, --by and --workers belong to an index; a model reads and scores every passage by itself. "
+                f"{source}: --model and --by belong to an index; a model reads and scores every passage by itself. "
                 "Leave them out, or make an index: drdecr encode MODEL DOCUMENTS FOLDER."
             )
         return system_in_memory(source, passages)
     if passages is not None:
         raise ValueError(f"--passages belongs to a model, and {source} is an index. Leave one of them out.")
-    found = open_searchable(source, by, num_candidates, workers=workers, in_memory=in_memory)
+    found = open_searchable(source, by, num_candidates, in_memory=in_memory)
     reader, _ = load_index_reader(getattr(found, "about", {}), source, model)
     if calibrated:
         from .multilingual import open_calibrated

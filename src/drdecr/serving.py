@@ -42,7 +42,6 @@ class Answering:
     Args:
         system: of one step, or of two.
 
-    `num_passages` is counted once a commit: shards may be asked for it over a network.
     """
 
     def __init__(self, system: SearchSystem) -> None:

@@ -49,7 +49,8 @@ def mine(
     """Find positives by their answers and hard negatives by BM25 or across languages with a model, into n-way rows.
 
     Other `--key value` pairs override the YAML: `--method model --reader runs/mine/student/model --teacher
-    runs/mine/teacher/model --num_candidates 8 --max_share 0.95`; of a large pool `--search.by muvera` scores candidates alone.
+    runs/mine/teacher/model --num_candidates 8 --max_share 0.95`; of a
+    large pool `--codec residual4 --search.by centroids` scores candidates alone.
     Passages lie on disk, rows go out part by part, and a call that was killed goes on when it is given again.
     """
     from .mining import load_mining

@@ -139,9 +139,6 @@ def test_every_command_of_the_data_path_tells_its_peak(start, data, tmp_path, ca
     code, said, error = call("encode", model, data["test"]["passages"], tmp_path / "index")
     assert code == 0, error
     assert said.rstrip().endswith(told)
-    code, said, error = call("encode", model, data["test"]["passages"], tmp_path / "shards", "--shards", 2)
-    assert code == 0, error
-    assert said.rstrip().endswith(told)
     code, said, error = call("index", tmp_path / "index", tmp_path / "small", "--codec", "int8")
     assert code == 0, error
     assert [line.endswith(told) for line in said.splitlines()] == [True, True]

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from drdecr.data.documents import Document
 from drdecr.data.translation import Translation
 from drdecr.encode import Splitting, encode_collection, open_or_create
-from drdecr.indexing import build_index, open_searchable, open_stored
+from drdecr.indexing import open_stored
 from drdecr.retrieval import StoredIndex
 from drdecr.server import ServerSettings, create_app, make_server
 from drdecr.systems import OneStepSystem, TwoStepSystem
@@ -165,14 +165,9 @@ def test_a_title_that_is_none_is_empty(tiny_model, system, client, tmp_path):
     assert (found["title"], found["text"], found["metadata"]) == ("", "", {"of": None})
 
 
-@pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_a_running_server_finds_what_was_encoded_since(system, tiny_model, tmp_path, shards, steps):
+def test_a_running_server_finds_what_was_encoded_since(system, tiny_model, tmp_path, steps):
     folder = tmp_path / "index"
-    if shards > 1:
-        folder = tmp_path / "many"
-        build_index(tmp_path / "index", folder, "float16", 1, "exact", shards)
-        system = OneStepSystem(tiny_model, open_searchable(folder))
     served = TwoStepSystem(Sea(), system, "fi") if steps == 2 else system
     with TestClient(create_app(served)) as client:
 
