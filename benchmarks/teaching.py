@@ -1,6 +1,6 @@
 """How much memory `drdecr translate`, `mine` and `annotate` take, and how that grows with their rows: one table.
 
-    python benchmarks/teaching.py [--rows 20000 100000] [--stages translate mine annotate scores exact centroids muvera]
+    python benchmarks/teaching.py [--rows 20000 100000] [--stages translate mine annotate scores exact centroids]
 
 | stage | is |
 | --- | --- |
@@ -8,7 +8,7 @@
 | `mine` | by BM25: two candidates a row, ten rows a question |
 | `annotate` | what `mine` wrote, by a scorer that counts |
 | `scores` | the same by a file of scores, which is looked up on disk |
-| `exact`, `centroids`, `muvera` | the rankings of `mine` with `method: model`: 4-bit codes; all passages or 1,000 are scored |
+| `exact`, `centroids` | the rankings of `mine` with `method: model`: 4-bit codes; all passages or 1,000 are scored |
 
 Rows are made by a generator: passages of 40 words, a question about every tenth, as many pairs of sentences as passages. What
 computes is replaced by what costs no memory: an engine that translates letters, a scorer that counts, a model that draws eight
@@ -31,15 +31,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-STAGES = ("translate", "mine", "annotate", "scores", "exact", "centroids", "muvera")
+STAGES = ("translate", "mine", "annotate", "scores", "exact", "centroids")
 NEEDS = {"translate": ["pairs"], "annotate": ["set", "mine"], "scores": ["set", "mine", "score_file"]}
 """What must be there before a stage; of the others: the set."""
-WORDS_A_PASSAGE = 40
+WORDS_PER_PASSAGE = 40
 VOCABULARY = 30_000
 SEARCHED = 500
 """Questions that a model is asked: an exact search reads all tokens for each."""
-FACTORY = "PQ256x8"
-"""Of MUVERA's vectors: what a large pool needs."""
 
 
 class Memory:
@@ -71,7 +69,7 @@ def passage_texts(count: int) -> Iterator[str]:
     """Yield texts whose words are as unevenly spread as those of a language, about."""
     drawn = random.Random(1)
     for number in range(count):
-        words = (int(VOCABULARY ** drawn.random()) for _ in range(WORDS_A_PASSAGE))
+        words = (int(VOCABULARY ** drawn.random()) for _ in range(WORDS_PER_PASSAGE))
         yield f"n{number} " + " ".join(f"word{word}" for word in words)
 
 
@@ -79,7 +77,7 @@ def write_set(folder: Path, count: int) -> None:
     """Write questions and passages as `drdecr translate` leaves them."""
     from datasets import Features, List, Value
 
-    from drdecr.data.export import write_dataset
+    from drdecr.data.hub import write_dataset
     from drdecr.data.row_parts import RowParts
 
     text, ids = Value("string"), List(Value("string"))
@@ -115,8 +113,8 @@ def write_pairs(folder: Path, count: int) -> None:
 
 def translate(folder: Path, count: int) -> None:
     """Translate the pairs."""
-    from drdecr import translating
-    from drdecr.data.translation import Engine, Translation
+    from drdecr.data.teacher import translate as translating
+    from drdecr.data.teacher.translation import Engine, Translation
 
     class Letters:
         engine = Engine("letters", "1")
@@ -132,8 +130,8 @@ def translate(folder: Path, count: int) -> None:
 
 def mine(folder: Path, count: int) -> None:
     """Mine by BM25, two candidates a row and ten rows a question."""
-    from drdecr.mining import MiningSettings
-    from drdecr.mining import mine as run
+    from drdecr.data.teacher.mine import MiningSettings
+    from drdecr.data.teacher.mine import mine as run
 
     entry = {"format": "hub_questions", "name": str(folder / "set")}
     run(MiningSettings([entry], depth=50, num_negatives=10), folder / "mined")
@@ -141,7 +139,7 @@ def mine(folder: Path, count: int) -> None:
 
 def annotate(folder: Path, count: int) -> None:
     """Score what was mined."""
-    from drdecr import annotating
+    from drdecr.data.teacher import annotate as annotating
 
     class Counting:
         facts = {"scorer": "counting"}  # noqa: RUF012
@@ -158,7 +156,7 @@ def annotate(folder: Path, count: int) -> None:
 
 def score_file(folder: Path, count: int) -> None:
     """Write a score of each mined candidate, as another program would."""
-    from drdecr.data.formats import read_hub_unscored
+    from drdecr.data.readers.hub import read_hub_unscored
 
     rows, _ = read_hub_unscored(str(folder / "mined"), "mined_candidates", split="train")
     with (folder / "scores.tsv").open("w") as stream:
@@ -169,8 +167,8 @@ def score_file(folder: Path, count: int) -> None:
 
 def scores(folder: Path, count: int) -> None:
     """Look up the scores of a file."""
-    from drdecr.annotating import AnnotationSettings
-    from drdecr.annotating import annotate as run
+    from drdecr.data.teacher.annotate import AnnotationSettings
+    from drdecr.data.teacher.annotate import annotate as run
 
     run(AnnotationSettings(str(folder / "mined"), scores=str(folder / "scores.tsv")), folder / "looked-up")
 
@@ -181,9 +179,10 @@ def rank(folder: Path, by: str) -> None:
 
     import torch
 
-    from drdecr import mined_rankings, mined_rows
     from drdecr.data.sources import read_questions
-    from drdecr.step_work import StepWork
+    from drdecr.data.step_work import StepWork
+    from drdecr.data.teacher import mined_rows
+    from drdecr.data.teacher import rankings as mined_rankings
 
     def drawn(texts: list[str], **_: Any) -> list[torch.Tensor]:
         made = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
@@ -196,7 +195,7 @@ def rank(folder: Path, by: str) -> None:
     found.questions = found.questions.select(range(min(SEARCHED, len(found.questions))))
     work = StepWork(folder / by, {}, {})
     questions = mined_rows.asked_questions(work, [found], [])
-    search = mined_rankings.PoolSearch(by, 1000, FACTORY)
+    search = mined_rankings.PoolSearch(by, 1000)
     mined_rankings.model_rankings(work, questions, found.passages, model, model, 50, "residual4", search)
 
 
@@ -210,16 +209,16 @@ def run_alone(stage: str, folder: str, rows: int) -> dict[str, float]:
 
 def measure(stage: str, folder: Path, rows: int) -> dict[str, float]:
     """Run a stage in this process and return what it took."""
-    import drdecr.annotating
-    import drdecr.mining
-    import drdecr.translating  # noqa: F401 - what counts as `before`
+    import drdecr.data.teacher.annotate
+    import drdecr.data.teacher.mine
+    import drdecr.data.teacher.translate  # noqa: F401 - what counts as `before`
 
     if stage in ("set", "pairs"):
         {"set": write_set, "pairs": write_pairs}[stage](folder, rows)
         return {}
     before = {"before": peak_megabytes(), "own_before": anonymous_megabytes()}
     memory, start = Memory(), time.process_time()
-    if stage in ("exact", "centroids", "muvera"):
+    if stage in ("exact", "centroids"):
         rank(folder, stage)
     else:
         globals()[stage](folder, rows)

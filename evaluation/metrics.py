@@ -124,3 +124,11 @@ def _calculate(parsed: Mapping[str, Measure], qrels: Qrels, ranked: Run) -> list
         for query_id in ranked
     }
     return list(ir_measures.iter_calc(set(parsed.values()), plain_qrels, ranked))
+
+
+MEASURE = "RR@10"
+
+
+def ranked(hits: Mapping[str, float]) -> list[str]:
+    """Return document ids, best first; of equal scores the higher id first, as metrics and run files have it."""
+    return sorted(hits, key=lambda name: (hits[name], name), reverse=True)

@@ -1,6 +1,7 @@
-"""Pictures as PNG: means with their intervals by language, and the curves of a run."""
+"""Pictures as PNG: means with their intervals by language, heat maps, and the curves of a run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from drdecr.data.languages import language_name
 
 from .results import AVERAGE, Difference, Score
+from .significance import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,6 +109,61 @@ def draw_intervals(
     axes.set_axisbelow(True)
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.spines[:].set_visible(False)
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """One panel of a picture.
+
+    Attributes:
+        title: above the panel.
+        values: `(rows, columns)`.
+        rows: names, from above.
+        columns: names, from the left.
+        top: value of the darkest colour; white is zero.
+        digits: behind the point.
+    """
+
+    title: str
+    values: Floats
+    rows: Sequence[str]
+    columns: Sequence[str]
+    top: float
+    digits: int
+
+
+def plot_heat_maps(panels: Sequence[Sequence[HeatMap]], path: str | Path, row_label: str, column_label: str) -> Path:
+    """Draw heat maps of like size, with the value in each cell.
+
+    Args:
+        panels: lines of heat maps, as they stand in the picture.
+        path: PNG to write; its folder must exist.
+        row_label: beside the rows of each.
+        column_label: below the columns of each.
+
+    Returns:
+        The path written.
+    """
+    from matplotlib.figure import Figure
+
+    size = 1.4 + 0.75 * len(panels[0][0].columns)  # inches a panel
+    figure = Figure(figsize=(len(panels[0]) * size + 0.6, len(panels) * size + 0.5), layout="constrained")
+    grid = figure.subplots(len(panels), len(panels[0]), squeeze=False)
+    for axes, panel in zip(grid.flat, [panel for line in panels for panel in line], strict=True):
+        axes.imshow(panel.values, cmap="Blues", vmin=0.0, vmax=max(panel.top, 1e-9))
+        axes.set_xticks(range(len(panel.columns)), panel.columns)
+        axes.set_yticks(range(len(panel.rows)), panel.rows)
+        axes.set_xlabel(column_label)
+        axes.set_ylabel(row_label)
+        axes.set_title(panel.title, fontsize=11, loc="left")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        for (row, column), value in np.ndenumerate(panel.values):
+            colour = "white" if value > 0.6 * panel.top else "black"
+            text = f"{value:.{panel.digits}f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=10, color=colour)
+    figure.savefig(path, dpi=150)
+    return Path(path)
 
 
 def draw_curves(log: list[dict[str, Any]], path: Path, title: str) -> Path:

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drdecr.data.answers import searchable
 from drdecr.data.schema import QuestionSet
+from drdecr.data.teacher.negatives import searchable
 
 from .answer_recall import answer_recall_at
-from .failures import ranked
-from .metrics import DEFAULT_MEASURES, PerQuery, Run, per_query_scores
+from .metrics import DEFAULT_MEASURES, PerQuery, Run, per_query_scores, ranked
 from .recall_at_k_tokens.xor_retrieve import score_rankings
 
 TOKEN_BUDGETS = {"R@2kt": 2000, "R@5kt": 5000}

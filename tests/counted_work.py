@@ -68,7 +68,7 @@ def costs_of(work: Callable[[], Any], role: Callable[[nn.Module], str] = role_by
     """Do the work on one thread and return what it costs.
 
     A mode of torch sees the thread that entered it alone, and several threads would share the passes. Of products it sees
-    torch's: numpy's, as those of Sinkhorn's rounds on a CPU, scipy's assignment, and what faiss or bm25s do are counted nowhere.
+    torch's: numpy's, as those of Sinkhorn's rounds on a CPU, scipy's assignment, and what bm25s does are counted nowhere.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "retrieval")]
 
 
-PARTS = ("languages", "codecs", "edge", "candidates", "memory", "workers")
+PARTS = ("languages", "codecs", "candidates", "memory")
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
@@ -53,7 +53,7 @@ encoding.add_argument("--most", type=int, default=10**9, help="documents")
 encoding.set_defaults(function=_encode)
 measuring = commands.add_parser("measure")
 measuring.add_argument("folder", type=Path)
-measuring.add_argument("parts", nargs="*", default=PARTS[:-1], choices=PARTS)
+measuring.add_argument("parts", nargs="*", default=PARTS, choices=PARTS)
 measuring.add_argument("--questions", type=int, default=50, help="a language, for all but `languages`")
 measuring.add_argument("--most", type=int, default=10**9, help="documents")
 measuring.set_defaults(function=_measure)

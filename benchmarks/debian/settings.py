@@ -1,12 +1,9 @@
 """The tables of docs/retrieval.md over the encoded collection, of which `../retrieval/measure.py` makes the rows."""
 
-import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from measure import (
     Vectors,
@@ -14,15 +11,12 @@ from measure import (
     interval,
     measure_candidates,
     measure_codecs,
-    measure_edge,
     measure_memory,
     milliseconds,
     reciprocal_ranks,
 )
-from torch import Tensor
 
-from drdecr.indexing import copy_index
-from drdecr.retrieval import ShardedIndex, StoredIndex
+from drdecr.retrieval import StoredIndex
 
 COUNTS = (50, 200, 500)
 """Passages that are scored exactly, of those that candidates find."""
@@ -33,7 +27,7 @@ def measure(folder: Path, parts: Sequence[str], questions: int, most: int) -> No
 
     Args:
         folder: that `encode` wrote; an index of a part of the collection is measured as it is.
-        parts: `languages` (all questions, by language), `codecs`, `edge`, `candidates`, `memory`, `workers` (needs Ray).
+        parts: `languages` (all questions, by language), `codecs`, `candidates`, `memory`.
         questions: a language, for the other parts.
         most: documents.
     """
@@ -42,19 +36,15 @@ def measure(folder: Path, parts: Sequence[str], questions: int, most: int) -> No
     asked = torch.load(folder / "questions.pt")
     if "languages" in parts:
         _languages(index, asked)
-    if "workers" in parts:
-        _workers(index, asked["embeddings"])
-    if set(parts) - {"languages", "workers"}:
+    if set(parts) - {"languages"}:
         vectors = _some(index, asked, questions, most)
         if "memory" in parts:
             measure_memory(vectors)
-        if not set(parts) & {"codecs", "edge", "candidates"}:
+        if not set(parts) & {"codecs", "candidates"}:
             return
         truth = exact_hits(vectors)
         if "codecs" in parts:
             measure_codecs(vectors, truth)
-        if "edge" in parts:
-            measure_edge(vectors, truth)
         if "candidates" in parts:
             measure_candidates(vectors, COUNTS)
 
@@ -76,31 +66,6 @@ def _languages(index: StoredIndex, asked: Vectors) -> None:
         print(
             f"| {language} | {len(own)} | {interval(own)} | {interval([float(rank > 0) for rank in own])} |", flush=True
         )
-
-
-def _workers(index: StoredIndex, asked: list[Tensor], rounds: int = 5) -> None:
-    """Print what two workers, with a shard and a thread each, gain over one process."""
-    with tempfile.TemporaryDirectory() as folder:
-        with ShardedIndex.create(folder, index.dim, num_shards=2) as shards:
-            copy_index(index, shards)
-            shards.compact()
-        one = ShardedIndex.open(folder, verify=False)
-        two = ShardedIndex.open(folder, verify=False, workers=2)
-        ways = {"one process, 1 thread": (one, 1), "one process, 2 threads": (one, 2), "two workers": (two, 1)}
-        times: dict[tuple[str, int], list[float]] = defaultdict(list)
-        for number in range(rounds + 1):
-            for name, (shown, threads) in ways.items():
-                torch.set_num_threads(threads)
-                for count in (1, 64):
-                    start = time.perf_counter()
-                    shown.search(asked[number * 64 : number * 64 + count])
-                    if number:  # the first wakes everything up
-                        times[name, count].append(1000 * (time.perf_counter() - start))
-        two.close()
-    print("\n| | one question, ms | 64 at once, questions/s |\n|---|---:|---:|")
-    for name in ways:
-        single, many = (float(np.median(times[name, count])) for count in (1, 64))
-        print(f"| {name} | {single:.0f} | {64_000 / many:.1f} |", flush=True)
 
 
 def _some(index: StoredIndex, asked: Vectors, questions: int, most: int) -> Vectors:

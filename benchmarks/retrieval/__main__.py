@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import exact_hits, measure_candidates, measure_codecs, measure_edge, measure_memory
+from measure import exact_hits, measure_candidates, measure_codecs, measure_memory
 
 
 def encode(arguments: argparse.Namespace) -> None:
     """Encode English TyDi QA questions and their passages: neither a test set nor trained on by this model."""
     from drdecr import DrDecrTeacher
-    from drdecr.data.formats import read_squad
+    from drdecr.data.readers.squad import read_squad
 
     path = "$DRDECR_DATA/tydiqa-goldp/english_tydiqa_train.json"
     found = read_squad(path, languages=["en"], name="tydi")
@@ -47,7 +47,6 @@ def measure(arguments: argparse.Namespace) -> None:
         return
     truth = exact_hits(vectors)
     measure_codecs(vectors, truth)
-    measure_edge(vectors, truth)
     measure_candidates(vectors, counts=(20, 50))
 
 

@@ -16,17 +16,13 @@ import torch
 from torch import Tensor
 
 from drdecr.retrieval import ExactIndex, Hits, StoredIndex
-from drdecr.retrieval.centroid_candidates import CentroidCandidates
-from drdecr.retrieval.codecs import CODECS
-from drdecr.retrieval.held_tokens import HELD_CODECS, held_bytes
-from drdecr.retrieval.muvera import FixedDimensionalEncoding
-from drdecr.retrieval.two_stage import TwoStageIndex
+from drdecr.retrieval.stored.codecs import CODECS
+from drdecr.retrieval.stored.in_memory import HELD_CODECS, held_bytes
+from drdecr.retrieval.two_stage import CentroidCandidates, TwoStageIndex
 
 SEED, TOP, TIMED = 12345, 10, 20
 SETTINGS = [*((codec, 1) for codec in CODECS), ("float16", 2), ("float16", 3), ("residual4", 2)]
 PROBES = (1, 2, 4)
-MUVERA = ((20, 0), (20, 3), (20, 4))
-"""Repetitions and hyperplanes; 16 numbers a bucket. Without a hyperplane a passage's vector is its mean token, projected."""
 HEAD = "recall@10 of the exact best | same first | MRR@10 | bytes a passage | built, s | 1 thread, ms | 2 threads, ms |"
 
 Vectors = dict[str, Any]
@@ -80,29 +76,8 @@ def _in_turn(
     return times
 
 
-def measure_edge(vectors: Vectors, truth: Hits) -> None:
-    """Print a row of Qdrant's engine in this process."""
-    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
-
-    _heading("engine")
-    with tempfile.TemporaryDirectory() as folder:
-        index = QdrantEdgeIndex.create(Path(folder) / "edge", vectors["passages"][0].shape[1])
-
-        def build() -> None:
-            for start in range(0, len(vectors["ids"]), 1024):
-                index.add(vectors["ids"][start : start + 1024], vectors["passages"][start : start + 1024])
-            index.commit()
-
-        _, seconds = _timed(build)
-        size = sum(512 * path.stat().st_blocks for path in Path(folder).rglob("*") if path.is_file())
-        _row("qdrant-edge, float16", vectors, truth, index.search, size, seconds)
-        index.close()
-
-
 def measure_candidates(vectors: Vectors, counts: tuple[int, ...]) -> None:
     """Print recall against scoring every passage of the same index, for `counts` passages that are scored exactly."""
-    from drdecr.retrieval.muvera_candidates import MuveraCandidates
-
     with _written(vectors, "residual4", 1) as (index, seconds):
         truth = index.search(vectors["queries"], top_k=TOP)
         _heading("candidates | scored exactly", 9)
@@ -112,16 +87,6 @@ def measure_candidates(vectors: Vectors, counts: tuple[int, ...]) -> None:
             for count in counts:
                 search = TwoStageIndex(index, source, count).search
                 _row(f"centroids, {probes} probes | {count}", vectors, truth, search, index.num_bytes(), more)
-        for repetitions, planes in MUVERA:
-            encoding = FixedDimensionalEncoding(index.manifest.dim, repetitions, planes, 16, SEED)
-            folder = index.folder / f"muvera{planes}"
-            source, more = _timed(
-                lambda folder=folder, encoding=encoding: MuveraCandidates.build(index, folder, encoding=encoding)
-            )
-            size = index.num_bytes() + (folder / "vectors.faiss").stat().st_size
-            for count in counts:
-                search = TwoStageIndex(index, source, count).search
-                _row(f"MUVERA, {encoding.width} numbers in 8 bit | {count}", vectors, truth, search, size, more)
 
 
 def exact_hits(vectors: Vectors, top_k: int = TOP) -> Hits:

@@ -3,13 +3,19 @@
 import pytest
 import torch
 
-from drdecr import encoding_precision
-from drdecr.data.documents import Document
-from drdecr.encode import Splitting
-from drdecr.encoding_precision import choose_codec, choose_precision, encoder_in, sample_of
-from drdecr.retrieval import ShardedIndex, StoredIndex
-from drdecr.retrieval.fast_encoding import EncoderChoice, bfloat16_copy, int8_copy
-from drdecr.stage import run_stage
+from drdecr.retrieval import StoredIndex
+from drdecr.retrieval import encoder as encoding_precision
+from drdecr.retrieval.encoder import (
+    EncoderChoice,
+    bfloat16_copy,
+    choose_codec,
+    choose_precision,
+    encoder_in,
+    int8_copy,
+    sample_of,
+)
+from drdecr.retrieval.passages import Document, Splitter
+from drdecr.runs.stage import run_stage
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def test_a_new_folder_is_encoded_as_asked_and_an_index_as_it_was_begun(tmp_path)
 
 @pytest.mark.parametrize(("precision", "narrow"), [("int8", int8_copy), ("bfloat16", bfloat16_copy)])
 def test_a_model_encodes_in_the_precision_that_is_asked_for(tiny_model, precision, narrow):
-    texts = sample_of([Document("d", "the sea . " * 40)], Splitting(passage_tokens=8), tiny_model)
+    texts = sample_of([Document("d", "the sea . " * 40)], Splitter(passage_tokens=8), tiny_model)
     encoder, found = encoder_in(precision, tiny_model, texts)
     assert found == precision
     expected = narrow(tiny_model, texts) if precision == "int8" else narrow(tiny_model)
@@ -56,8 +62,8 @@ def test_a_sample_is_the_first_passages_of_a_collection_of_any_length(tiny_model
         while True:
             yield Document("d", "the sea . " * 10)
 
-    assert len(sample_of(endless(), Splitting(passage_tokens=8), tiny_model)) == encoding_precision.SAMPLE
-    assert sample_of([], Splitting(), tiny_model) == []
+    assert len(sample_of(endless(), Splitter(passage_tokens=8), tiny_model)) == encoding_precision.CODEC_SAMPLE
+    assert sample_of([], Splitter(), tiny_model) == []
 
 
 def test_a_torch_without_int8_says_so(tiny_model, monkeypatch):
@@ -100,38 +106,19 @@ def test_the_fastest_is_measured_once(call, model, documents, tmp_path, monkeypa
     assert [len(texts) for texts in measured] == [7]
 
 
-def test_shards_are_encoded_in_one_precision(call, model, documents, tmp_path):
-    code, _, errors = call("encode", model, documents, tmp_path / "shards", "--shards", "2", "--precision", "fastest")
-    assert code == 1
-    assert "Name one: float32, bfloat16 or int8" in errors
-    for options in (["--precision", "int8"], []):
-        code, _, errors = call("encode", model, documents, tmp_path / "shards", "--shards", "2", *options)
-        assert code == 0, errors
-    assert call("encode", model, documents, tmp_path / "narrow", "--precision", "int8")[0] == 0
-    shards = ShardedIndex.open(tmp_path / "shards")
-    assert shards.about["precision"] == "int8"
-    found = torch.cat(shards.embeddings(sorted(shards.passage_ids())))
-    torch.testing.assert_close(found, tokens_of(tmp_path / "narrow"), atol=1e-3, rtol=0)
-
-
 def test_vectors_are_kept_in_int8_as_they_come_and_are_what_a_copy_in_int8_holds(call, model, documents, tmp_path):
     assert call("encode", model, documents, tmp_path / "exact")[0] == 0
     code, _, errors = call("encode", model, documents, tmp_path / "small", "--codec", "int8")
     assert code == 0, errors
-    code, _, errors = call("encode", model, documents, tmp_path / "many", "--shards", "2", "--codec", "int8")
-    assert code == 0, errors
-    small, many = StoredIndex.open(tmp_path / "small"), ShardedIndex.open(tmp_path / "many")
-    assert (small.manifest.codec, many.about["codec"]) == ("int8", "int8")
+    assert StoredIndex.open(tmp_path / "small").manifest.codec == "int8"
     kept = tokens_of(tmp_path / "small")
     torch.testing.assert_close(kept, tokens_of(tmp_path / "exact"), atol=1 / 250, rtol=0)
-    torch.testing.assert_close(torch.cat(many.embeddings(sorted(many.passage_ids()))), kept, atol=1e-3, rtol=0)
     documents.write_text(documents.read_text() + "d-z\tthe sea\n")
-    for folder in ("small", "many"):  # gone on with as begun, and compacted without a loss
-        code, output, errors = call("encode", model, documents, tmp_path / folder)
-        assert "1 new" in output, errors
-        code, _, errors = call("encode", model, documents, tmp_path / folder, "--codec", "float16")
-        assert code == 1
-        assert f"{folder}: begun with codec int8, asked for float16. Leave --codec out to go on" in errors
+    code, output, errors = call("encode", model, documents, tmp_path / "small")  # gone on with as begun
+    assert "1 new" in output, errors
+    code, _, errors = call("encode", model, documents, tmp_path / "small", "--codec", "float16")
+    assert code == 1
+    assert "small: begun with codec int8, asked for float16. Leave --codec out to go on" in errors
     before = tokens_of(tmp_path / "small")
     assert call("index", tmp_path / "small", "--compact")[0] == 0
     assert tokens_of(tmp_path / "small").equal(before)

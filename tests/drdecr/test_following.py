@@ -1,27 +1,28 @@
-"""An open index follows its commits, shard by shard."""
+"""An open index follows its commits."""
 
 import pytest
 import torch
 
-from drdecr.following import Following
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.manifest import NAME
+from drdecr.retrieval.retriever import Following
+from drdecr.retrieval.stored.manifest import MANIFEST_NAME
 
 
-def test_a_shard_that_cannot_be_followed_keeps_no_other_back(tmp_path):
-    for name in ("first", "second"):
-        with StoredIndex.create(tmp_path / name, 4) as index:
-            index.add(["one"], [torch.ones(2, 4)])
-            index.commit()
-    opened = [StoredIndex.open(tmp_path / name) for name in ("first", "second")]
-    following = Following(None)
-    following._indexes = opened
+def test_a_damaged_commit_is_named_once_and_the_next_whole_one_followed(tmp_path):
+    with StoredIndex.create(tmp_path / "index", 4) as index:
+        index.add(["one"], [torch.ones(2, 4)])
+        index.commit()
+    opened = StoredIndex.open(tmp_path / "index")
+    following = Following(opened)
     assert not following.follow()
-    with StoredIndex.open(tmp_path / "second", writable=True) as index:
+    whole = (tmp_path / "index" / MANIFEST_NAME).read_text()
+    (tmp_path / "index" / MANIFEST_NAME).write_text("{")
+    with pytest.raises(ValueError, match="index"):
+        following.follow()
+    assert not following.follow()  # not tried again before the next commit
+    (tmp_path / "index" / MANIFEST_NAME).write_text(whole)
+    with StoredIndex.open(tmp_path / "index", writable=True) as index:
         index.add(["two"], [torch.ones(2, 4)])
         index.commit()
-    (tmp_path / "first" / NAME).write_text("{")
-    with pytest.raises(ValueError, match="first"):
-        following.follow()
-    assert [len(index) for index in opened] == [1, 2]
-    assert not following.follow()  # neither is tried again before its next commit
+    assert following.follow()
+    assert len(opened) == 2

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from drdecr import indexing
-from drdecr.encode import open_or_create
-from drdecr.indexing import build_index, is_index, open_searchable
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.shard_manifest import document_of
+from drdecr.retrieval import build as indexing
+from drdecr.retrieval.build import compress_index, is_index, open_or_create_index
+from drdecr.retrieval.retriever import open_index
 
 
 def tokens(seed):
@@ -35,44 +34,29 @@ def same(source, folder):
 
 
 def test_a_copy_follows_its_source(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
-    assert build_index(source, tmp_path / "copy", "int8", 1, "exact") == 7
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 3)
+    assert compress_index(source, tmp_path / "copy", "int8", 1) == 7
     same(source, tmp_path / "copy")
-    assert build_index(source, tmp_path / "copy", "int8", 1, "exact") == 0
+    assert compress_index(source, tmp_path / "copy", "int8", 1) == 0
     with StoredIndex.open(source, writable=True) as index:
         index.add(["p1", "new"], [tokens(20), tokens(21)], [{"digest": 20}, {"digest": 21}])
         index.delete(["p2"])
         index.commit()
-    assert build_index(source, tmp_path / "copy", "int8", 1, "exact") == 2
+    assert compress_index(source, tmp_path / "copy", "int8", 1) == 2
     same(source, tmp_path / "copy")
     with StoredIndex.open(source, writable=True) as index:
         index.delete(["p3"])
         index.commit()
-    assert build_index(source, tmp_path / "copy", "int8", 1, "exact") == 0
+    assert compress_index(source, tmp_path / "copy", "int8", 1) == 0
     same(source, tmp_path / "copy")
 
 
 def test_a_copy_that_was_broken_off_goes_on(source, tmp_path, monkeypatch, breaking_off):
-    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 3)
     with breaking_off(StoredIndex, "commit", 1):
-        build_index(source, tmp_path / "copy", "float16", 1, "exact")
-    assert build_index(source, tmp_path / "copy", "float16", 1, "exact") == 4
+        compress_index(source, tmp_path / "copy", "float16", 1)
+    assert compress_index(source, tmp_path / "copy", "float16", 1) == 4
     same(source, tmp_path / "copy")
-
-
-def same_edge(source, folder):
-    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
-
-    ours = StoredIndex.open(source)
-    ids = sorted(ours.passage_ids())
-    queries = [ours.embeddings([name])[0] for name in ids]
-    with QdrantEdgeIndex.open(folder) as theirs:
-        assert sorted(theirs.passage_ids()) == ids
-        assert theirs.payloads(ids) == ours.payloads(ids)
-        hits, truth = theirs.search(queries, top_k=len(ids)), ours.search(queries, top_k=len(ids))
-    assert [own[0] for own in hits.document_ids] == ids  # each passage has its own vectors
-    for own, scores in zip(hits.scores, truth.scores, strict=True):
-        assert own == pytest.approx(scores, abs=2e-3)
 
 
 @pytest.mark.parametrize("commits", [0, 1, 2])
@@ -80,7 +64,7 @@ def test_an_update_that_was_broken_off_shows_each_document_as_it_was_or_as_it_is
     commits, tmp_path, monkeypatch, breaking_off
 ):
     """Document `a` becomes shorter, `b` longer; whichever commit is the last, neither is there in part."""
-    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 2)
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 2)
     before = {"a": [0, 0, 0], "b": [0], "c": [0, 0], "gone": [0, 0]}
     after = {"a": [1], "b": [1, 1, 1], "c": [0, 0], "new": [1, 1]}
 
@@ -88,7 +72,7 @@ def test_an_update_that_was_broken_off_shows_each_document_as_it_was_or_as_it_is
         return {f"{name}#{n}": digest for name, digests in documents.items() for n, digest in enumerate(digests)}
 
     def write(documents):
-        with open_or_create(tmp_path / "source", 8, {"model": "m"}, "float16", 1) as index:
+        with open_or_create_index(tmp_path / "source", 8, {"model": "m"}, "float16", 1) as index:
             index.delete(index.passage_ids())
             # Passages of one document lie apart, as segments of passages sorted by length hold them.
             for name, digest in sorted(state(documents).items(), key=lambda pair: pair[0].split("#")[1]):
@@ -99,70 +83,29 @@ def test_an_update_that_was_broken_off_shows_each_document_as_it_was_or_as_it_is
         index = StoredIndex.open(folder)
         rows = {}
         for name, payload in zip(ids := index.passage_ids(), index.payloads(ids), strict=True):
-            rows.setdefault(document_of(name), []).append(payload["digest"])
+            rows.setdefault(name.split("#")[0], []).append(payload["digest"])
         return rows
 
     write(before)
-    build_index(tmp_path / "source", tmp_path / "copy", "float16", 1, "exact")
+    compress_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
     write(after)
     with breaking_off(StoredIndex, "commit", commits):
-        build_index(tmp_path / "source", tmp_path / "copy", "float16", 1, "exact")
+        compress_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
     for name, digests in shown(tmp_path / "copy").items():
         assert digests in (before.get(name), after.get(name)), name
-    build_index(tmp_path / "source", tmp_path / "copy", "float16", 1, "exact")
+    compress_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
     assert shown(tmp_path / "copy") == after
 
 
-def test_a_copy_in_qdrants_engine_follows_its_source(source, tmp_path, monkeypatch):
-    pytest.importorskip("qdrant_edge")
-    from drdecr.retrieval import qdrant_edge_index
-
-    monkeypatch.setattr(qdrant_edge_index, "IDS_A_CALL", 2)
-    folder = tmp_path / "edge"
-    assert build_index(source, folder, "float16", 1, "qdrant-edge") == 7
-    same_edge(source, folder)
-    with StoredIndex.open(source, writable=True) as index:
-        index.add(["p1", "new"], [tokens(20), tokens(21)], [{"digest": 20}, {"digest": 21}])
-        index.delete(["p2"])
-        index.commit()
-    assert build_index(source, folder, "float16", 1, "qdrant-edge") == 2
-    same_edge(source, folder)
-    with StoredIndex.open(source, writable=True) as index:
-        index.delete(["p3"])
-        index.commit()
-    assert build_index(source, folder, "float16", 1, "qdrant-edge") == 0
-    same_edge(source, folder)
-    with StoredIndex.create(tmp_path / "other", dim=8, about={"model": "another"}) as index:
-        index.add(["p"], [tokens(0)])
-        index.commit()
-    with pytest.raises(ValueError, match="edge: made with model 'm', asked for 'another'"):
-        build_index(tmp_path / "other", folder, "float16", 1, "qdrant-edge")
-    same_edge(source, folder)
-
-
-@pytest.mark.parametrize("calls", [0, 1])
-def test_a_copy_in_qdrants_engine_that_was_broken_off_goes_on(source, tmp_path, monkeypatch, breaking_off, calls):
-    pytest.importorskip("qdrant_edge")
-    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
-
-    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
-    with breaking_off(QdrantEdgeIndex, "commit", calls):
-        build_index(source, tmp_path / "edge", "float16", 1, "qdrant-edge")
-    build_index(source, tmp_path / "edge", "float16", 1, "qdrant-edge")
-    same_edge(source, tmp_path / "edge")
-
-
 def test_what_lost_precision_is_no_source(source, tmp_path):
-    build_index(source, tmp_path / "copy", "int8", 1, "exact")
+    compress_index(source, tmp_path / "copy", "int8", 1)
     with pytest.raises(ValueError, match="expected all tokens in float16, got int8"):
-        build_index(tmp_path / "copy", tmp_path / "again", "float16", 1, "exact")
+        compress_index(tmp_path / "copy", tmp_path / "again", "float16", 1)
     with pytest.raises(ValueError, match="made with codec 'int8', asked for 'float16'"):
-        build_index(source, tmp_path / "copy", "float16", 1, "exact")
-    with pytest.raises(ValueError, match="Leave --codec and --pool out"):
-        build_index(source, tmp_path / "edge", "int8", 1, "qdrant-edge")
+        compress_index(source, tmp_path / "copy", "float16", 1)
     assert is_index(tmp_path / "copy")
     assert not is_index(tmp_path)
-    assert len(open_searchable(tmp_path / "copy")) == 7
+    assert len(open_index(tmp_path / "copy")) == 7
 
 
 def test_the_call_that_fills_a_cluster_is_as_documented(tmp_path, monkeypatch):

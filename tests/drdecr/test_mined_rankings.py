@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from drdecr import mined_rankings, mined_rows
-from drdecr.data.stored_passages import StoredPassages
-from drdecr.mined_rankings import PoolSearch, model_rankings
-from drdecr.step_work import StepWork
+from drdecr.data.passages import PassageStore
+from drdecr.data.step_work import StepWork
+from drdecr.data.teacher import mined_rows
+from drdecr.data.teacher import rankings as mined_rankings
+from drdecr.data.teacher.rankings import PoolSearch, model_rankings
+from drdecr.retrieval.two_stage import TwoStageIndex
 
 SEED = 7
 DIM, PASSAGES, QUESTIONS, DEPTH = 8, 60, 7, 12
@@ -26,19 +28,19 @@ def drawn(texts: list[str], **_) -> list[torch.Tensor]:
 @pytest.fixture
 def reader(monkeypatch):
     monkeypatch.setattr(mined_rankings, "model_digest", lambda model: model.digest)
-    monkeypatch.setattr(mined_rankings, "PASSAGES_A_COMMIT", 25)
-    monkeypatch.setattr(mined_rows, "QUESTIONS_A_PART", 3)
+    monkeypatch.setattr(mined_rankings, "PASSAGES_PER_COMMIT", 25)
+    monkeypatch.setattr(mined_rows, "QUESTIONS_PER_PART", 3)
     config = types.SimpleNamespace(embedding_dim=DIM)
     return types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn, digest="drawn")
 
 
 @pytest.fixture
-def passages() -> StoredPassages:
+def passages() -> PassageStore:
     return collection(*(f"{'t' * (n % 5)}p{n:02}" for n in range(PASSAGES)))
 
 
-def collection(*texts: str) -> StoredPassages:
-    return StoredPassages((("x", n, f"d{n}", text) for n, text in enumerate(texts)), "x")
+def collection(*texts: str) -> PassageStore:
+    return PassageStore((("x", n, f"d{n}", text) for n, text in enumerate(texts)), "x")
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def ranked(reader, passages, tmp_path):
     """`ranked(name, codec, pool, kept=..., **search)` ranks in the work of `name` and returns `{row: score}` of each question."""
 
     def rank(
-        name: str, codec: str = "residual4", pool: StoredPassages = passages, kept: Path | None = None, **search
+        name: str, codec: str = "residual4", pool: PassageStore = passages, kept: Path | None = None, **search
     ) -> list[dict[int, float]]:
         work = StepWork(tmp_path / name, {}, {})
         columns = dict.fromkeys(("query_id", "english", "language"), "") | {"document_ids": [], "answers": []}
@@ -73,22 +75,16 @@ def test_an_exact_search_ranks_as_a_loop_over_all_pairs_does(ranked, passages):
         assert list(found.values()) == pytest.approx([scores[row] for row in best], abs=1e-4)
 
 
-@pytest.mark.parametrize("by", ["centroids", "muvera"])
-def test_all_passages_as_candidates_give_the_exact_ranking(ranked, by):
-    if by == "muvera":
-        pytest.importorskip("faiss")
+def test_all_passages_as_candidates_give_the_exact_ranking(ranked):
     truth = ranked("exact")
-    found = ranked("all", by=by, num_candidates=PASSAGES)
+    found = ranked("all", by="centroids", num_candidates=PASSAGES)
     assert [list(row) for row in found] == [list(row) for row in truth]
     for own, expected in zip(found, truth, strict=True):
         assert own == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("by", ["centroids", "muvera"])
-def test_few_candidates_are_scored_exactly(ranked, by, monkeypatch):
-    if by == "muvera":
-        pytest.importorskip("faiss")
-    found = ranked("few", by=by, num_candidates=DEPTH)
+def test_few_candidates_are_scored_exactly(ranked, monkeypatch):
+    found = ranked("few", by="centroids", num_candidates=DEPTH)
     monkeypatch.setattr(f"{__name__}.DEPTH", PASSAGES)
     every = ranked("exact")
     missed = 0
@@ -100,12 +96,8 @@ def test_few_candidates_are_scored_exactly(ranked, by, monkeypatch):
     assert missed > 0  # else these were no candidates
 
 
-def test_a_killed_call_goes_on_with_the_vectors_that_it_made(ranked, reader, tmp_path, monkeypatch):
-    pytest.importorskip("faiss")
-    from drdecr.retrieval.muvera_candidates import MuveraCandidates
-    from drdecr.retrieval.two_stage import TwoStageIndex
-
-    search = {"by": "muvera", "num_candidates": 20}
+def test_a_killed_call_goes_on_with_the_index_that_it_made(ranked, reader, tmp_path, monkeypatch):
+    search = {"by": "centroids", "num_candidates": 20}
     whole = ranked("whole", **search)
     searched, built = TwoStageIndex.search, []
 
@@ -118,26 +110,11 @@ def test_a_killed_call_goes_on_with_the_vectors_that_it_made(ranked, reader, tmp
     with pytest.raises(KeyboardInterrupt):
         ranked("killed", **search)
     monkeypatch.setattr(TwoStageIndex, "search", searched)
-    monkeypatch.setattr(MuveraCandidates, "build", None)
     reader.encode_documents = None
     assert ranked("killed", **search) == whole
     for name in ("00000", "00001", "00002"):
         killed, alone = (tmp_path / f"{work}.parts" / "rankings" / f"{name}.parquet" for work in ("killed", "whole"))
         assert killed.read_bytes() == alone.read_bytes()
-
-
-def test_vectors_of_another_factory_or_damaged_ones_are_made_anew(ranked, tmp_path, caplog):
-    pytest.importorskip("faiss")
-    search = {"by": "muvera", "num_candidates": PASSAGES, "kept": tmp_path / "kept"}
-    truth = ranked("first", **search)
-    assert ranked("second", **search, factory="Flat") == truth
-    file = next((tmp_path / "kept").glob("index-*/muvera/vectors.faiss"))
-    size = file.stat().st_size
-    assert size > PASSAGES * 5120 * 4  # four bytes a number, where SQ8 takes one
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
-    assert ranked("third", **search, factory="Flat") == truth
-    assert "damaged" in caplog.text
-    assert file.stat().st_size == size
 
 
 def test_a_kept_index_is_taken_for_the_same_model_texts_and_codes_alone(ranked, reader, passages, tmp_path):

@@ -1,8 +1,6 @@
 """`drdecr mine`: rows that a recipe learns from, found by words or by a student that is asked in another language."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,12 +8,12 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from drdecr import mining
 from drdecr.data.sources import read_candidates
-from drdecr.mined_rankings import PoolSearch
-from drdecr.mining import MiningSettings, load_mining
-from drdecr.stage import run_stage
-from drdecr.start import load_teacher
+from drdecr.data.teacher import mine as mining
+from drdecr.data.teacher.mine import MiningSettings, load_mining
+from drdecr.data.teacher.rankings import PoolSearch
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs.stage import run_stage
 
 from .conftest import LETTERS, jsonl
 
@@ -122,17 +120,20 @@ MODEL = {"method": "model", "reader": "a", "teacher": "b"}
         ({"method": "dense"}, "method: expected one of bm25, model"),
         ({"method": "model", "reader": "a"}, "expected a `reader` that searches and a `teacher`"),
         ({"reader": "a"}, "expected no `reader`, `index` or `search`"),
-        ({"search": {"by": "muvera"}}, "expected no `reader`, `index` or `search`"),
-        (MODEL | {"search": {"by": "plaid"}}, "search.by: expected one of exact, centroids, muvera, got 'plaid'"),
+        ({"search": {"by": "centroids"}}, "expected no `reader`, `index` or `search`"),
+        (MODEL | {"search": {"by": "plaid"}}, "search.by: expected one of exact, centroids, got 'plaid'"),
         (MODEL | {"search": {"by": "centroids"}}, "need residual codes, got codec 'float16'"),
         (
-            MODEL | {"search": {"by": "muvera", "num_candidates": 100}},
+            MODEL | {"codec": "residual4", "search": {"by": "centroids", "num_candidates": 100}},
             "expected at least as many as `depth`, 200, got 100",
         ),
         (MODEL | {"search": {"num_candidates": 0}}, r"search.num_candidates: expected at least 1, got 0"),
-        (MODEL | {"search": {"factroy": "SQ8"}}, r"search: unknown key 'factroy'. Did you mean 'factory'"),
+        (
+            MODEL | {"search": {"num_candidate": 9}},
+            r"search: unknown key 'num_candidate'. Did you mean 'num_candidates'",
+        ),
         (MODEL | {"search": {"by": 3}}, r"search: expected str for 'by', got 3"),
-        (MODEL | {"search": "muvera"}, r"search: expected `key: value` lines, got 'muvera'"),
+        (MODEL | {"search": "exact"}, r"search: expected `key: value` lines, got 'exact'"),
         *(({"depth": depth}, f"depth: expected at least 1, got {depth}") for depth in (0, -1)),
         ({"max_share": 0.9}, "expected no `max_share` or `min_margin`"),
         ({"min_margin": 0.5}, "expected no `max_share` or `min_margin`"),
@@ -159,10 +160,10 @@ def test_sets_that_share_a_question_id_are_refused_before_anything_is_made(write
 
 
 def test_a_place_within_settings_can_be_overridden(write):
-    path = write(**MODEL, search={"by": "muvera"})
-    assert load_mining(path, ["--search.num_candidates", "300"]).search == PoolSearch("muvera", 300)
+    path = write(**MODEL, codec="residual4", search={"by": "centroids"})
+    assert load_mining(path, ["--search.num_candidates", "300"]).search == PoolSearch("centroids", 300)
     with pytest.raises(ValueError, match=r"--depth.by: 'depth' holds one value, not settings of its own"):
-        load_mining(write(**MODEL, depth=3), ["--depth.by", "muvera"])
+        load_mining(write(**MODEL, depth=3), ["--depth.by", "exact"])
 
 
 def test_the_pool_is_encoded_by_the_model_that_index_names(monkeypatch):
@@ -212,10 +213,7 @@ def test_nothing_to_mine_is_refused():
         MiningSettings()
 
 
-@pytest.mark.parametrize("by", ["centroids", "muvera"])
-def test_a_search_by_candidates_mines_the_rows_of_an_exact_one(write, start, tmp_path, call, by):
-    if by == "muvera":
-        pytest.importorskip("faiss")
+def test_a_search_by_candidates_mines_the_rows_of_an_exact_one(write, start, tmp_path, call):
     model, tokens = str(tmp_path / "runs" / "start" / "model"), tmp_path / "tokens"
     keys = {"method": "model", "reader": model, "teacher": model, "codec": "residual4", "max_share": 1.0}
     keys |= {"token_folder": str(tokens), "num_negatives": 16, "depth": 16}
@@ -227,25 +225,14 @@ def test_a_search_by_candidates_mines_the_rows_of_an_exact_one(write, start, tmp
         return {(row["query_id"], *row["document_ids"], *row["teacher_scores"]) for row in found}
 
     exact = rows("exact")
-    every = ("--search.by", by, "--search.num_candidates", 16)
+    every = ("--search.by", "centroids", "--search.num_candidates", 16)
     assert rows("all", *every) == exact
-    few = rows("few", "--search.by", by, "--search.num_candidates", 5, "--depth", 5)
+    few = rows("few", "--search.by", "centroids", "--search.num_candidates", 5, "--depth", 5)
     assert few < exact
     assert len(few) > 10
     assert len(list(tokens.glob("index-*"))) == 1  # encoded once
     facts = json.loads((tmp_path / "few" / "facts.json").read_text())
-    assert facts["settings"]["search"] == {"by": by, "num_candidates": 5, "factory": "SQ8"}
+    assert facts["settings"]["search"] == {"by": "centroids", "num_candidates": 5}
     code, _, error = call("mine", write(**keys), tmp_path / "all")
     assert code == 1
     assert "was not made with these settings" in error
-
-
-def test_candidates_by_muvera_need_faiss_before_anything_is_read(write, tmp_path, call, monkeypatch):
-    words = ("mine", write(method="model", reader="none", teacher="none", search={"by": "muvera"}), tmp_path / "mined")
-    if importlib.util.find_spec("faiss"):
-        assert "faiss, 'nonsense'" in call(*words, "--search.factory", "nonsense")[2]
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    code, _, error = call(*words)
-    assert code == 1
-    assert error.strip() == "error: Candidates by MUVERA need faiss: `pip install drdecr[faiss]`."
-    assert not (tmp_path / "mined.parts").exists()

@@ -6,22 +6,13 @@ import shutil
 import pytest
 import torch
 
-from drdecr import multilingual
-from drdecr.data.documents import Document
-from drdecr.encode import Splitting, encode_collection, open_or_create
-from drdecr.evaluation.language_bias import BiasReport
+from drdecr.evaluation.fairness.index_bias import CALIBRATED, PLAIN, measure_index_bias, read_references, read_versions
+from drdecr.evaluation.fairness.language_bias import BiasReport
 from drdecr.evaluation.runs import read_run
-from drdecr.multilingual import (
-    CALIBRATED,
-    CALIBRATION,
-    PLAIN,
-    check_calibration,
-    measure_index_bias,
-    read_references,
-    read_versions,
-)
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.calibration import CalibratedIndex
+from drdecr.retrieval.build import build_index, open_or_create_index
+from drdecr.retrieval.calibration import CALIBRATION, CalibratedIndex, check_calibration
+from drdecr.retrieval.passages import Document, Splitter
 
 WORDS = {"en": "the city {} is in france .", "xx": "z {} z x {} z .", "yy": "k {} k y {} k y {} ."}
 LETTERS = "bcdefgh"
@@ -121,8 +112,8 @@ def test_only_some_languages_may_be_measured(tiny_model, encoded, files):
 def test_a_long_document_is_ranked_by_its_best_passage(tiny_model, tmp_path, files):
     long = " ".join([WORDS["en"].replace("{}", "b")] * 30)
     documents = [Document("d-b.en", long, "", {"language": "en"}), Document("d-b.xx", "z b z", "", {"language": "xx"})]
-    with open_or_create(tmp_path / "long", 16, {}, "float16", 1) as opened:
-        encode_collection(tiny_model, documents, opened, Splitting(overlap=3))
+    with open_or_create_index(tmp_path / "long", 16, {}, "float16", 1) as opened:
+        build_index(tiny_model, documents, opened, Splitter(overlap=3))
     assert len(StoredIndex.open(tmp_path / "long")) > 3
     question = {"query_id": "q", "query": "z b", "language": "xx", "document_ids": ["d-b.en", "d-b.xx"]}
     report = measure_index_bias(tiny_model, tmp_path / "long", [question])[PLAIN]
@@ -227,42 +218,25 @@ def test_a_calibration_is_of_the_model_that_encoded(call, model, encoded, files,
             check_calibration({"model": "m", "dim": 8}, known, "index")
 
 
-def test_shards_are_measured_and_calibrated_as_one_index_is(call, encoded, files, monkeypatch):
+def test_a_smaller_copy_is_measured_and_calibrated_as_its_source_is(call, encoded, files, monkeypatch):
     monkeypatch.chdir(files)
-    assert call("index", "index", "shards", "--shards", "3")[0] == 0  # the same vectors
-    assert call("index", "shards", "small", "--codec", "residual4")[0] == 0
-    for folder in ("index", "shards", "small"):
-        assert "5 en, 5 xx, 5 yy" in call("calibrate", folder, "texts.jsonl", "--passages", 5)[1]
-        assert [path.parent.name for path in files.glob(f"{folder}/**/{CALIBRATION}")] == [folder]
-        assert call("bias", folder, "q.jsonl", "--output", f"{folder}-bias", "--top-k", 3)[0] == 0
-        monkeypatch.setattr(multilingual, "QUESTIONS_AT_ONCE", 4)
-    # A standard deviation is a few thousandths of a score here, so that the last bits of a score are seen in calibrated ones.
-    for name, tolerance in (("bias.json", 1e-5), ("bias-calibrated.json", 5e-3)):
-        one, many = (json.loads((files / f"{folder}-bias" / name).read_text()) for folder in ("index", "shards"))
-        for part in ("cells", "bias"):
-            assert_equal(many[part], one[part], tolerance)
-        assert many["metadata"]["documents"] == one["metadata"]["documents"]
+    assert call("index", "index", "small", "--codec", "residual4")[0] == 0
     runs = {}
-    for folder, options in {
-        "index": [],
-        "shards": [],
-        "small": ["--by", "centroids", "--num-candidates", "99"],
-    }.items():
+    for folder, options in {"index": [], "small": ["--by", "centroids", "--num-candidates", "99"]}.items():
+        assert "5 en, 5 xx, 5 yy" in call("calibrate", folder, "texts.jsonl", "--passages", 5)[1]
         questions = ["what is b", "z c", "--calibrated", "--top-k", "21", "--run", f"{folder}.run"]
         code, _, errors = call("search", folder, *questions, *options)
         assert code == 0, errors
         runs[folder] = read_run(f"{folder}.run")
     for query, scores in runs["index"].items():
         assert len(scores) == 21
-        assert runs["shards"][query] == pytest.approx(scores, abs=5e-3)
         assert runs["small"][query].keys() == scores.keys()
-    assert "21 unchanged" in call("encode", "model", "d.jsonl", "shards")[1]
     write(files / "few.jsonl", [document("t", code, letter) for code in ("en", "xx") for letter in "ij"])
-    before = (files / "shards" / CALIBRATION).read_bytes()
-    code, _, errors = call("calibrate", "shards", "few.jsonl")
+    before = (files / "index" / CALIBRATION).read_bytes()
+    code, _, errors = call("calibrate", "index", "few.jsonl")
     assert code == 1
     assert "got 7 with language 'yy'" in errors
-    assert (files / "shards" / CALIBRATION).read_bytes() == before
+    assert (files / "index" / CALIBRATION).read_bytes() == before
 
 
 def assert_equal(ours, theirs, tolerance):

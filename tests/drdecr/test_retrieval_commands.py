@@ -1,21 +1,21 @@
 """From a folder of documents to answers and TREC runs, by commands alone."""
 
 import json
-import logging
 import shutil
 
 import pytest
 import torch
 
-from drdecr import translating
-from drdecr.data.digests import model_digest
-from drdecr.data.translation import Engine, Translation
+from drdecr.cli.search import parse_where
+from drdecr.data.teacher import translate as translating
+from drdecr.data.teacher.translation import Engine, Translation
 from drdecr.evaluation.runs import read_run, write_run
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.retrieval import StoredIndex, segments
-from drdecr.retrieval_commands import parse_where
-from drdecr.stage import run_stage
-from drdecr.systems import OneStepSystem
+from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.encoder import model_digest
+from drdecr.retrieval.retriever import DirectRetriever
+from drdecr.retrieval.stored import segment as segments
+from drdecr.runs.stage import run_stage
 
 LETTERS = "bcdefghijklm"
 
@@ -56,18 +56,15 @@ def encoded(call, model, documents, tmp_path):
 
 
 def test_documents_are_encoded_indexed_searched_and_ranked_again(call, model, documents, encoded, tmp_path):
-    pytest.importorskip("faiss")
     assert "12 unchanged" in call("encode", model, documents, encoded)[1]
-    code, output, errors = call("index", encoded, tmp_path / "small", "--codec", "residual4", "--muvera", "--compact")
+    code, output, errors = call("index", encoded, tmp_path / "small", "--codec", "residual4", "--compact")
     assert code == 0, errors
     assert "12 passages added" in output
     assert "in 1 segment," in output
     runs = {}
     for name, options in {
         "exact": [encoded],
-        "all": [tmp_path / "small"],
         "centroids": [tmp_path / "small", "--by", "centroids", "--num-candidates", "12"],
-        "muvera": [tmp_path / "small", "--by", "muvera", "--num-candidates", "12"],
     }.items():
         found = call(
             "search", *options, "--queries", tmp_path / "q.tsv", "--run", tmp_path / f"{name}.run", "--top-k", "5"
@@ -75,7 +72,6 @@ def test_documents_are_encoded_indexed_searched_and_ranked_again(call, model, do
         assert found[0] == 0, found[2]
         runs[name] = read_run(tmp_path / f"{name}.run")
         assert {query: len(own) for query, own in runs[name].items()} == {f"q-{a}": 5 for a in LETTERS[:4]}
-    assert runs["muvera"] == runs["all"]
     reverse = {query: {name: -score for name, score in own.items()} for query, own in runs["exact"].items()}
     write_run(tmp_path / "reversed.run", reverse, "x")
     found = call("rerank", model, tmp_path / "reversed.run", tmp_path / "q.tsv", documents, tmp_path / "again.run")
@@ -131,7 +127,7 @@ def test_ids_that_a_run_cannot_hold_are_said_before_the_search(call, model, enco
     (tmp_path / "blank.jsonl").write_text('{"id": "d b", "text": "the sea"}\n')
     assert call("encode", model, tmp_path / "blank.jsonl", tmp_path / "blank")[0] == 0
     (tmp_path / "blank.tsv").write_text("q 1\tthe sea\n")
-    monkeypatch.setattr(OneStepSystem, "search", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(DirectRetriever, "search", lambda *a, **k: 1 / 0)
     for index, queries, message in [("blank", "q.tsv", "'d b#0'"), ("encoded", "blank.tsv", "'q 1'")]:
         words = ["--queries", tmp_path / queries, "--run", tmp_path / "out.trec"]
         code, _, errors = call("search", tmp_path / index, *words)
@@ -139,43 +135,15 @@ def test_ids_that_a_run_cannot_hold_are_said_before_the_search(call, model, enco
         assert f"a TREC file has blanks between its fields, got {message}" in errors
 
 
-@pytest.mark.parametrize("options", [[], ["--shards", "2"]])
-def test_missing_vectors_of_muvera_are_named_with_the_command_that_makes_them(
-    call, model, documents, tmp_path, options
-):
-    assert call("encode", model, documents, tmp_path / "made", *options)[0] == 0
-    code, _, errors = call("search", tmp_path / "made", "what is the city b", "--by", "muvera")
-    assert code == 1
-    assert f"Make them with `drdecr index {tmp_path / 'made'} --muvera`." in errors.strip().splitlines()[-1]
-
-
-def test_faiss_does_not_tell_which_of_its_builds_it_looks_for(call, caplog):
-    caplog.set_level(logging.INFO)  # as the command line does, of which pytest has the handlers
-    assert call("--version")[0] == 0
-    assert not logging.getLogger("faiss.loader").isEnabledFor(logging.INFO)
-
-
-@pytest.mark.parametrize("options", [[], ["--prune"], ["--shards", "2", "--prune"]])
+@pytest.mark.parametrize("options", [[], ["--prune"]])
 def test_a_source_without_documents_makes_nothing_and_deletes_nothing(call, encoded, model, tmp_path, options):
     (tmp_path / "empty.jsonl").touch()
-    for folder in [tmp_path / "new", *([] if "--shards" in options else [encoded])]:
+    for folder in (tmp_path / "new", encoded):
         code, _, errors = call("encode", model, tmp_path / "empty.jsonl", folder, *options)
         assert (code, len(errors.strip().splitlines())) == (1, 1)
         assert "empty.jsonl: expected documents, got none. Check that it is the right source" in errors
     assert not (tmp_path / "new").exists()
     assert len(StoredIndex.open(encoded)) == 12
-
-
-def test_an_edge_index_is_made_and_searched(call, encoded, tmp_path):
-    pytest.importorskip("qdrant_edge")
-    assert call("index", encoded, tmp_path / "edge", "--engine", "qdrant-edge")[0] == 0
-    code, output, errors = call("search", tmp_path / "edge", "what is the city b", "--top-k", "12")
-    assert code == 0, errors
-    assert all(f"d-{name} " in output for name in LETTERS)
-    assert "0 passages added" in call("index", encoded, tmp_path / "edge", "--engine", "qdrant-edge")[1]
-    assert "4 passages deleted" in call("remove", tmp_path / "edge", "d-e", "d-f", "d-g", "d-h", "d-nobody")[1]
-    assert "1 passage deleted" in call("remove", tmp_path / "edge", "d-b", "--where", "group=true")[1]
-    assert "5 passages added" in call("index", encoded, tmp_path / "edge", "--engine", "qdrant-edge")[1]
 
 
 def test_a_question_is_translated_first_where_a_translator_is_named(call, encoded, model, monkeypatch):
@@ -207,14 +175,14 @@ def served(call, monkeypatch):
             call("serve", *arguments)
         return started.value.args[0]
 
-    monkeypatch.setattr("drdecr.server.make_server", start)
+    monkeypatch.setattr("drdecr.serve.app.make_server", start)
     return serve
 
 
 def test_a_server_translates_first_where_a_translator_is_named(served, encoded, monkeypatch):
     from fastapi.testclient import TestClient
 
-    from drdecr.server import create_app
+    from drdecr.serve.app import create_app
 
     monkeypatch.setitem(translating.ENGINES, "apertium", FromFinnish)
     answers = {}
@@ -229,15 +197,10 @@ def test_a_server_translates_first_where_a_translator_is_named(served, encoded, 
     assert "searched_for" not in answers["what is the city c"]
 
 
-@pytest.mark.parametrize("shards", [[], ["--shards", "2"]])
-def test_a_server_answers_from_memory_what_it_answers_from_files(
-    call, served, model, documents, tmp_path, monkeypatch, shards
-):
-    folder = tmp_path / "served"
-    assert call("encode", model, documents, folder, *shards)[0] == 0
-    (of_files,) = served(folder).answer(["a c"], 12)
+def test_a_server_answers_from_memory_what_it_answers_from_files(served, encoded, monkeypatch):
+    (of_files,) = served(encoded).answer(["a c"], 12)
     monkeypatch.setattr(segments, "similarities", lambda *arguments: pytest.fail("read from the files"))
-    (of_memory,) = served(folder, "--in-memory").answer(["a c"], 12)
+    (of_memory,) = served(encoded, "--in-memory").answer(["a c"], 12)
     scores = [{hit.document_id: hit.score for hit in answer.found} for answer in (of_files, of_memory)]
     assert len(scores[0]) == 12
     assert scores[1] == pytest.approx(scores[0], abs=1e-5)
@@ -257,20 +220,16 @@ def test_a_translator_that_is_not_to_be_had_is_one_line(call, encoded, monkeypat
             assert code == 1
             assert message in errors
             assert len(errors.strip().splitlines()) == 1, errors
-        monkeypatch.setattr("drdecr.data.translation_apertium.shutil.which", lambda program: None)
+        monkeypatch.setattr("drdecr.data.teacher.apertium.shutil.which", lambda program: None)
         code, _, errors = call(*command, "--translate-from", "fi", "--translator", "apertium")
         assert code == 1
         assert "apt-get install apertium" in errors
         assert len(errors.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("options", [[], ["--shards", "2"]])
-def test_an_index_knows_the_model_that_encoded_it(call, options, model, documents, tmp_path, caplog):
-    encoded = tmp_path / "encoded"
-    assert call("encode", model, documents, encoded, *options)[0] == 0
+def test_an_index_knows_the_model_that_encoded_it(call, model, documents, encoded, tmp_path, caplog):
     digest = model_digest(DrDecrModel.from_pretrained(model))
-    for manifest in [*encoded.glob("*.json"), *encoded.glob("shard-*/manifest.json")]:
-        assert json.loads(manifest.read_text())["about"]["model_digest"] == digest
+    assert StoredIndex.open(encoded).about["model_digest"] == digest
     shutil.copytree(model, tmp_path / "moved")
     assert "12 unchanged" in call("encode", tmp_path / "moved", documents, encoded)[1]
     other = DrDecrModel.from_pretrained(model)
@@ -313,58 +272,45 @@ def test_a_model_that_is_not_where_it_was_is_asked_for(call, model, documents, t
 WRONG = [
     (["search", "encoded"], "expected questions, got none"),
     (["search", "encoded", "a", "--queries", "q1.tsv"], "query 'q1' has the id of a question behind the index"),
-    (["search", "encoded", "a", "--run", "qdrant"], "qdrant: expected a file, got a folder"),
-    (["rerank", "model", "q.run", "q.tsv", "d.jsonl", "qdrant"], "qdrant: expected a file, got a folder"),
-    (["search", "model", "a", "--by", "muvera"], "model: --model, --by and --workers belong to an index"),
-    (["search", "model", "a", "--workers", "2"], "model: --model, --by and --workers belong to an index"),
-    (["search", "model", "a", "--model", "other"], "model: --model, --by and --workers belong to an index"),
-    (["search", "qdrant", "a", "--by", "centroids"], "qdrant: Qdrant's engine scores every passage"),
-    (["index", "encoded", "new", "--engine", "qdrant-edge", "--shards", "2"], "engine qdrant-edge makes one index"),
+    (["search", "encoded", "a", "--run", "folder"], "folder: expected a file, got a folder"),
+    (["rerank", "model", "q.run", "q.tsv", "d.jsonl", "folder"], "folder: expected a file, got a folder"),
+    (["search", "model", "a", "--by", "centroids"], "model: --model and --by belong to an index"),
+    (["search", "model", "a", "--model", "other"], "model: --model and --by belong to an index"),
     (["encode", "model", "d.jsonl", "new", "--passage-tokens", "22"], "expected at most 21"),
-    (["encode", "model", "d.jsonl", "new", "--passage-tokens", "22", "--shards", "2"], "expected at most 21"),
     (["search", "encoded", "a", "--where", "language"], "expected key=value"),
-    (["search", "encoded", "a", "--by", "magic"], "expected one of exact, centroids, muvera"),
+    (["search", "encoded", "a", "--by", "magic"], "expected one of exact, centroids"),
     (["search", "encoded", "a", "--by", "centroids"], "need residual codes"),
     (["search", "encoded", "a", "--passages", "d.jsonl"], "Leave one of them out"),
     (["search", "encoded", "a", "--run", "no/where.run"], "expected its folder to exist"),
     (["index", "encoded", "--codec", "int8"], "Name its folder"),
     (["index", "encoded", "new", "--codec", "int7"], "expected one of float16"),
-    (["index", "encoded", "new", "--engine", "magic"], "expected exact or qdrant-edge"),
-    (["index", "encoded", "new", "--engine", "qdrant-edge", "--compact"], "belong to the engine exact"),
     (["index", "nowhere"], "nowhere: expected an index, found none. Make one: drdecr encode"),
     (["serve", "model"], "model: expected an index, found none"),
     (["bias", "d.jsonl", "b.jsonl"], "d.jsonl: expected an index, found none"),
-    (
-        ["index", "qdrant", "--compact"],
-        "qdrant: expected an index that `drdecr encode` wrote, or one of the engine exact",
-    ),
+    (["index", "folder", "--compact"], "folder: expected an index, found none"),
     (["search", "nowhere", "a"], "nowhere: expected an index or a checkpoint, found neither"),
     (["search", ".", "a"], ".: expected an index or a checkpoint, found neither"),
     (["search", "encoded", "a", "--model", "encoded"], "encoded: expected a checkpoint, a folder with config.json"),
-    (["search", "encoded", "--queries", "qdrant"], "qdrant: expected a file, got a folder"),
+    (["search", "encoded", "--queries", "folder"], "folder: expected a file, got a folder"),
     (
         ["serve", "encoded", "--in-memory", "--by", "centroids"],
         "expected search exact, which reads all tokens, got centroids",
     ),
-    (["serve", "qdrant", "--in-memory"], "qdrant: Qdrant's engine keeps its own memory"),
     (["remove", "encoded"], "got neither"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "out.run"], "no.run: no such file or folder"),
     (["rerank", "no", "q.run", "q.tsv", "no.jsonl", "out.run"], "no.jsonl: no such file or folder"),
     (["encode", "nowhere", "no.jsonl", "new"], "no.jsonl: no such file"),
-    (["encode", "nowhere", "d.jsonl", "d.jsonl", "--shards", "2"], "folder for shards, found a file"),
-    (["encode", "nowhere", "d.jsonl", "qdrant", "--shards", "2"], "folder for shards, found qdrant.json"),
     (["compare-systems", "no.yaml"], "no.yaml: there is no such file; expected YAML with `systems:`, `test:` and"),
-    (["compare-systems", "qdrant"], "qdrant: this is a folder; expected YAML with `systems:`"),
+    (["compare-systems", "folder"], "folder: this is a folder; expected YAML with `systems:`"),
     (["evaluate", "model", "no.yaml"], "no.yaml: there is no such file; expected YAML with `test:`"),
-    (["train", "qdrant"], "qdrant: this is a folder; expected a recipe"),
+    (["train", "folder"], "folder: this is a folder; expected a recipe"),
 ]
 
 
 def test_wrong_commands_are_one_line(call, encoded, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "qdrant").mkdir()
-    (tmp_path / "qdrant" / "qdrant.json").write_text("{}")
+    (tmp_path / "folder").mkdir()
     (tmp_path / "q.run").write_text("q-b Q0 d-b 1 1.0 x\n")
     (tmp_path / "q1.tsv").write_text("q1\twhat is the city b\n")
     shutil.copytree(model, tmp_path / "model")

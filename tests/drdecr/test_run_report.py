@@ -3,8 +3,8 @@
 import pytest
 
 from drdecr.data.sources import read_questions
-from drdecr.evaluation.failures import clearest_question
-from drdecr.run_report import align_texts
+from drdecr.evaluation.report.failures import clearest_question
+from drdecr.runs.pipeline import align_texts
 
 
 def test_tokens_that_are_the_same_are_paired(tiny_model):

@@ -4,8 +4,8 @@ import pytest
 from datasets import Dataset
 
 from drdecr.data.schema import QuestionSet
-from drdecr.evaluation import failures as module
-from drdecr.evaluation.failures import collect_failures, first_ranks, worst_of_each_language
+from drdecr.evaluation.report import failures as module
+from drdecr.evaluation.report.failures import collect_failures, first_ranks, worst_of_each_language
 
 PASSAGES = {"p1": "Alpha. Ann built it.", "p2": "Beta. " + "word " * 200, "p3": "Gamma. In 1900."}
 RUN = {

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from drdecr.evaluation.report import markdown_differences, markdown_table, terminal_table
 from drdecr.evaluation.results import Comparison, Difference, EvaluationResult, Score
+from drdecr.evaluation.tables import markdown_differences, markdown_table, terminal_table
 
 
 def result(**scores: Score) -> EvaluationResult:

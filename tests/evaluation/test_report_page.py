@@ -6,8 +6,8 @@ from html import unescape
 
 import pytest
 
-from drdecr.evaluation.failures import Failure, ShownPassage
-from drdecr.evaluation.report_page import Report, TokenAlignment, render_report
+from drdecr.evaluation.report.failures import Failure, ShownPassage
+from drdecr.evaluation.report.page import Report, TokenAlignment, render_report
 from drdecr.evaluation.results import Comparison, Difference, EvaluationResult, Score
 
 HOSTILE = "<script>alert('x')</script>&\"'"

@@ -1,14 +1,11 @@
 """Candidates: the encoding against plain loops, and exact results wherever every passage is a candidate."""
 
-import json
-
 import pytest
 import torch
 
-from drdecr.retrieval import DamagedIndexError, StoredIndex
-from drdecr.retrieval.centroid_candidates import CentroidCandidates
-from drdecr.retrieval.muvera import FixedDimensionalEncoding
-from drdecr.retrieval.two_stage import TwoStageIndex
+from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.qdrant.muvera import FixedDimensionalEncoding
+from drdecr.retrieval.two_stage import CentroidCandidates, TwoStageIndex
 
 
 @pytest.fixture
@@ -74,17 +71,9 @@ def test_an_encoding_without_hyperplanes_is_one_bucket(ragged):
         FixedDimensionalEncoding(8, hyperplanes=13)
 
 
-@pytest.mark.parametrize("kind", ["centroids", "muvera"])
-def test_with_all_passages_as_candidates_the_result_is_the_exact_one(filled, tmp_path, kind):
+def test_with_all_passages_as_candidates_the_result_is_the_exact_one(filled):
     index, queries = filled
-    if kind == "centroids":
-        source = CentroidCandidates(index, probes=10_000)
-    else:
-        pytest.importorskip("faiss")
-        from drdecr.retrieval.muvera_candidates import MuveraCandidates
-
-        MuveraCandidates.build(index, tmp_path / "muvera")
-        source = MuveraCandidates.open(index, tmp_path / "muvera")
+    source = CentroidCandidates(index, probes=10_000)
     for where in (None, {"third": 1}, {"third": [0, 2]}, {"third": 7}):
         hits = TwoStageIndex(index, source, num_candidates=60).search(queries, top_k=12, where=where)
         truth = index.search(queries, top_k=12, where=where)
@@ -122,48 +111,3 @@ def test_candidates_that_cannot_be_are_refused(filled, tmp_path, ragged):
         TwoStageIndex(index, CentroidCandidates(index), num_candidates=0)
     with StoredIndex.create(tmp_path / "half", dim=8) as half, pytest.raises(ValueError, match="residual codes"):
         CentroidCandidates(half)
-
-
-def test_kept_vectors_belong_to_one_commit_and_are_checked(filled, tmp_path):
-    pytest.importorskip("faiss")
-    from drdecr.retrieval.muvera_candidates import MuveraCandidates
-
-    index, _ = filled
-    with pytest.raises(ValueError, match="Choose another factory"):
-        MuveraCandidates.build(index, tmp_path / "muvera", factory="nonsense")
-    MuveraCandidates.build(index, tmp_path / "muvera", encoding=FixedDimensionalEncoding(8, 2, 2, 4))
-    assert MuveraCandidates.open(index, tmp_path / "muvera").encoding == FixedDimensionalEncoding(8, 2, 2, 4)
-    with StoredIndex.open(index.folder, writable=True) as writer:
-        writer.delete(["p0"])
-        writer.commit()
-        with pytest.raises(ValueError, match="made for commit 3, the index is at 4"):
-            MuveraCandidates.open(writer, tmp_path / "muvera")
-    file = tmp_path / "muvera" / "vectors.faiss"
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
-    with pytest.raises(DamagedIndexError, match=r"vectors\.faiss"):
-        MuveraCandidates.open(index, tmp_path / "muvera")
-    file.unlink()
-    with pytest.raises(DamagedIndexError, match=r"vectors\.faiss: missing"):
-        MuveraCandidates.open(index, tmp_path / "muvera")
-
-
-def test_a_damaged_description_of_vectors_is_named_and_made_again(filled, tmp_path):
-    pytest.importorskip("faiss")
-    from drdecr.retrieval.muvera_candidates import MuveraCandidates
-
-    index, _ = filled
-    folder, encoding = tmp_path / "muvera", FixedDimensionalEncoding(8, 2, 2, 4)
-    MuveraCandidates.build(index, folder, "SQ8", encoding)
-    file = folder / "muvera.json"
-    whole = file.read_text()
-    # Another seed would search among other vectors than were written.
-    for damaged in ("", "{}", "[]", whole[:-9], whole.replace('"seed": 0', '"seed": 8')):
-        file.write_text(damaged)
-        with pytest.raises(DamagedIndexError, match=r"muvera\.json: damaged.* Make it again: `drdecr index INDEX"):
-            MuveraCandidates.open(index, folder)
-    MuveraCandidates.open_or_build(index, folder)
-    MuveraCandidates.open(index, folder)
-    before = json.loads(file.read_text())
-    before.pop("sha256")  # files of before have none
-    file.write_text(json.dumps(before))
-    MuveraCandidates.open(index, folder)

@@ -1,14 +1,11 @@
 """Every engine keeps the promises of `PassageIndex`, and finds what a loop over all pairs finds."""
 
-import shutil
-
 import pytest
 import torch
 
-from drdecr.retrieval import PassageIndex, ShardedIndex, StoredIndex
-from drdecr.retrieval.manifest import DamagedIndexError
+from drdecr.retrieval import PassageIndex, StoredIndex
 
-ENGINES = ("stored", "sharded", "edge", "cluster", "cluster with candidates")
+ENGINES = ("stored", "qdrant folder", "qdrant", "qdrant with candidates")
 
 
 @pytest.fixture(params=ENGINES)
@@ -17,25 +14,22 @@ def engine(request, tmp_path):
     if request.param == "stored":
         folder = tmp_path / "index"
         yield (lambda: StoredIndex.create(folder, dim=8)), (lambda: StoredIndex.open(folder))
-    elif request.param == "sharded":
-        folder = tmp_path / "shards"
-        yield (lambda: ShardedIndex.create(folder, dim=8, num_shards=3)), (lambda: ShardedIndex.open(folder))
-    elif request.param == "edge":
-        pytest.importorskip("qdrant_edge")
-        from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
-
-        folder = tmp_path / "edge"
-        yield (lambda: QdrantEdgeIndex.create(folder, dim=8)), (lambda: QdrantEdgeIndex.open(folder))
     else:
-        client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
-        from drdecr.retrieval.qdrant_index import QdrantIndex
+        QdrantClient = pytest.importorskip("qdrant_client").QdrantClient
+        from drdecr.retrieval.qdrant.index import QdrantIndex
 
         options = {"num_candidates": 100 if "candidates" in request.param else None}
-        yield (
-            (lambda: QdrantIndex.create(client, "passages", 8, **options)),
-            (lambda: QdrantIndex(client, "passages", 8, **options)),
-        )
-        client.close()
+        is_folder = "folder" in request.param
+        clients = [QdrantClient(path=str(tmp_path / "qdrant")) if is_folder else QdrantClient(":memory:")]
+
+        def reopen():
+            if is_folder:  # what was written is read from the disk
+                clients[0].close()
+                clients[0] = QdrantClient(path=str(tmp_path / "qdrant"))
+            return QdrantIndex(clients[0], "passages", 8, **options)
+
+        yield (lambda: QdrantIndex.create(clients[0], "passages", 8, **options)), reopen
+        clients[0].close()
 
 
 def names(count):
@@ -43,8 +37,7 @@ def names(count):
 
 
 def test_an_engine_adds_finds_filters_replaces_and_deletes(engine, ragged, ranked, monkeypatch):
-    for module in ("qdrant_edge_index", "qdrant_index"):  # ids come in several answers
-        monkeypatch.setattr(f"drdecr.retrieval.{module}.IDS_A_CALL", 7)
+    monkeypatch.setattr("drdecr.retrieval.qdrant.index.IDS_PER_CALL", 7)  # ids come in several answers
     create, reopen = engine
     passages, queries = ragged(30, seed=0, shortest=1), ragged(4, seed=1, shortest=1)
     index = create()
@@ -150,10 +143,10 @@ def test_filters_of_any_key_and_number_find_the_same_in_every_engine(engine, rag
 
 def test_a_cluster_gets_no_larger_requests_than_it_takes(ragged, monkeypatch):
     client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
-    from drdecr.retrieval import qdrant_common
-    from drdecr.retrieval.qdrant_index import QdrantIndex
+    from drdecr.retrieval.qdrant import points as qdrant_common
+    from drdecr.retrieval.qdrant.index import QdrantIndex
 
-    monkeypatch.setattr(qdrant_common, "NUMBERS_A_CALL", 100)
+    monkeypatch.setattr(qdrant_common, "NUMBERS_PER_CALL", 100)
     written, asked = [], []
     upsert, query = client.upsert, client.query_batch_points
     monkeypatch.setattr(client, "upsert", lambda _name, points, **more: written.append(points) or upsert(_name, points))
@@ -172,37 +165,21 @@ def test_a_cluster_gets_no_larger_requests_than_it_takes(ragged, monkeypatch):
         assert ids == index.search([query_tokens], top_k=3).document_ids[0]
 
 
-def test_qdrant_says_what_it_cannot_filter_by_or_keep(tmp_path):
-    edge = pytest.importorskip("qdrant_edge")
-    from drdecr.retrieval.qdrant_common import filter_of
-    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
+def test_qdrant_says_what_it_cannot_filter_by():
+    models = pytest.importorskip("qdrant_client").models
+    from drdecr.retrieval.qdrant.points import filter_of
 
     for value in (None, [], {"a": 1}, [None, "a"], 2**64, float("nan")):
         with pytest.raises(ValueError, match=r"filter k: Qdrant matches texts.* Leave it out, or"):
-            filter_of({"k": value}, edge)
+            filter_of({"k": value}, models)
     for key in ('a"b', "a\\b"):
         with pytest.raises(ValueError, match="with a quote or a backslash"):
-            filter_of({key: "a"}, edge)
-    with QdrantEdgeIndex.create(tmp_path / "edge", dim=8) as index:
-        for name, payload in (("a", {"k": float("nan")}), ("a", {"k": "\ud800"}), ("\ud800", {})):
-            with pytest.raises(ValueError, match="keeps no NaN, no infinity and no half surrogate pairs"):
-                index.add([name], [torch.ones(1, 8)], [payload])
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"dim": null, "about": {}}'])
-def test_damaged_settings_of_an_edge_folder_are_named(tmp_path, content):
-    pytest.importorskip("qdrant_edge")
-    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
-
-    QdrantEdgeIndex.create(tmp_path / "edge", dim=8).close()
-    (tmp_path / "edge" / "qdrant.json").write_text(content)
-    with pytest.raises(DamagedIndexError, match=r"qdrant\.json: damaged, or no settings"):
-        QdrantEdgeIndex.open(tmp_path / "edge")
+            filter_of({key: "a"}, models)
 
 
 def test_qdrant_settings_are_those_of_the_runbook(tmp_path):
     client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
-    from drdecr.retrieval.qdrant_index import QdrantIndex
+    from drdecr.retrieval.qdrant.index import QdrantIndex
 
     made = QdrantIndex.create(client, "passages", 8, shards=6, replicas=2)
     vectors = client.get_collection("passages").config.params.vectors
@@ -211,41 +188,6 @@ def test_qdrant_settings_are_those_of_the_runbook(tmp_path):
     assert vectors["muvera"].size == made.encoding.width == 2560
     with pytest.raises(ValueError, match="there already"):
         QdrantIndex.create(client, "passages", 8)
-
-
-def test_an_edge_folder_is_new_or_an_index(tmp_path):
-    pytest.importorskip("qdrant_edge")
-    from drdecr.retrieval.qdrant_edge_index import QdrantEdgeIndex
-
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="new or empty"):
-        QdrantEdgeIndex.create(tmp_path, dim=8)
-    with pytest.raises(FileNotFoundError, match=r"qdrant\.json"):
-        QdrantEdgeIndex.open(tmp_path)
-    made = tmp_path / "made"
-    with QdrantEdgeIndex.create(made, dim=8), pytest.raises(ValueError, match="made: another process has this index"):
-        QdrantEdgeIndex.open(made)
-    (made / "qdrant.json").unlink()  # as if `create` had been killed
-    (made / "shard.making").mkdir()
-    with QdrantEdgeIndex.create(made, dim=4) as index:
-        index.add(["p"], [torch.ones(1, 4)])
-    settings = (made / "qdrant.json").rename(tmp_path / "settings")
-    with pytest.raises(ValueError, match="new or empty"):  # a shard with something in it is nobody's rest
-        QdrantEdgeIndex.create(made, dim=4)
-    settings.rename(made / "qdrant.json")
-    with QdrantEdgeIndex.open(made) as index:
-        assert (len(index), index.dim) == (1, 4)
-    shutil.rmtree(made / "shard")
-    with pytest.raises(ValueError, match="made: Qdrant's engine cannot open it"):
-        QdrantEdgeIndex.open(made)
-    foreign = tmp_path / "foreign"
-    (foreign / "shard").mkdir(parents=True)
-    (foreign / "shard" / "letter.txt").touch()
-    with pytest.raises(ValueError, match="new or empty"):
-        QdrantEdgeIndex.create(foreign, dim=4)
-    assert [path.name for path in (foreign / "shard").iterdir()] == ["letter.txt"]  # nor was anything written there
-    (foreign / "shard" / "letter.txt").unlink()
-    QdrantEdgeIndex.create(foreign, dim=4).close()
 
 
 @pytest.mark.parametrize(
