@@ -1,4 +1,4 @@
-"""Commands as modules, for `accelerate launch -m drdecr.train` and `... -m drdecr.annotate`."""
+"""Commands as modules, for `accelerate launch -m drdecr.train`, `... -m drdecr.annotate` and `... -m drdecr.encode`."""
 
 import logging
 import sys

@@ -1,5 +1,6 @@
 """Commands about documents: `drdecr encode | index | search | rerank | remove | serve`."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,27 +44,40 @@ def encode(
     """Split documents into passages, encode them, and keep them in a folder that `drdecr search` reads.
 
     Run it again after a kill, or when documents changed: what is there and the same is not encoded again.
+    With `accelerate launch -m drdecr.encode` or torchrun several processes write one index together.
     """
     from drdecr.data.digests import model_digest
     from drdecr.data.documents import read_documents
 
     from .encode import Splitting, about_index, encode_collection, open_or_create
-    from .encoding_precision import choose_codec, choose_precision, encoder_in, sample_of
+    from .encoding_precision import FASTEST, choose_codec, choose_precision, encoder_in, sample_of
     from .measuring import load_reader
     from .peak_memory import PeakMemory
+    from .processes import join_processes, num_launched
 
     memory = PeakMemory()
+    processes = join_processes() if num_launched() > 1 else None
+    is_writer = processes is None or processes.is_main_process
     found = read_documents(documents)
     splitting = Splitting(passage_tokens, overlap)
     bits, kept_in = choose_precision(precision, folder), choose_codec(codec, folder)
+    if processes and bits == FASTEST:
+        raise ValueError(
+            "--precision fastest: each process would measure for itself. Name one: float32, bfloat16 or int8."
+        )
     reader = load_reader(model)
+    if processes:
+        reader.to(processes.device)
     splitting.room(reader.processor)  # said before anything is written
     encoder, bits = encoder_in(bits, reader, sample_of(read_documents(documents), splitting, reader))
     about = about_index(model, model_digest(reader), splitting, bits, kept_in)
-    with open_or_create(folder, reader.config.embedding_dim, about, kept_in, 1) as index:
-        counts = encode_collection(encoder, found, index, splitting, batch_size, prune)
+    with processes.main_process_first() if processes else nullcontext():
+        index = open_or_create(folder, reader.config.embedding_dim, about, kept_in, 1, writable=is_writer)
+    with index:
+        counts = encode_collection(encoder, found, index, splitting, batch_size, prune, processes=processes)
         within = f"{amount(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
-    typer.echo(f"{folder}: {told(counts)}; {within}{and_peaks(memory.peaks)}")
+    if is_writer:
+        typer.echo(f"{folder}: {told(counts)}; {within}{and_peaks(memory.peaks)}")
 
 
 @app.command()
