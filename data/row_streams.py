@@ -6,8 +6,9 @@ from typing import Any
 
 from datasets import IterableDataset, load_dataset
 
-from . import formats, parallel_formats, triple_formats
+from . import parallel_formats, triple_formats
 from .cleaning import normalised
+from .formats import read_texts
 from .hub_formats import check_folder, hub_source
 from .schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, CandidateSet, QuestionSet, column_of
 from .sources import (
@@ -123,7 +124,7 @@ def question_texts(entry: Mapping[str, Any]) -> Iterator[str]:
         entry: as for `open_stream`, or `{format: texts, path, column}` for one column of JSON Lines.
     """
     if entry.get("format") == "texts":
-        yield from _called(formats.read_texts, entry)
+        yield from _called(read_texts, entry)
         return
     for table, row in open_stream(entry):
         if table in ("parallel", "questions", "candidates"):

@@ -6,47 +6,71 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from . import formats
+from .formats import (
+    read_afriqa,
+    read_beir,
+    read_clapnq,
+    read_hub_candidates,
+    read_hub_parallel,
+    read_hub_questions,
+    read_hub_tokens,
+    read_ir_datasets,
+    read_jsonl,
+    read_lines,
+    read_miracl,
+    read_mkqa,
+    read_mkqa_retrieval,
+    read_moses,
+    read_mr_tydi,
+    read_prepared,
+    read_prepared_candidates,
+    read_prepared_questions,
+    read_qed,
+    read_squad,
+    read_stored_tokens,
+    read_tsv,
+    read_xor_retrieve,
+)
 from .index_tokens import read_index_tokens
 from .sample_data import read_sample_questions, read_sample_sentences
 from .schema import PARALLEL_COLUMNS, CandidateSet, QuestionSet
 from .token_cache import Tokens
 
 PARALLEL_READERS: dict[str, Callable[..., Dataset]] = {
-    "tsv": formats.read_tsv,
-    "lines": formats.read_lines,
-    "mkqa": formats.read_mkqa,
-    "moses": formats.read_moses,
-    "hub": formats.read_hub_parallel,
-    "prepared": formats.read_prepared,
+    "tsv": read_tsv,
+    "lines": read_lines,
+    "mkqa": read_mkqa,
+    "moses": read_moses,
+    "hub": read_hub_parallel,
+    "prepared": read_prepared,
     "sample_sentences": read_sample_sentences,
 }
 
 QUESTION_READERS: dict[str, Callable[..., QuestionSet]] = {
-    "squad": formats.read_squad,
-    "afriqa": formats.read_afriqa,
-    "qed": formats.read_qed,
-    "clapnq": formats.read_clapnq,
-    "jsonl": formats.read_jsonl,
-    "beir": formats.read_beir,
-    "miracl": formats.read_miracl,
-    "mr_tydi": formats.read_mr_tydi,
-    "xor_retrieve": formats.read_xor_retrieve,
-    "mkqa_retrieval": formats.read_mkqa_retrieval,
-    "ir_datasets": formats.read_ir_datasets,
-    "hub_questions": formats.read_hub_questions,
-    "prepared_questions": formats.read_prepared_questions,
+    "squad": read_squad,
+    "afriqa": read_afriqa,
+    "qed": read_qed,
+    "clapnq": read_clapnq,
+    "jsonl": read_jsonl,
+    "beir": read_beir,
+    "miracl": read_miracl,
+    "mr_tydi": read_mr_tydi,
+    "xor_retrieve": read_xor_retrieve,
+    "mkqa_retrieval": read_mkqa_retrieval,
+    "ir_datasets": read_ir_datasets,
+    "hub_questions": read_hub_questions,
+    "prepared_questions": read_prepared_questions,
     "sample_questions": read_sample_questions,
 }
 
 CANDIDATE_READERS: dict[str, Callable[..., CandidateSet]] = {
-    "hub_candidates": formats.read_hub_candidates,
-    "prepared_candidates": formats.read_prepared_candidates,
+    "hub_candidates": read_hub_candidates,
+    "prepared_candidates": read_prepared_candidates,
 }
 
 TOKEN_READERS: dict[str, Callable[..., Tokens]] = {
-    "hub_tokens": formats.read_hub_tokens,
-    "stored_tokens": formats.read_stored_tokens,
+    "hub_tokens": read_hub_tokens,
+    "stored_tokens": read_stored_tokens,
     "index": read_index_tokens,
 }
 

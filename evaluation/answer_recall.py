@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from unicodedata import category, normalize
 
-from .xor_retrieve import span_answers
+from .recall_at_k_tokens.xor_retrieve import span_answers
 
 
 def answer_recall_at(

@@ -1,14 +1,14 @@
 """Ranks of the first right passage, and the questions whose first passage is wrong."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
 from drdecr.data.schema import QuestionSet
 
-from .details import Failure, Ranks, ShownPassage
 from .metrics import Run
-from .xor_retrieve import span_answers
+from .recall_at_k_tokens.xor_retrieve import span_answers
 
 SHOWN_PASSAGES = 3
 """Passages of a failure that are kept, and gold passages at most."""
@@ -16,10 +16,48 @@ SHOWN_PASSAGES = 3
 SHOWN_CHARACTERS = 500
 
 KEPT_FAILURES = 200
-"""Failures that a report holds: a file that a phone opens."""
+"""Failures that are listed at most: a file that a phone opens."""
 
 IsRight = Callable[[str, str], bool]
 """`(query_id, document_id)`: whether the passage answers."""
+
+Ranks = dict[str, int | None]
+"""`query_id -> rank of the first right passage`, from 1; None where none was among those kept."""
+
+
+@dataclass(frozen=True)
+class ShownPassage:
+    """A passage as people read it: its text may be cut. `score` is None for a gold passage that was not found."""
+
+    document_id: str
+    text: str
+    is_right: bool
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A question whose first passage is wrong.
+
+    Attributes:
+        query_id: of the question.
+        language: its code.
+        query: as it was asked.
+        english: the same in English; None where the set has none.
+        rank: of the first right passage; None: not among those kept.
+        baseline_rank: the baseline's; None: not among those kept, or no baseline.
+        gold: right passages, or the answers where no passage is labelled.
+        found: the best passages, best first.
+    """
+
+    query_id: str
+    language: str
+    query: str
+    english: str | None
+    rank: int | None
+    baseline_rank: int | None
+    gold: list[ShownPassage]
+    found: list[ShownPassage]
 
 
 def right_passages(found: QuestionSet) -> IsRight:

@@ -10,7 +10,7 @@ from drdecr.data.schema import QuestionSet
 from .answer_recall import answer_recall_at
 from .failures import ranked
 from .metrics import DEFAULT_MEASURES, PerQuery, Run, per_query_scores
-from .xor_retrieve import score_rankings
+from .recall_at_k_tokens.xor_retrieve import score_rankings
 
 TOKEN_BUDGETS = {"R@2kt": 2000, "R@5kt": 5000}
 ANSWER_RECALL = "AnswerRecall@"

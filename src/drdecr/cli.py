@@ -51,7 +51,7 @@ def distil(
     pipeline: Annotated[Path, typer.Argument(help="A folder with pipeline.yaml and one recipe a stage.")],
     output: Annotated[str | None, typer.Option(help="Folder of the run; default: the pipeline's own.")] = None,
 ) -> None:
-    """Run the stages of a pipeline one after the other, measure each, and write table, charts and model card.
+    """Run the stages of a pipeline one after the other, measure each, and write table, chart and model card.
 
     What is done already is not done again; an interrupted stage resumes.
     """
@@ -59,8 +59,6 @@ def distil(
 
     loaded = load_pipeline(pipeline, output)
     student = run_pipeline(loaded, context.args)
-    if (page := Path(loaded.output) / "report.html").exists():
-        typer.echo(f"report: {page}")
     typer.echo(f"student: {student}")
 
 
@@ -118,25 +116,21 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint by language, with 95 % intervals, in the measures that the benchmark reports.
 
-    `protocol:` in the YAML chooses them (docs/evaluation.md); without it the format of each set does. Beside the JSON stand
-    the details that `drdecr report` shows.
+    `protocol:` in the YAML chooses them (docs/evaluation.md); without it the format of each set does.
     """
     from drdecr.evaluation.report import terminal_table
 
-    from .details import set_details
     from .measuring import measure_checkpoint
     from .peak_memory import in_words
-    from .report import details_file
 
     _check_folder_of(output)
-    result, asked = measure_checkpoint(model, data, index, reads, run, token_folder)
+    result = measure_checkpoint(model, data, index, reads, run, token_folder)
     for name in result.scores:
         Console().print(terminal_table({model: result}, name))
     typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
     if peaks := in_words(result.metadata):
         typer.echo(peaks)
     if output:
-        set_details(model, asked.sets, asked.run, asked.depth, asked.scores).to_json(details_file(output))
         result.to_json(output)
 
 
@@ -193,27 +187,6 @@ def compare_whole_systems(
 
 
 @app.command()
-def report(
-    sources: Annotated[
-        list[Path], typer.Argument(help="Folders of pipelines, and files that `drdecr evaluate --output` wrote.")
-    ],
-    output: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
-    title: Annotated[str, typer.Option(help="Of the page.")] = "Retrieval report",
-    teacher: Annotated[
-        Path | None, typer.Option(help="The file of results, of these or another, that distances are measured to.")
-    ] = None,
-) -> None:
-    """Write one HTML page to look at: scores by language, distance to the teacher, rank changes, alignment, failures.
-
-    It holds all it needs and asks nothing of the network. Of several files of results over the same questions, the first
-    is what the others are compared with.
-    """
-    from .report import write_report
-
-    typer.echo(f"report: {write_report(sources, output, title, teacher)}")
-
-
-@app.command()
 def page(
     model: Annotated[
         str | None, typer.Argument(help="The student, a checkpoint folder or Hub name; default: the demo's.")
@@ -226,9 +199,6 @@ def page(
     ] = None,
     index: Annotated[Path | None, typer.Option(help="Index that MODEL encoded, in place of --passages.")] = None,
     teacher_index: Annotated[Path | None, typer.Option(help="Index that the teacher encoded.")] = None,
-    results: Annotated[
-        Path | None, typer.Option(help="Folder of a pipeline's run, such as runs/demo, the default.")
-    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 opens the page to the network.")
     ] = "127.0.0.1",
@@ -236,14 +206,14 @@ def page(
     translate_from: TranslateFromOption = None,
     translator: TranslatorOption = None,
 ) -> None:
-    """Open a page in the browser: ask in any language, see the matched tokens, the token alignment and the results.
+    """Open a page in the browser: ask in any language, see the matched tokens and the token alignment.
 
     Without MODEL it shows what `drdecr demo` made. Passages are encoded once and kept for the next time. Needs the extra
     `page`; nothing is asked of any other host. With a translator the English of a question may be left empty.
     """
     from .page import PageSources, run_page
 
-    sources = PageSources(model, teacher, passages, index, teacher_index, results, translate_from, translator)
+    sources = PageSources(model, teacher, passages, index, teacher_index, translate_from, translator)
     run_page(sources, host, port)
 
 

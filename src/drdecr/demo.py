@@ -82,11 +82,10 @@ def show_next(output: Path, student: Path, console: Console) -> None:
     console.rule("made", align="left")
     for name, path in (
         ("student, with its model card", student),
-        ("report, for a browser", output / "report.html"),
         ("table", output / "results.md"),
         ("chart", output / "results.png"),
         ("loss curves", output / "curves-*.png"),
     ):
         console.print(f"{name:30} {path}")
     console.print(f'\nnext: drdecr search {student} "Kuka rakensi majakan?" "灯台を建てたのは誰ですか。"')
-    console.print(f"or, in the browser: drdecr page {student} --teacher {output}/teacher/model --results {output}")
+    console.print(f"or, in the browser: drdecr page {student} --teacher {output}/teacher/model")

@@ -71,23 +71,6 @@ class EvaluationSettings:
     protocol: str | None = None
 
 
-@dataclass
-class Asked:
-    """What a checkpoint was asked and what it found.
-
-    Args:
-        sets: the questions.
-        run: passages a question, as the protocol looks at them.
-        depth: how many there are at most.
-        scores: question by question.
-    """
-
-    sets: list[QuestionSet]
-    run: dict[str, dict[str, float]]
-    depth: int
-    scores: PerQuery
-
-
 def build_index(model: DrDecrModel, found: QuestionSet, token_folder: Path | None = None) -> ExactIndex:
     """Encode a set's collection; what `token_folder` holds of this model is not encoded again."""
     if token_folder is not None:
@@ -172,7 +155,7 @@ def measure_checkpoint(
     reads: str = "query",
     run_file: Path | None = None,
     token_folder: Path | None = None,
-) -> tuple[EvaluationResult, Asked]:
+) -> EvaluationResult:
     """Measure one checkpoint on the question sets of a YAML file.
 
     Args:
@@ -185,7 +168,7 @@ def measure_checkpoint(
         token_folder: where tokens of passages are kept (half precision), so that another call does not encode them again.
 
     Returns:
-        The result, and what was asked and found.
+        The mean scores by language.
 
     Raises:
         ValueError: if the file names no set or has an unknown key, or as in `check_sets`, `protocol_of` and `check_answers`; if
@@ -224,7 +207,7 @@ def measure_checkpoint(
         write_qrels(run_file.with_suffix(".qrels"), qrels)
         write_run(run_file, run, tag="-".join(Path(source).name.split()) or "drdecr")
     facts = environment()
-    result = summarize(
+    return summarize(
         scores,
         {query_id: code for found in sets for query_id, code in found.languages.items()},
         collection=settings.collection or ", ".join(found.name for found in sets),
@@ -232,7 +215,6 @@ def measure_checkpoint(
         command=facts["command"],
         notes={**notes, "hardware": facts["hardware"], "git_commit": facts["git_commit"], **memory.peaks},
     )
-    return result, Asked(sets, run, min(protocol.depth for protocol in protocols), scores)
 
 
 def _warn_of_short_lists(name: str, facts: Mapping[str, Any]) -> None:

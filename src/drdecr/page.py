@@ -12,16 +12,13 @@ import typer
 
 from drdecr.data.formats import read_passages
 from drdecr.data.sample_data import read_sample_questions
-from drdecr.evaluation.report import markdown_table
-from drdecr.evaluation.results import EvaluationResult
 
 from .first_step import open_first_step
 from .measuring import load_reader
 from .page_answers import KnownQuestion, Searcher, ask, sample_examples, sample_known
 from .page_english import EnglishOf
 from .page_index import kept_index, open_index
-from .page_view import LANGUAGE_NAMES, show_alignment, show_answer, show_notice, show_results, style_sheet
-from .report import DETAILS, read_folder
+from .page_view import LANGUAGE_NAMES, show_alignment, show_answer, show_notice, style_sheet
 
 if TYPE_CHECKING:
     import gradio
@@ -31,7 +28,6 @@ Answering = Callable[[str, str], tuple[str, str]]
 
 DEMO = Path("runs/demo")
 
-MEASURES = {"MRR@10": "RR@10", "R@10": "R@10", "nDCG@10": "nDCG@10"}
 INTRODUCTION = (
     "<h1>Ask in any language, read in English</h1><p class='lead'>The student reads the question as it was asked, the teacher "
     "reads its English. What each of their tokens matched in a passage is coloured.</p>"
@@ -45,7 +41,6 @@ NOTHING_ASKED = (
 )
 MOST_LINES = 4
 """Of a box, which else grows until what was found is out of sight."""
-NO_RESULTS = "There are no results to show. Name a run's folder with --results: `make demo` leaves them in runs/demo."
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,6 @@ class PageSources:
         passages: JSON Lines, encoded the first time that the page opens; default: the sample data.
         index: or: an index that the student encoded.
         teacher_index: and one that the teacher did.
-        results: folder of a pipeline's run.
         translate_from: language of the questions whose English is left empty, to be translated.
         translator: what translates them (`first_step.open_first_step`).
 
@@ -71,7 +65,6 @@ class PageSources:
     passages: Path | None = None
     index: Path | None = None
     teacher_index: Path | None = None
-    results: Path | None = None
     translate_from: str | None = None
     translator: str | None = None
 
@@ -95,23 +88,21 @@ def run_page(sources: PageSources, host: str, port: int | None) -> None:
 
     Raises:
         FileNotFoundError: if the demo has not run.
-        ValueError: if `results` holds none.
         ImportError: without the extra `page`, or for a translator that is not installed.
     """
     first = open_first_step(sources.translate_from, sources.translator)
     if sources.model is None:
-        model, teacher, results = from_demo(DEMO, sources.teacher, sources.results)
-        sources = replace(sources, model=model, teacher=teacher, results=results)
-    measured = read_folder(sources.results).results if sources.results else {}
+        model, teacher = from_demo(DEMO, sources.teacher)
+        sources = replace(sources, model=model, teacher=teacher)
     import_gradio()  # said before models are loaded
     student, other, known = load_searchers(sources)
     english = EnglishOf(known, first)
-    page = build_page(answering(student, other, english), english, sample_examples() if known else [], measured)
+    page = build_page(answering(student, other, english), english, sample_examples() if known else [])
     serve_page(page, host, port)
 
 
-def from_demo(run: Path, teacher: str | None, results: Path | None) -> tuple[str, str, Path | None]:
-    """Return student, teacher and the folder with results of the demo's run, but for those that are given.
+def from_demo(run: Path, teacher: str | None) -> tuple[str, str]:
+    """Return the demo's student, and its teacher where no other is given.
 
     Raises:
         FileNotFoundError: if the demo has not trained its student.
@@ -122,8 +113,7 @@ def from_demo(run: Path, teacher: str | None, results: Path | None) -> tuple[str
             f"{student}: expected the student that `drdecr demo` trains. Run `drdecr demo` (or `make demo`) first, or name a "
             "checkpoint: drdecr page MODEL."
         )
-    measured = run if (run / "results" / DETAILS).exists() else None
-    return str(student), teacher or str(run / "teacher" / "model"), results or measured
+    return str(student), teacher or str(run / "teacher" / "model")
 
 
 def load_searchers(sources: PageSources) -> tuple[Searcher, Searcher, Mapping[str, KnownQuestion]]:
@@ -171,19 +161,13 @@ def answering(student: Searcher, teacher: Searcher, english_of: EnglishOf) -> An
     return answer
 
 
-def build_page(
-    answer: Answering,
-    english_of: EnglishOf,
-    examples: list[KnownQuestion],
-    results: Mapping[str, EvaluationResult],
-) -> "gradio.Blocks":
+def build_page(answer: Answering, english_of: EnglishOf, examples: list[KnownQuestion]) -> "gradio.Blocks":
     """Lay the page out.
 
     Args:
         answer: as from `answering`.
         english_of: finds the English of questions.
         examples: questions to choose from; the first is asked when the page opens.
-        results: of each system, by its label, in the order of the table; may be empty.
     """
     gradio = import_gradio()
     first = examples[0] if examples else KnownQuestion("", "", "", [])
@@ -225,8 +209,6 @@ def build_page(
                 passages.render()
             with gradio.Tab("Alignment"):
                 alignment.render()
-            with gradio.Tab("Results"):
-                show_measures(gradio, results)
         _follow_question(gradio, question, english, english_of)
         # First the box, so that whoever asks sees what the teacher is asked. Of several askings the last is answered.
         ways = [button.click, question.submit, english.submit]
@@ -246,23 +228,6 @@ def _follow_question(gradio: Any, question: Any, english: Any, english_of: Engli
     followed.then(
         None, [question, english, found], english, js=TAKE_UP, show_progress="hidden", api_visibility="private"
     )
-
-
-def show_measures(gradio: Any, results: Mapping[str, EvaluationResult]) -> None:
-    """Lay out the results: a choice of measure and the bars."""
-    measures = [name for name, key in MEASURES.items() if all(key in result.scores for result in results.values())]
-    if not results or not measures:
-        gradio.HTML(show_notice(NO_RESULTS))
-        return
-    choice = gradio.Radio(measures, value=measures[0], label="Measure", elem_id="measure")
-    bars = gradio.HTML(show_results(results, MEASURES[measures[0]]), elem_id="results")
-    with gradio.Accordion("The same in numbers", open=False):
-        table = gradio.Markdown(markdown_table(results, MEASURES[measures[0]]))
-
-    def choose(name: str) -> tuple[str, str]:
-        return show_results(results, MEASURES[name]), markdown_table(results, MEASURES[name])
-
-    choice.change(choose, choice, [bars, table], api_visibility="private")
 
 
 def serve_page(page: "gradio.Blocks", host: str, port: int | None, wait: bool = True) -> str:

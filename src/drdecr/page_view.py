@@ -1,4 +1,4 @@
-"""Answers and results as HTML: matched tokens and the token alignment in colour, scores by language as bars.
+"""Answers as HTML: matched tokens and the token alignment in colour.
 
 Colour is one hue that grows with the cosine, so that it reads in light and dark and without colour vision; every number is
 there in words too. The page's text is escaped: passages and questions may hold markup.
@@ -9,11 +9,8 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
 
-from drdecr.evaluation.charts import colours_of, language_bars
-from drdecr.evaluation.metrics import display_name
-from drdecr.evaluation.report import NO_CELL, Results
+from drdecr.evaluation.report import NO_CELL
 from drdecr.retrieval.matched_tokens import NO_TOKEN, TextTokens, TokenMatches, cut_text
 
 from .page_answers import Alignment, Answer, KnownQuestion, Reading
@@ -73,21 +70,6 @@ def show_alignment(alignment: Alignment | None, notes: list[str]) -> str:
         ]
         rows.append((token, partner == NO_TOKEN, cells))
     return _draw("alignment", alignment=alignment, english=english, rows=rows, lowest=lowest, highest=highest)
-
-
-def show_results(results: Results, measure: str) -> str:
-    """Draw a bar with its 95 % interval for each language and system, the average last."""
-    colours = colours_of(list(results))
-    facts = next(iter(results.values())).metadata
-    bars = Markup(language_bars(results, measure, colours))
-    return _draw(
-        "results",
-        bars=bars,
-        colours=colours,
-        name=display_name(measure),
-        collection=facts.get("collection", ""),
-        hardware=facts.get("hardware", ""),
-    )
 
 
 def show_notice(text: str) -> str:

@@ -8,16 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
 from drdecr.evaluation.report import terminal_table
 
-from .details import keep_details
-from .measuring import Measured, check_sets, measure, write_tables
+from .measuring import check_sets, measure, write_tables
 from .model_card import write_model_card
 from .peak_memory import in_words
 from .recipe import Recipe, load_recipe, read_yaml
-from .report import write_report
 from .stage import run_stage
 from .validation import MEASURE
 
@@ -96,7 +93,7 @@ def load_pipeline(path: str | Path, output: str | None = None) -> Pipeline:
 
 
 def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console: Console | None = None) -> Path:
-    """Run what is not done yet, measure every system, and write table, charts, report and model card.
+    """Run what is not done yet, measure every system, and write table, chart and model card.
 
     Args:
         pipeline: the stages and the measurement.
@@ -130,7 +127,6 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
         curves = recipes[name].folder / "curves.png"
         if curves.exists():
             shutil.copyfile(curves, output / f"curves-{name}.png")
-    write_page(pipeline, recipes, sets, measured)  # last: it takes nothing from the model and its card if it fails
     return student
 
 
@@ -138,16 +134,6 @@ def cost_of(recipe: Recipe) -> str:
     """Say what a stage took, as its `run.json` has it."""
     run = json.loads((recipe.folder / "run.json").read_text(encoding="utf-8"))
     return ", ".join(part for part in (f"{run['seconds']:,.1f} s", in_words(run)) if part)
-
-
-def write_page(
-    pipeline: Pipeline, recipes: dict[str, Recipe], sets: list[QuestionSet], measured: Measured
-) -> Path | None:
-    """Write `report.html`, and the details that `drdecr report` makes it of again; None where no run could be kept."""
-    output = Path(pipeline.output)
-    if not keep_details(pipeline, recipes, sets, measured):
-        return None
-    return write_report([output], output / "report.html", pipeline.card.get("title", "Retrieval report"))
 
 
 def stage_recipe(pipeline: Pipeline, name: str, overrides: list[str]) -> Recipe:

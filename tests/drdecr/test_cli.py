@@ -19,7 +19,7 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.stage import run_stage
 
 COMMANDS = (
-    *("demo", "distil", "train", "evaluate", "compare", "report", "page", "convert", "export-data", "push", "backbone"),
+    *("demo", "distil", "train", "evaluate", "compare", "page", "convert", "export-data", "push", "backbone"),
     *("encode", "index", "search", "rerank", "remove", "serve", "prepare", "translate", "mine", "annotate"),
 )
 

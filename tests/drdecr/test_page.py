@@ -2,7 +2,6 @@
 
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,16 +9,13 @@ from matplotlib.image import imread
 
 from drdecr import page, translating
 from drdecr.data.translation import Engine, Translation
-from drdecr.evaluation.results import EvaluationResult, Score
 from drdecr.first_step import FirstStep
 from drdecr.page import answering, build_page, from_demo, import_gradio, serve_page
 from drdecr.page_answers import KnownQuestion, Searcher
 from drdecr.page_english import EnglishOf
-from drdecr.report import DETAILS
 
 PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
 EXAMPLES = [KnownQuestion("z c z", "what is the city c", "fi", ["p-c"]), KnownQuestion("من b", "b", "ar", ["p-b"])]
-SCORES = {name: {"fi": Score(0.5, 0.4, 0.6, 9), "avg": Score(0.5, 0.4, 0.6, 9)} for name in ("RR@10", "R@10")}
 
 
 @pytest.fixture
@@ -27,8 +23,7 @@ def address(tiny_model):
     """A page over a tiny model that is served for one test."""
     pytest.importorskip("gradio", reason="needs the extra `page`")
     searcher, english = Searcher.over(tiny_model, PASSAGES), EnglishOf({row.query: row for row in EXAMPLES})
-    results = {"zero-shot": EvaluationResult(SCORES, {}), "student": EvaluationResult(SCORES, {})}
-    page = build_page(answering(searcher, searcher, english), english, EXAMPLES, results)
+    page = build_page(answering(searcher, searcher, english), english, EXAMPLES)
     yield serve_page(page, "127.0.0.1", None, wait=False)
     page.close()
 
@@ -58,21 +53,18 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
     view.get_by_role("tab", name="Alignment").click()
     view.wait_for_selector(".heat td.pair", state="visible")
     assert view.locator(".heat tbody td").count() == 2 * 1
-    view.get_by_role("tab", name="Results").click()
-    view.get_by_label("R@10", exact=True).click()
-    view.wait_for_selector("#results svg[aria-label='R@10 by language']", state="visible")
     view.get_by_role("tab", name="Passages").click()
     view.get_by_text("Suomi: z c z").click()  # an example brings its English and is asked at once
     view.wait_for_selector("[data-side=student] .right")
     assert view.locator("#english textarea").input_value() == "what is the city c"
     excess = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    for tab in ("Passages", "Alignment", "Results"):
+    for tab in ("Passages", "Alignment"):
         view.get_by_role("tab", name=tab).click()
         assert view.evaluate(excess) <= 0, tab  # nothing sticks out of a phone
         # To look at: `pytest tests/drdecr/test_page.py --basetemp FOLDER`.
         view.screenshot(path=tmp_path / f"{tab}.png", full_page=True)
         picture = imread(tmp_path / f"{tab}.png")[..., :3].reshape(-1, 3)
-        assert len(np.unique(picture, axis=0)) > 100  # letters, marks and bars, not an empty page
+        assert len(np.unique(picture, axis=0)) > 100  # letters and marks, not an empty page
     assert complaints == []
     foreign = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert foreign == []
@@ -91,7 +83,7 @@ def test_whatever_is_typed_is_answered(tiny_model):
 
 def test_a_page_without_examples_says_what_to_do(tiny_model):
     pytest.importorskip("gradio", reason="needs the extra `page`")
-    blocks = build_page(lambda question, english: ("", ""), EnglishOf({}), [], {})
+    blocks = build_page(lambda question, english: ("", ""), EnglishOf({}), [])
     values = {block.elem_id: block.value for block in blocks.blocks.values() if hasattr(block, "value")}
     assert all("Write a question" in values[name] for name in ("passages", "alignment"))
 
@@ -144,7 +136,7 @@ def test_the_english_box_holds_the_english_of_the_question_that_stands_beside_it
 def test_a_translation_is_shown_in_its_box_and_goes_with_its_question(tiny_model, translated, browser):
     pytest.importorskip("gradio", reason="needs the extra `page`")
     searcher = Searcher.over(tiny_model, PASSAGES)
-    blocks = build_page(answering(searcher, searcher, translated), translated, EXAMPLES, {})
+    blocks = build_page(answering(searcher, searcher, translated), translated, EXAMPLES)
     try:
         view = browser.new_page()
         view.goto(serve_page(blocks, "127.0.0.1", None, wait=False))
@@ -176,7 +168,7 @@ def slow_view(tiny_model, browser):
             return slow
 
         english_of.follow = slowly(follow)
-        opened.append(build_page(slowly(answer), english_of, EXAMPLES, {}))
+        opened.append(build_page(slowly(answer), english_of, EXAMPLES))
         view = browser.new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
         view.goto(serve_page(opened[0], "127.0.0.1", None, wait=False))
         view.wait_for_selector("[data-side=teacher] .found .token", timeout=60_000)
@@ -243,7 +235,7 @@ def test_the_page_is_given_the_translator_that_is_named(call, monkeypatch, tmp_p
     class Built(Exception):
         pass
 
-    def build(answer, english_of, examples, results):
+    def build(answer, english_of, examples):
         raise Built(english_of("z d"))
 
     monkeypatch.setitem(translating.ENGINES, "apertium", Cities)
@@ -270,11 +262,8 @@ def test_a_demo_that_has_not_run_is_named_with_its_cure(call, monkeypatch, tmp_p
 def test_the_page_opens_on_what_the_demo_made(tmp_path):
     (tmp_path / "relevance" / "model").mkdir(parents=True)
     student, teacher = (str(tmp_path / stage / "model") for stage in ("relevance", "teacher"))
-    assert from_demo(tmp_path, None, None) == (student, teacher, None)
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / DETAILS).touch()
-    assert from_demo(tmp_path, "other", None) == (student, "other", tmp_path)
-    assert from_demo(tmp_path, None, Path("mine"))[2] == Path("mine")
+    assert from_demo(tmp_path, None) == (student, teacher)
+    assert from_demo(tmp_path, "other") == (student, "other")
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):

@@ -1,15 +1,12 @@
-"""How answers and results are drawn: every text and number is there, and no text becomes markup."""
+"""How answers are drawn: every text and number is there, and no text becomes markup."""
 
 import re
 from html import unescape
 
 import pytest
 
-from drdecr.evaluation.charts import colours_of, language_bars
-from drdecr.evaluation.report import COLOURS
-from drdecr.evaluation.results import EvaluationResult, Score
 from drdecr.page_answers import KnownQuestion, Searcher, ask
-from drdecr.page_view import show_alignment, show_answer, show_notice, show_results, style_sheet, token_labels
+from drdecr.page_view import show_alignment, show_answer, show_notice, style_sheet, token_labels
 from drdecr.retrieval import StoredIndex
 
 PASSAGES = {"p1": "the city b is in france.", "p2": "a <b>king</b> & the sea"}
@@ -86,16 +83,6 @@ def test_the_heat_map_holds_every_cosine_and_frames_the_pairs(answer):
     assert framed == [(row, partner) for row, partner in enumerate(answer.alignment.partners)]
     assert token_labels(answer.alignment.teacher) == ["the", "city", "b"]
     assert "why not" in show_alignment(None, ["why not"])
-
-
-def test_results_are_the_reports_bars_with_a_name_for_each_colour():
-    scores = {"fi": Score(0.4, 0.3, 0.5, 10), "avg": Score(0.4, 0.3, 0.5, 10)}
-    more = {"ar": Score(0.8, 0.7, 1.0, 10), **scores}
-    results = {"zero-shot": EvaluationResult({"RR@10": scores}, {}), "student": EvaluationResult({"RR@10": more}, {})}
-    html = show_results(results, "RR@10")
-    assert language_bars(results, "RR@10", colours_of(["zero-shot", "student"])) in html
-    assert [html.count(f'style="background:{colour}"') for colour in COLOURS[:3]] == [1, 1, 0]
-    assert "MRR@10, with 95 % intervals" in text_of(html)
 
 
 def test_pointing_at_a_query_token_frames_what_it_matched():

@@ -50,23 +50,20 @@ def test_a_pipeline_leaves_tables_and_charts_and_is_not_run_twice(write_pipeline
     assert student == output / "relevance" / "model"
     made = {path.name for path in output.iterdir()}
     assert made == {
-        *("zero", "start", "relevance", "results", "results.md", "results.png", "report.html"),
+        *("zero", "start", "relevance", "results", "results.md", "results.png"),
         *("curves-start.png", "curves-relevance.png"),
     }
     assert yaml.safe_load((output / "start" / "recipe.yaml").read_text())["training"]["learning_rate"] == 1e-4
     slugs = ("zero-shot", "student", "student--first-index", "upper-bound")
     kept = {path.name for path in (output / "results").iterdir()}
     files = (f"{slug}.{kind}" for slug in slugs for kind in ("json", "scores.json", "run"))
-    assert kept == {*files, "student_against", "by_question.json"}
+    assert kept == {*files, "student_against"}
     compared = {path.stem for path in (output / "results" / "student_against").iterdir()}
     assert compared == {*slugs} - {"student"}
     table = (output / "results.md").read_text()
     assert all(f"| {row['label']} " in table for row in SYSTEMS)
     assert "None" not in table
     assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
-    page = (output / "report.html").read_text(encoding="utf-8")
-    assert all(f'id="{name}-1"' in page for name in ("distance", "moves", "tokens", "failures"))
-    assert "tiny, 16 passages" in page
     assert "tiny, 16 passages. Questions: test: 6 questions" in table
 
     # What each found is kept: its best passages give the scores of the table again.
@@ -168,7 +165,7 @@ def test_labels_that_differ_in_signs_have_files_of_their_own(write_pipeline, tmp
     kept = {path.name for path in (tmp_path / "all" / "results").iterdir()}
     names = ("a-b", "a-b-2", "comparison", "system")
     files = {f"{name}.{kind}" for name in names for kind in ("json", "scores.json", "run")}
-    assert kept == {*files, "student_against", "by_question.json"}
+    assert kept == {*files, "student_against"}
     scores = [json.loads((tmp_path / "all" / "results" / f"{name}.scores.json").read_text()) for name in names[:2]]
     assert scores[0]["key"] != scores[1]["key"]
 

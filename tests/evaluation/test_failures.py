@@ -5,9 +5,7 @@ from datasets import Dataset
 
 from drdecr.data.schema import QuestionSet
 from drdecr.evaluation import failures as module
-from drdecr.evaluation.details import Details, TokenAlignment, rank_changes
 from drdecr.evaluation.failures import collect_failures, first_ranks, worst_of_each_language
-from drdecr.evaluation.results import Difference
 
 PASSAGES = {"p1": "Alpha. Ann built it.", "p2": "Beta. " + "word " * 200, "p3": "Gamma. In 1900."}
 RUN = {
@@ -71,32 +69,3 @@ def test_failures_are_chosen_evenly_over_languages_and_lost_ones_first(labelled)
     found = collect_failures(labelled, RUN, ranks, {"q2": 5, "q3": 1, "q4": 2})
     assert [one.query_id for one in worst_of_each_language(found)] == ["q4", "q3", "q2"]  # en, fi, fi
     assert [one.query_id for one in worst_of_each_language(found, limit=2)] == ["q4", "q3"]
-
-
-def test_rank_changes_count_what_was_not_found_as_the_next_place():
-    before = {"a": 3, "b": 1, "c": None, "d": None, "e": 2}
-    assert rank_changes(before, {"a": 1, "b": None, "c": 10, "d": None, "e": 2}, depth=10) == {
-        **{"a": 2, "b": -10, "c": 1},
-        **{"d": 0, "e": 0},
-    }
-
-
-def test_details_come_back_equal_and_another_file_is_refused(labelled, tmp_path):
-    ranks = first_ranks(labelled, RUN, depth=10)
-    row = Difference(0.1, -0.1, 0.2, 4, 0.5, 0.5)
-    alignment = TokenAlignment("q1", "ar", "من", "who", ["من"], ["who"], [[0.5]], [[0, 0]])
-    details = Details(
-        ["one", "two"],
-        "two",
-        baseline="one",
-        ranks={"two": ranks},
-        gaps={"two": {"avg": row}},
-        gains={"avg": row},
-        failures=collect_failures(labelled, RUN, ranks),
-        alignment=alignment,
-    )
-    details.to_json(tmp_path / "details.json")
-    assert Details.from_json(tmp_path / "details.json") == details
-    (tmp_path / "details.json").write_text('{"systems": [], "system": "x", "failures": [3], "gaps": {}, "gains": {}}')
-    with pytest.raises(ValueError, match=r"details\.json holds no details"):
-        Details.from_json(tmp_path / "details.json")

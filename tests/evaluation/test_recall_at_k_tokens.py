@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from drdecr.evaluation.metric_space import FILES, METRIC_FOLDER, push_metric
-from drdecr.evaluation.xor_retrieve import score_rankings
+from drdecr.evaluation.recall_at_k_tokens.xor_retrieve import score_rankings
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import nltk
 import numpy as np
 import pytest
 
-from drdecr.evaluation import xor_retrieve
-from drdecr.evaluation.results import summarize
-from drdecr.evaluation.xor_retrieve import (
+from drdecr.evaluation.recall_at_k_tokens import xor_retrieve
+from drdecr.evaluation.recall_at_k_tokens.xor_retrieve import (
     FALLBACK_TOKENIZER,
     OFFICIAL_TOKENIZER,
     answer_recall,
@@ -19,6 +18,7 @@ from drdecr.evaluation.xor_retrieve import (
     span_answers,
     word_tokenizer,
 )
+from drdecr.evaluation.results import summarize
 
 
 @pytest.fixture(autouse=True)
