@@ -78,7 +78,7 @@ class Stages:
 
     def index(self) -> Callable[[], Any]:
         self.encode()()
-        return lambda: build_index(self.folder / "index", self.folder / "small", "residual4", 1, "exact")
+        return lambda: build_index(self.folder / "index", self.folder / "small", "residual4", 1)
 
     def search(self) -> Callable[[], Any]:
         self.encode()()
