@@ -18,16 +18,17 @@ from typing import Any
 
 from datasets import Dataset
 
-from drdecr.data.sample_data import LANGUAGES as XOR_LANGUAGES
+from drdecr.data.files import write_text
+from drdecr.data.offline.sample import LANGUAGES as XOR_LANGUAGES
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_parallel, read_questions
+from drdecr.evaluation.evaluate import encode_passages, search_questions
 from drdecr.evaluation.metrics import PerQuery, per_query_scores
 from drdecr.evaluation.results import AVERAGE, compare, summarize
-from drdecr.measuring import build_index, load_reader, search_questions
-from drdecr.recipe import load_recipe
 from drdecr.retrieval import ExactIndex
-from drdecr.run_folder import write_text
-from drdecr.stage import run_stage
+from drdecr.retrieval.encoder import load_encoder
+from drdecr.runs.recipe import load_recipe
+from drdecr.runs.stage import run_stage
 
 MEASURE = "RR@10"
 RECIPES = Path("recipes/real")
@@ -141,8 +142,8 @@ def agreed(passages: Mapping[str, str], starts: Mapping[str, Path], tokens: Path
     unknown = {"document_ids": [next(iter(passages))]}  # a set names some passage; what is right is found below
     asked = QuestionSet("agreed", Dataset.from_list([row | unknown for row in rows]), dict(passages))
     found = [
-        search_questions(model, asked, build_index(model, asked, tokens), "english", depth=2)
-        for model in (load_reader(str(starts[name])) for name in ("zero_shot", "neutral"))
+        search_questions(model, asked, encode_passages(model, asked, tokens), "english", depth=2)
+        for model in (load_encoder(str(starts[name])) for name in ("zero_shot", "neutral"))
     ]
     kept = []
     for kind in ("mkqa", "xor"):
@@ -191,7 +192,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def scored(model: Path, index: ExactIndex, questions: QuestionSet) -> PerQuery:
     """Measure one model with the passages of an index."""
-    return per_query_scores(search_questions(load_reader(str(model)), questions, index), questions.qrels, [MEASURE])
+    return per_query_scores(search_questions(load_encoder(str(model)), questions, index), questions.qrels, [MEASURE])
 
 
 def table(systems: Mapping[str, PerQuery], languages: Mapping[str, str], against: str | None = None) -> str:
@@ -244,7 +245,7 @@ def main() -> None:
     indexes: dict[str, ExactIndex] = {}
     for name, start in starts.items():
         if name == "zero_shot" or name in {VARIANTS[one].start for one in options.variants}:
-            indexes[name] = build_index(load_reader(str(start)), questions, output / "passages")
+            indexes[name] = encode_passages(load_encoder(str(start)), questions, output / "passages")
             systems[name] = scored(start, indexes[name], questions)
     for name in options.variants:
         variant = VARIANTS[name]

@@ -61,11 +61,11 @@ def peak_megabytes() -> float:
 
 def prepare(folder: Path, count: int, processes: int) -> dict[str, Any]:
     """Prepare the rows; tell how long reading, checking and the rest took."""
-    from drdecr.data import preparation, row_cleaner
-    from drdecr.data.held_out import HeldOutTexts
-    from drdecr.data.prepared_shards import PROVENANCE
-    from drdecr.data.row_checks import CleaningSettings
-    from drdecr.data.whole_files import write_json
+    from drdecr.data.files import write_json
+    from drdecr.data.prepare import preparation, row_cleaner
+    from drdecr.data.prepare.cleaning import CleaningSettings
+    from drdecr.data.prepare.leakage import HeldOutTexts
+    from drdecr.data.prepare.prepared_shards import PROVENANCE
 
     before, spent = peak_megabytes(), dict.fromkeys(("read", "check", "write"), 0.0)
 
@@ -97,7 +97,7 @@ def prepare(folder: Path, count: int, processes: int) -> dict[str, Any]:
 def sample(folder: Path, count: int, batch: int) -> dict[str, Any]:
     """Draw rows as a training does, and collate them; without a batch size, only draw."""
     from drdecr.data.collators import DistillationCollator
-    from drdecr.data.offline_backbone import prepare_offline_backbone
+    from drdecr.data.offline.backbone import prepare_offline_backbone
     from drdecr.data.prepared_mixture import PreparedMixture
     from drdecr.modeling_drdecr import DrDecrProcessor
 

@@ -34,7 +34,7 @@ from typing import Any
 STAGES = ("translate", "mine", "annotate", "scores", "exact", "centroids")
 NEEDS = {"translate": ["pairs"], "annotate": ["set", "mine"], "scores": ["set", "mine", "score_file"]}
 """What must be there before a stage; of the others: the set."""
-WORDS_A_PASSAGE = 40
+WORDS_PER_PASSAGE = 40
 VOCABULARY = 30_000
 SEARCHED = 500
 """Questions that a model is asked: an exact search reads all tokens for each."""
@@ -69,7 +69,7 @@ def passage_texts(count: int) -> Iterator[str]:
     """Yield texts whose words are as unevenly spread as those of a language, about."""
     drawn = random.Random(1)
     for number in range(count):
-        words = (int(VOCABULARY ** drawn.random()) for _ in range(WORDS_A_PASSAGE))
+        words = (int(VOCABULARY ** drawn.random()) for _ in range(WORDS_PER_PASSAGE))
         yield f"n{number} " + " ".join(f"word{word}" for word in words)
 
 
@@ -77,7 +77,7 @@ def write_set(folder: Path, count: int) -> None:
     """Write questions and passages as `drdecr translate` leaves them."""
     from datasets import Features, List, Value
 
-    from drdecr.data.export import write_dataset
+    from drdecr.data.hub import write_dataset
     from drdecr.data.row_parts import RowParts
 
     text, ids = Value("string"), List(Value("string"))
@@ -113,8 +113,8 @@ def write_pairs(folder: Path, count: int) -> None:
 
 def translate(folder: Path, count: int) -> None:
     """Translate the pairs."""
-    from drdecr import translating
-    from drdecr.data.translation import Engine, Translation
+    from drdecr.data.teacher import translate as translating
+    from drdecr.data.teacher.translation import Engine, Translation
 
     class Letters:
         engine = Engine("letters", "1")
@@ -130,8 +130,8 @@ def translate(folder: Path, count: int) -> None:
 
 def mine(folder: Path, count: int) -> None:
     """Mine by BM25, two candidates a row and ten rows a question."""
-    from drdecr.mining import MiningSettings
-    from drdecr.mining import mine as run
+    from drdecr.data.teacher.mine import MiningSettings
+    from drdecr.data.teacher.mine import mine as run
 
     entry = {"format": "hub_questions", "name": str(folder / "set")}
     run(MiningSettings([entry], depth=50, num_negatives=10), folder / "mined")
@@ -139,7 +139,7 @@ def mine(folder: Path, count: int) -> None:
 
 def annotate(folder: Path, count: int) -> None:
     """Score what was mined."""
-    from drdecr import annotating
+    from drdecr.data.teacher import annotate as annotating
 
     class Counting:
         facts = {"scorer": "counting"}  # noqa: RUF012
@@ -156,7 +156,7 @@ def annotate(folder: Path, count: int) -> None:
 
 def score_file(folder: Path, count: int) -> None:
     """Write a score of each mined candidate, as another program would."""
-    from drdecr.data.formats import read_hub_unscored
+    from drdecr.data.readers.hub import read_hub_unscored
 
     rows, _ = read_hub_unscored(str(folder / "mined"), "mined_candidates", split="train")
     with (folder / "scores.tsv").open("w") as stream:
@@ -167,8 +167,8 @@ def score_file(folder: Path, count: int) -> None:
 
 def scores(folder: Path, count: int) -> None:
     """Look up the scores of a file."""
-    from drdecr.annotating import AnnotationSettings
-    from drdecr.annotating import annotate as run
+    from drdecr.data.teacher.annotate import AnnotationSettings
+    from drdecr.data.teacher.annotate import annotate as run
 
     run(AnnotationSettings(str(folder / "mined"), scores=str(folder / "scores.tsv")), folder / "looked-up")
 
@@ -179,9 +179,10 @@ def rank(folder: Path, by: str) -> None:
 
     import torch
 
-    from drdecr import mined_rankings, mined_rows
     from drdecr.data.sources import read_questions
-    from drdecr.step_work import StepWork
+    from drdecr.data.step_work import StepWork
+    from drdecr.data.teacher import mined_rows
+    from drdecr.data.teacher import rankings as mined_rankings
 
     def drawn(texts: list[str], **_: Any) -> list[torch.Tensor]:
         made = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
@@ -208,9 +209,9 @@ def run_alone(stage: str, folder: str, rows: int) -> dict[str, float]:
 
 def measure(stage: str, folder: Path, rows: int) -> dict[str, float]:
     """Run a stage in this process and return what it took."""
-    import drdecr.annotating
-    import drdecr.mining
-    import drdecr.translating  # noqa: F401 - what counts as `before`
+    import drdecr.data.teacher.annotate
+    import drdecr.data.teacher.mine
+    import drdecr.data.teacher.translate  # noqa: F401 - what counts as `before`
 
     if stage in ("set", "pairs"):
         {"set": write_set, "pairs": write_pairs}[stage](folder, rows)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from drdecr.modeling_drdecr import DrDecrProcessor
 
-from .token_cache import Tokens
+from .embeddings.cache import Tokens
 
 Row = dict[str, Any]
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from .mixture import language_shares
-from .prepared_shards import ROW_GROUP, Shard, read_provenance, shards_of
+from .prepare.prepared_shards import ROW_GROUP, Shard, read_provenance, shards_of
+from .readers.text import locate
 from .schema import PARALLEL_COLUMNS
-from .text_files import locate
 
 BLOCK = 65_536
 """Places that are drawn at once."""

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .prepared_shards import Shard, write_shard, wrong_shards
-from .whole_files import clear_unfinished, read_json, write_json
+from .files import clear_unfinished, read_json, write_json
+from .prepare.prepared_shards import Shard, write_shard, wrong_shards
 
 logger = logging.getLogger(__name__)
 

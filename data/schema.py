@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 
-from .row_checks import text_key
-from .stored_passages import TWO_TEXTS, StoredPassages
+from .passages import TWO_TEXTS, PassageStore
+from .prepare.cleaning import text_key
 
 BATCH = 1000
 """Rows that are looked at together."""
@@ -59,7 +59,7 @@ class QuestionSet:
     def __post_init__(self) -> None:
         """Check the rows."""
         check_rows(self.questions, QUESTION_COLUMNS, self.name)
-        if not isinstance(self.passages, StoredPassages):  # which holds no blank text
+        if not isinstance(self.passages, PassageStore):  # which holds no blank text
             empty = next(
                 (name for name, text in self.passages.items() if not isinstance(text, str) or not text.strip()), None
             )

@@ -1,30 +1,65 @@
-"""A folder of safetensors shards that is made bit by bit: planned, resumed, shared out to processes, and checked.
-
-```
-plan.json                        what the shards are made of; another plan is refused
-00000-of-00002.safetensors       rows in order, whole or not there
-00000-of-00002.safetensors.sha256   its checksum
-SHA256SUMS                       all checksums, written last: its presence says that the folder is complete
-```
-
-`sha256sum -c SHA256SUMS` checks such a folder without this package.
-"""
+"""What a run needs to know of the processes that a launcher started, before and after there is a process group."""
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .digests import KEY_BYTES
-from .whole_files import SUMS, broken_shard, check_sums, clear_unfinished, write_atomically
+from .files import KEY_BYTES, SUMS, broken_shard, check_sums, clear_unfinished, write_atomically
+
+PATIENCE = timedelta(days=7)
+"""How long one process waits for another: a share of a large collection takes hours."""
+
+
+def is_main_process() -> bool:
+    """Tell whether this process writes the run's folder; known from the launcher, without a process group."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def num_launched() -> int:
+    """Return how many processes the launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join_processes() -> PartialState:
+    """Return this process's place among those that `accelerate launch` or torchrun started to share a work.
+
+    Raises:
+        ValueError: if they do not work together.
+    """
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    check_processes(state.num_processes)
+    return state
+
+
+def check_processes(world_size: int | None) -> None:
+    """Check that the processes which a launcher started work together.
+
+    Args:
+        world_size: that of the training arguments; None for a stage that trains nothing, which one process does.
+
+    Raises:
+        ValueError: if they do not: each would train by itself and write into the same folder.
+    """
+    started = num_launched()
+    if world_size is not None and started != world_size:
+        raise ValueError(
+            f"Expected {started} processes that work together, as many as the launcher started, got a group of "
+            f"{world_size}: each would train by itself. On CPUs add `--training.use_cpu true` after the recipe, or set "
+            "ACCELERATE_USE_CPU=true."
+        )
+
 
 Shard = dict[str, Tensor]
 

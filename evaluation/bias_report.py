@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .language_bias import BiasReport
-from .report import NO_CELL, markdown_rows
+from .fairness.language_bias import BiasReport
 from .results import AVERAGE, Score
 from .significance import Floats
+from .tables import NO_CELL, markdown_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

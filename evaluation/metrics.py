@@ -124,3 +124,6 @@ def _calculate(parsed: Mapping[str, Measure], qrels: Qrels, ranked: Run) -> list
         for query_id in ranked
     }
     return list(ir_measures.iter_calc(set(parsed.values()), plain_qrels, ranked))
+
+
+MEASURE = "RR@10"

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drdecr.data.answers import searchable
 from drdecr.data.schema import QuestionSet
+from drdecr.data.teacher.negatives import searchable
 
 from .answer_recall import answer_recall_at
 from .failures import ranked

@@ -1,14 +1,20 @@
 """What an evaluation found, per measure and language, with intervals; and the file it is kept in."""
 
+import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from .json_files import check_survives_json, read_json, write_json
+from drdecr.data.files import check_survives_json, read_json_object, write_json_exactly
+from drdecr.data.schema import QuestionSet
+
+from .metrics import PerQuery, Qrels, per_query_scores
+from .runs import read_qrels, read_run
 from .significance import (
     DEFAULT_RESAMPLES,
     Floats,
@@ -81,7 +87,7 @@ class EvaluationResult:
         Args:
             path: file to write; its folder must exist.
         """
-        write_json(path, asdict(self))
+        write_json_exactly(path, asdict(self))
 
     @classmethod
     def from_json(cls, path: str | Path) -> "EvaluationResult":
@@ -93,7 +99,7 @@ class EvaluationResult:
         Raises:
             ValueError: for a file that is damaged or holds something else; the message names it.
         """
-        content = read_json(path, "scores", "metadata")
+        content = read_json_object(path, "scores", "metadata")
         return cls(_rows(content["scores"], Score, path), content["metadata"])
 
 
@@ -109,12 +115,12 @@ class Comparison:
 
     def to_json(self, path: str | Path) -> None:
         """Write the file whole or not at all; see `EvaluationResult.to_json`."""
-        write_json(path, asdict(self))
+        write_json_exactly(path, asdict(self))
 
     @classmethod
     def from_json(cls, path: str | Path) -> "Comparison":
         """Read what `to_json` wrote; see `EvaluationResult.from_json`."""
-        content = read_json(path, "differences", "metadata")
+        content = read_json_object(path, "differences", "metadata")
         return cls(_rows(content["differences"], Difference, path), content["metadata"])
 
 
@@ -285,3 +291,120 @@ def _rows(content: Mapping[str, Any], row_class: type[Row], path: str | Path) ->
         return {measure: {name: row_class(**row) for name, row in rows.items()} for measure, rows in content.items()}
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no rows of {row_class.__name__}: {error}. Make it again.") from error
+
+
+logger = logging.getLogger(__name__)
+
+
+def compare_runs(
+    baseline: Path,
+    system: Path,
+    qrels: Path,
+    measures: list[str],
+    languages: Path | None = None,
+    collection: str | None = None,
+) -> Comparison:
+    """Compare two TREC runs; a judged query without a line in a run scores 0 in it.
+
+    Args:
+        baseline: run that is compared with.
+        system: the other run.
+        qrels: judgements.
+        measures: names as ir_measures writes them.
+        languages: file with lines of query id, tab, language; default: all queries are one group, `all`.
+        collection: what was searched, in words; default: not said.
+
+    Returns:
+        The comparison; its metadata tell each file by path and by content, since another can come to lie under the path.
+
+    Raises:
+        ValueError: for a file of another form, a run without any judged query, or a judged query without a language.
+    """
+    judged = read_qrels(qrels)
+    by_query = dict.fromkeys(judged, "all") if languages is None else _read_languages(languages, judged)
+    old, new = (_scores(file, judged, measures) for file in (baseline, system))
+    files = {"baseline": baseline, "system": system, "qrels": qrels, "languages": languages}
+    notes: dict[str, Any] = {} if collection is None else {"collection": collection}
+    for name, file in files.items():
+        if file is not None:
+            notes |= {name: str(file), f"{name}_sha256": _digest(file)}
+    return compare(old, new, by_query, notes=notes)
+
+
+def _read_languages(file: Path, judged: Qrels) -> dict[str, str]:
+    by_query: dict[str, str] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        query_id, *languages = line.split("\t")
+        if len(languages) != 1:
+            raise ValueError(f"{file}, line {number}: expected query id, tab, language, got {line!r}.")
+        if query_id in by_query:
+            raise ValueError(f"{file}, line {number}: query {query_id!r} stands twice. Keep one of its lines.")
+        by_query[query_id] = languages[0].strip()
+    missing = [query_id for query_id in judged if by_query.get(query_id, "") in ("", AVERAGE)]
+    if missing:
+        raise ValueError(
+            f"{file}: expected a language other than {AVERAGE!r} for each of {len(judged)} judged queries, got "
+            f"{by_query.get(missing[0])!r} for {missing[0]!r} ({len(missing)} such queries). Give each a line."
+        )
+    return by_query
+
+
+def _scores(file: Path, judged: Qrels, measures: list[str]) -> PerQuery:
+    run = read_run(file)
+    unjudged = [query_id for query_id in run if query_id not in judged]
+    if unjudged:
+        logger.warning("%s: %d queries are not judged and left out, the first %s.", file, len(unjudged), unjudged[0])
+    missing = [query_id for query_id in judged if query_id not in run]
+    if len(missing) == len(judged):
+        raise ValueError(
+            f"{file}: expected lines of the {len(judged)} judged queries, such as {missing[0]!r}, got none. Check that run and "
+            "qrels share their query ids."
+        )
+    if missing:
+        logger.warning(
+            "%d of %d judged queries have no line in %s and score 0, the first %s.",
+            len(missing),
+            len(judged),
+            file,
+            missing[0],
+        )
+    return per_query_scores({name: hits for name, hits in run.items() if name in judged}, judged, measures)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+
+
+MEASURES = ("RR@10", "R@10")
+BATCH = 32
+
+
+@dataclass
+class ComparedSystems:
+    """What was measured, by label in the order of the table.
+
+    Args:
+        results: quality.
+        comparisons: with the first system, by the other's label.
+        wall: `label -> part or "total" -> seconds` of each question that was asked by itself.
+        processor: processor seconds a question, all questions asked in batches.
+        num_bytes: of the models on disk; None where a part is not known.
+        runs: what each found.
+        questions: and their judgements.
+        metadata: what the numbers depend on.
+    """
+
+    results: dict[str, EvaluationResult]
+    comparisons: dict[str, Comparison]
+    wall: dict[str, dict[str, list[float]]]
+    processor: dict[str, float]
+    num_bytes: dict[str, int | None]
+    runs: dict[str, dict[str, dict[str, float]]]
+    questions: QuestionSet
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+PARTS = ("translate", "encode", "search")

@@ -7,8 +7,11 @@ tabs between.
 import math
 import os
 from collections.abc import Callable, Iterable
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
+
+from drdecr.data.schema import QuestionSet
 
 from .metrics import Qrels, Run
 
@@ -135,3 +138,27 @@ def check_words(words: Iterable[str], name: str = "id") -> None:
     odd = next((word for word in words if len(word.split()) != 1 or word != word.strip()), None)
     if odd is not None:
         raise ValueError(f"{name}: a TREC file has blanks between its fields, got {odd!r}. Write it without blanks.")
+
+
+RUN_DEPTH = 10
+"""Passages a question that a run file holds: what MRR@10, nDCG@10 and R@10 look at."""
+
+
+def ids_of(sets: Iterable[QuestionSet]) -> Iterable[str]:
+    """Return the ids of all questions and passages."""
+    return chain.from_iterable([*found.questions["query_id"], *found.passages] for found in sets)
+
+
+def file_names(labels: list[str]) -> dict[str, str]:
+    """Return a file name for each label: its letters and digits, numbered where two would be the same.
+
+    >>> file_names(["a + b", "a - b"])
+    {'a + b': 'a---b', 'a - b': 'a---b-2'}
+    """
+    names: dict[str, str] = {}
+    for label in labels:
+        signs = "".join(character if character.isalnum() else "-" for character in label.lower())
+        first = signs.strip("-") or "system"
+        candidates = chain([first], (f"{first}-{number}" for number in count(2)))
+        names[label] = next(name for name in candidates if name not in names.values())
+    return names

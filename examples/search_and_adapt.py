@@ -25,10 +25,10 @@ from drdecr import (
     add_adapter,
     push_adapter,
 )
-from drdecr.data.sample_data import read_sample_questions
+from drdecr.data.offline.sample import read_sample_questions
 from drdecr.data.schema import QuestionSet
 from drdecr.evaluation.metrics import per_query_scores
-from drdecr.hub import push_folder
+from drdecr.hub.push import push_folder
 
 ASKED = ["fi", "ja", "ru"]
 """One question of each of these languages is searched and shown."""
@@ -72,11 +72,11 @@ def main() -> None:
 
 def make_offline_student(folder: Path) -> str:
     """Write what the demo starts from, an encoder with a language-neutral projection, and return its folder."""
-    from drdecr.recipe import load_recipe
-    from drdecr.start import load_start
+    from drdecr.runs.model_loading import load_student
+    from drdecr.runs.recipe import load_recipe
 
     if not folder.exists():
-        load_start(load_recipe(str(files("drdecr.recipes") / "demo" / "teacher.yaml"))).save_pretrained(folder)
+        load_student(load_recipe(str(files("drdecr.recipes") / "demo" / "teacher.yaml"))).save_pretrained(folder)
     return str(folder)
 
 

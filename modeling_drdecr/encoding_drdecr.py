@@ -1,18 +1,19 @@
 """Texts to token embeddings: batches of like length, a progress bar, the order of the input."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .processing_drdecr import describe_texts
-from .threads_drdecr import a_thread_each
 
-CPU_TOKENS_A_PASS = 1024
+CPU_TOKENS_PER_PASS = 1024
 """Tokens, padding too, that a CPU encodes at once: what the layers make of more leaves the cache, which costs a quarter of the
 time (benchmarks/speed). An accelerator takes whole batches."""
 
@@ -116,7 +117,7 @@ def _passes(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     used = batch["attention_mask"] | batch["scoring_mask"]  # query expansion scores and may not be looked at
     size = len(used)
     if used.device.type == "cpu":
-        size = max(1, CPU_TOKENS_A_PASS // max(used.shape[1], 1))
+        size = max(1, CPU_TOKENS_PER_PASS // max(used.shape[1], 1))
     if size >= len(used):
         yield batch
         return
@@ -125,3 +126,50 @@ def _passes(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         rows = slice(start, start + size)
         width = max(int((used[rows] * positions).max()), 1)  # no encoder reads texts of no token
         yield {name: tensor[rows, :width] for name, tensor in batch.items()}
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def a_thread_each(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Yield what is made of each item, in their order, without gradients.
+
+    A piece of work has more in it than its matrix products, and little of the rest is shared out well by torch, which
+    divides every operation by itself. Where there are fewer items than threads, each has all threads, one after another.
+
+    Args:
+        work: of one item; as many run at once as there are threads.
+        items: read as they are needed, by the caller's thread.
+        threads: as `torch.get_num_threads()` says of the caller's thread; 1: no other is begun.
+
+    Raises:
+        Exception: what `work` raises, in the order of the items; what has not begun is left.
+    """
+    items = iter(items)
+    first = list(islice(items, threads))
+    if threads == 1 or len(first) < threads:
+        for item in chain(first, items):
+            with torch.no_grad():  # not around the yield, where it would be the caller's too
+                result = work(item)
+            yield result
+        return
+    autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+
+    def as_the_caller(item: Item) -> Result:
+        with torch.no_grad(), torch.autocast("cpu", *autocast):  # a thread knows neither
+            return work(item)
+
+    # torch's setting is a thread's own, and that of all that begin later: it is put back.
+    pool = ThreadPoolExecutor(threads, "drdecr", torch.set_num_threads, (1,))
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in chain(first, items):
+            waiting.append(pool.submit(as_the_caller, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

@@ -13,10 +13,9 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_drdecr import DrDecrConfig
 from .encoding_drdecr import encode_texts, pad_embeddings
-from .hub_errors_drdecr import explained
-from .loaders_drdecr import write_loader_files
+from .hub_drdecr import STALE, hub_errors, hub_name, model_card, push_saved
+from .interop_drdecr import write_loader_files
 from .processing_drdecr import DrDecrProcessor
-from .pushing_drdecr import STALE, hub_name, model_card, push_saved
 from .scoring_drdecr import maxsim
 
 logger = logging.get_logger(__name__)
@@ -66,7 +65,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         Raises:
             HubError: if the Hub refuses, cannot be reached, or knows no such name.
         """
-        with explained(str(pretrained_model_name_or_path), kwargs.get("token")):
+        with hub_errors(str(pretrained_model_name_or_path), kwargs.get("token")):
             return cls._from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod

@@ -16,8 +16,7 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, P
 from transformers.utils import PROCESSOR_NAME, cached_file
 from transformers.utils.hub import is_offline_mode
 
-from .hub_errors_drdecr import explained
-from .pushing_drdecr import push_saved
+from .hub_drdecr import hub_errors, push_saved
 
 PRIMEQA_MARKERS = (9748, 9749)
 """Ordinary XLM-R vocabulary ids that PrimeQA's DrDecr checkpoints use as query and document marker."""
@@ -149,7 +148,7 @@ class DrDecrProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as any processor does; what the Hub refuses is told in one line (`HubError`)."""
-        with explained(str(pretrained_model_name_or_path), kwargs.get("token")):
+        with hub_errors(str(pretrained_model_name_or_path), kwargs.get("token")):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod

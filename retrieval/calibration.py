@@ -17,12 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from drdecr.modeling_drdecr import maxsim, pad_embeddings
+from drdecr.modeling_drdecr import DrDecrModel, maxsim, pad_embeddings
 
-from .exact import Hits
-from .manifest import DamagedIndexError, write_whole
-from .protocol import Where, holds
+from .protocol import Filter, Hits, holds
+from .retriever import Searchable
+from .stored.manifest import DamagedIndexError, differences, write_whole
 
 LANGUAGE = "language"
 """Key of a passage's payload that names its language."""
@@ -146,7 +147,7 @@ class Searched(Protocol):
         """Return the ids of all passages."""
         ...
 
-    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
         """Find passages, best first."""
         ...
 
@@ -175,7 +176,7 @@ class CalibratedIndex:
         """Return the ids of all passages."""
         return self.index.passage_ids()
 
-    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
         """Find the passages furthest above their language's cohort; arguments as of an index.
 
         Returns:
@@ -191,7 +192,7 @@ class CalibratedIndex:
         best = [sorted(found, key=lambda pair: -pair[0])[:top_k] for found in merged]
         return Hits([[name for _, name in found] for found in best], [[score for score, _ in found] for found in best])
 
-    def _filters(self, where: Where | None) -> Iterator[tuple[str, Where]]:
+    def _filters(self, where: Filter | None) -> Iterator[tuple[str, Filter]]:
         wanted = dict(where or {})
         asked = wanted.pop(self.key, None)
         for language in self.cohort.languages:
@@ -212,4 +213,61 @@ def check_languages(payloads: Sequence[Mapping[str, Any]], cohort: LanguageCohor
         raise ValueError(
             f"calibration: expected all passages in {', '.join(cohort.languages)}, got {odd.count(odd[0])} with {key} {odd[0]!r}."
             " Calibrate again with text in that language, or add the documents with their language."
+        )
+
+
+CALIBRATION = "calibration.safetensors"
+"""File, in the folder of an index, of the cohort."""
+LANGUAGE_KEY = "language_key"
+"""What a calibration remembers of the key that names a document's language."""
+
+
+def calibrate(
+    model: DrDecrModel, references: Mapping[str, list[str]], about: Mapping[str, Any] | None = None
+) -> LanguageCohort:
+    """Encode reference passages of each language.
+
+    Args:
+        model: that encoded the index.
+        references: `{language: texts}`, two of a language or more; a long one is cut off where the model stops to read.
+        about: what is to be remembered: `model` and `model_digest`, which `check_calibration` compares.
+    """
+    rows = tqdm(references.items(), desc="calibrating", unit="language", disable=None)
+    return LanguageCohort({code: model.encode_documents(texts, show_progress_bar=False) for code, texts in rows}, about)
+
+
+def open_calibrated(folder: str | Path, index: Searchable, key: str | None = None) -> CalibratedIndex:
+    """Read the calibration of an index.
+
+    Args:
+        folder: of the index.
+        index: the same, opened to search.
+        key: of the payload that names the language (default: the one that it was calibrated with).
+
+    Raises:
+        FileNotFoundError: if it was not calibrated.
+        DamagedIndexError: if its file is damaged.
+        ValueError: if a passage has no language, or one that was not calibrated; if the calibration is of another model.
+    """
+    cohort = LanguageCohort.load(Path(folder) / CALIBRATION)
+    key = key or cohort.about.get(LANGUAGE_KEY, LANGUAGE)
+    stored: Any = index
+    check_calibration({**cohort.about, "dim": cohort.dim}, {**stored.about, "dim": stored.dim}, folder)
+    check_languages(stored.payloads(stored.passage_ids()), cohort, key)
+    return CalibratedIndex(index, cohort, key)
+
+
+def check_calibration(calibrated: Mapping[str, Any], encoded: Mapping[str, Any], folder: str | Path) -> None:
+    """Raise `ValueError` if reference text was not encoded by the model that encoded an index.
+
+    Args:
+        calibrated: what the calibration says of itself: `model`, and perhaps `model_digest` and `dim`.
+        encoded: the same of the index. Only what both say is compared.
+        folder: of the index, for the message.
+    """
+    said_by_both = [name for name in ("model", "model_digest", "dim") if name in calibrated and name in encoded]
+    if differences(encoded, {name: calibrated[name] for name in said_by_both}):
+        raise ValueError(
+            f"{folder}: calibrated with {calibrated.get('model')!r}, encoded with {encoded.get('model')!r}, another model or "
+            "another state of it. Calibrate with the one that encoded: drdecr calibrate INDEX TEXTS."
         )

@@ -1,7 +1,8 @@
 """Exact MaxSim search: every passage is scored, nothing is approximated. Below some 10^5 passages also the fastest."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,26 +10,10 @@ from tqdm.auto import tqdm
 
 from drdecr.modeling_drdecr import maxsim, pad_embeddings
 
-PASSAGES_A_BLOCK = 256
+from .protocol import Filter, Hits
+
+PASSAGES_PER_BLOCK = 256
 """Passages padded together; they are sorted by length first, so little of a block is padding."""
-
-
-@dataclass
-class Hits:
-    """Ranked passages of some queries.
-
-    Args:
-        document_ids: for each query, the ids of its best passages, best first.
-        scores: for each query, their scores in the same order.
-    """
-
-    document_ids: list[list[str]]
-    scores: list[list[float]]
-
-    def as_run(self, query_ids: list[str]) -> dict[str, dict[str, float]]:
-        """Return `{query_id: {document_id: score}}`, the form that metrics take."""
-        rows = zip(query_ids, self.document_ids, self.scores, strict=True)
-        return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}
 
 
 class ExactIndex:
@@ -54,7 +39,7 @@ class ExactIndex:
             raise ValueError(f"Passage ids must differ, got {name!r} {times} times. Drop or rename the others.")
         order = sorted(range(len(document_ids)), key=lambda index: len(embeddings[index]))
         self.document_ids = [document_ids[index] for index in order]
-        groups = [order[start : start + PASSAGES_A_BLOCK] for start in range(0, len(order), PASSAGES_A_BLOCK)]
+        groups = [order[start : start + PASSAGES_PER_BLOCK] for start in range(0, len(order), PASSAGES_PER_BLOCK)]
         self._blocks = [_block([embeddings[index].to(dtype) for index in group]) for group in groups]
 
     def __len__(self) -> int:
@@ -110,3 +95,32 @@ def _block(embeddings: list[Tensor]) -> tuple[Tensor, Tensor]:
     padded, mask = pad_embeddings(embeddings)
     filled = torch.where(mask[..., None], padded, padded[:, :1])
     return filled, mask | mask.any(dim=1, keepdim=True)
+
+
+class InMemoryIndex:
+    """An `ExactIndex` with its texts, searched as an index on disk is.
+
+    Args:
+        index: the passages.
+        texts: `{passage_id: text}`.
+    """
+
+    def __init__(self, index: ExactIndex, texts: Mapping[str, str]) -> None:
+        self.index, self.texts = index, texts
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
+        """Find passages; `ValueError` for a filter, since these have no metadata."""
+        if where:
+            raise ValueError("These passages have no metadata to filter by. Make an index with `drdecr encode`.")
+        return self.index.search(query_embeddings, top_k)
+
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        return list(self.texts)
+
+    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the texts."""
+        return [{"document_id": name, "text": self.texts[name]} for name in passage_ids]

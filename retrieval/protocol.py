@@ -2,15 +2,32 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from .exact import Hits
-
-Where: TypeAlias = Mapping[str, Any]
+Filter: TypeAlias = Mapping[str, Any]
 """A filter on payloads, `{key: value}` or `{key: [values]}`: every key must have the value, or one of the values. A key
 that holds a list has each of its members."""
+
+
+@dataclass
+class Hits:
+    """Ranked passages of some queries.
+
+    Args:
+        document_ids: for each query, the ids of its best passages, best first.
+        scores: for each query, their scores in the same order.
+    """
+
+    document_ids: list[list[str]]
+    scores: list[list[float]]
+
+    def as_run(self, query_ids: list[str]) -> dict[str, dict[str, float]]:
+        """Return `{query_id: {document_id: score}}`, the form that metrics take."""
+        rows = zip(query_ids, self.document_ids, self.scores, strict=True)
+        return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}
 
 
 @runtime_checkable
@@ -34,7 +51,7 @@ class PassageIndex(Protocol):
         """Add passages; one whose id is there already takes its place."""
         ...
 
-    def delete(self, passage_ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+    def delete(self, passage_ids: Sequence[str] | None = None, where: Filter | None = None) -> int:
         """Delete passages by id or by payload and return how many."""
         ...
 
@@ -42,7 +59,7 @@ class PassageIndex(Protocol):
         """Make what was added and deleted lasting and searchable, all of it or nothing."""
         ...
 
-    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
         """Find the passages with the highest MaxSim, best first."""
         ...
 
@@ -134,7 +151,7 @@ def _check_payload(name: str, payload: Any) -> None:
         ) from error
 
 
-def matches(payload: Mapping[str, Any], where: Where) -> bool:
+def matches(payload: Mapping[str, Any], where: Filter) -> bool:
     """Return whether a payload passes a filter."""
     return all(key in payload and holds(payload[key], wanted) for key, wanted in where.items())
 

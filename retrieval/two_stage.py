@@ -3,17 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from .exact import Hits
-from .protocol import Where, check_search
-from .stored import StoredIndex
+from .protocol import Filter, Hits, check_search
+from .stored.index import StoredIndex
+from .stored.ragged import best_of_passages, cut_into_blocks, places_of_tokens
+from .stored.ranking import Ranking
+from .stored.segment import TOKENS_PER_BLOCK, Segment
 
 
 class CandidateSource(Protocol):
     """What finds passages that may be among the best."""
 
-    def candidates(self, query: Tensor, count: int, where: Where | None) -> Sequence[Tensor]:
+    def candidates(self, query: Tensor, count: int, where: Filter | None) -> Sequence[Tensor]:
         """Return for each segment of the index ascending rows, about `count` in all."""
         ...
 
@@ -49,7 +53,7 @@ class TwoStageIndex:
         """Return the ids of all passages."""
         return self.index.passage_ids()
 
-    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Where | None = None) -> Hits:
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
         """Find passages of high MaxSim; arguments and result as of `StoredIndex.search`, perhaps not the very best."""
         check_search(query_embeddings, top_k, 1, self.dim)
         hits = Hits([], [])
@@ -63,3 +67,78 @@ class TwoStageIndex:
     def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return what was added with passages."""
         return self.index.payloads(passage_ids)
+
+
+class CentroidCandidates:
+    """Inverted lists from centroids to passages, made of an index of residual codes.
+
+    Memory holds 4 bytes for each passage in each list: at most as many as it has tokens.
+
+    Args:
+        index: with a residual codec.
+        probes: centroids a query token whose passages are looked at (default 4; ColBERTv2 takes 1 to 4).
+
+    Raises:
+        ValueError: for another codec or no probe.
+    """
+
+    def __init__(self, index: StoredIndex, probes: int = 4) -> None:
+        if not index.manifest.codec.startswith("residual"):
+            raise ValueError(
+                f"Candidates by centroids need residual codes, got an index of {index.manifest.codec}. Make one with "
+                "`drdecr index FOLDER NEW_FOLDER --codec residual4`."
+            )
+        if probes < 1:
+            raise ValueError(f"probes: expected at least 1, got {probes}. More find more.")
+        self.index, self.probes = index, probes
+        self._lists = [_Lists(segment) for segment in index.segments]
+
+    def candidates(self, query: Tensor, count: int, where: Filter | None) -> list[Tensor]:
+        """Return for each segment the rows among the `count` best by their centroids."""
+        ranking = Ranking(1, count)
+        for number, (segment, lists) in enumerate(zip(self.index.segments, self._lists, strict=True)):
+            similarities = query @ lists.centroids.T  # (query_tokens, centroids)
+            rows = lists.rows_near(similarities, self.probes)
+            allowed = torch.zeros(segment.record.passages, dtype=torch.bool)
+            allowed[segment.rows(where)] = True
+            rows = rows[allowed[rows]]
+            ranking.add(number, rows, lists.scores(similarities, rows)[None, :])
+        places, _ = ranking.best()[0]
+        return [
+            torch.tensor(sorted(row for number, row in places if number == wanted), dtype=torch.int64)
+            for wanted in range(len(self.index.segments))
+        ]
+
+
+class _Lists:
+    """One segment's centroids, and for each the rows that have a token there."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.centroids = torch.from_numpy(segment.arrays["centroids"]).float()
+        self.ids = segment.arrays["centroid_ids"]  # mapped
+        rows = torch.arange(segment.record.passages)
+        owners = torch.repeat_interleave(rows, segment.lengths(rows))
+        pairs = torch.unique(torch.from_numpy(self.ids.astype(np.int64)) * segment.record.passages + owners)
+        self.rows = (pairs % segment.record.passages).int()
+        counts = torch.bincount(pairs // segment.record.passages, minlength=len(self.centroids))
+        self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+
+    def rows_near(self, similarities: Tensor, probes: int) -> Tensor:
+        """Return the rows in the lists of each query token's nearest centroids, ascending."""
+        if not len(similarities):
+            return torch.empty(0, dtype=torch.int64)
+        nearest = similarities.topk(min(probes, len(self.centroids)), dim=1).indices.unique()
+        lists = [self.rows[self.starts[number] : self.starts[number + 1]] for number in nearest.tolist()]
+        return torch.cat(lists).unique().long()
+
+    def scores(self, similarities: Tensor, rows: Tensor) -> Tensor:
+        """Return MaxSim of rows with centroids in the place of tokens: `(rows,)`. Every row has a token."""
+        lengths = self.segment.lengths(rows).numpy()
+        scores = []
+        for start, stop in cut_into_blocks(lengths, TOKENS_PER_BLOCK):
+            places = places_of_tokens(self.segment.offsets[rows[start:stop]], lengths[start:stop])
+            ids = torch.from_numpy(self.ids[places.numpy()].astype(np.int64))
+            of_tokens = similarities.index_select(1, ids)  # (query_tokens, tokens)
+            scores.append(torch.from_numpy(best_of_passages(of_tokens, lengths[start:stop]).sum(axis=0)))
+        return torch.cat(scores) if scores else similarities.new_zeros(0)

@@ -30,7 +30,7 @@ WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "rive
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs leave an empty `curves.png`: to draw costs more than the tiny runs do. tests/drdecr/test_curves.py draws."""
-    monkeypatch.setattr("drdecr.curves.draw_curves", lambda _log, path, title: path.touch())
+    monkeypatch.setattr("drdecr.evaluation.plots.draw_curves", lambda _log, path, title: path.touch())
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from .arguments import (
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
-from .distillation import DistillationTrainer
 from .losses import (
     aligned_token_mse,
     candidate_cross_entropy,
@@ -17,7 +16,12 @@ from .losses import (
     relevance_kl,
     transported_token_mse,
 )
-from .stages import ContrastiveTrainer, RelevanceDistillationTrainer, RepresentationDistillationTrainer
+from .trainer import (
+    ContrastiveTrainer,
+    DistillationTrainer,
+    RelevanceDistillationTrainer,
+    RepresentationDistillationTrainer,
+)
 from .transport import transport_weights
 
 __all__ = [

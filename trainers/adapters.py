@@ -17,7 +17,7 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from torch import Tensor, nn
 
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrOutput
-from drdecr.modeling_drdecr.pushing_drdecr import TAGS, push_saved
+from drdecr.modeling_drdecr.hub_drdecr import TAGS, push_saved
 
 PROJECTION = "linear"
 TARGETS: dict[str, Any] = {

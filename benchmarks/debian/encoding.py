@@ -10,9 +10,9 @@ from tqdm.auto import tqdm
 
 from drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.splitting import token_spans
+from drdecr.retrieval.passages import token_spans
 
-PASSAGES_A_COMMIT = 1024
+PASSAGES_PER_COMMIT = 1024
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -48,8 +48,8 @@ def encode(folder: Path, model_name: str, tokens: int, most: int, batch_size: in
     with index:
         there = set(index.passage_ids())
         rows = [row for row in read_rows(folder / "documents.jsonl")[:most] if row["document_id"] not in there]
-        for start in tqdm(range(0, len(rows), PASSAGES_A_COMMIT), desc="encoding", unit="commit", disable=None):
-            part = rows[start : start + PASSAGES_A_COMMIT]
+        for start in tqdm(range(0, len(rows), PASSAGES_PER_COMMIT), desc="encoding", unit="commit", disable=None):
+            part = rows[start : start + PASSAGES_PER_COMMIT]
             texts = [_cut(row, model.processor.tokenizer, tokens) for row in part]
             index.add([row["document_id"] for row in part], _embeddings(model, texts, batch_size))
             index.commit()

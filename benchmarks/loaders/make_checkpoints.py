@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import BertConfig, ModernBertConfig, PreTrainedConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor
-from drdecr.modeling_drdecr.loaders_drdecr import loader_limits
+from drdecr.modeling_drdecr.interop_drdecr import loader_limits
 from drdecr.trainers.projection import initialise_projection
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[Q]", "[D]"]

@@ -19,7 +19,7 @@ from measure import exact_hits, measure_candidates, measure_codecs, measure_memo
 def encode(arguments: argparse.Namespace) -> None:
     """Encode English TyDi QA questions and their passages: neither a test set nor trained on by this model."""
     from drdecr import DrDecrTeacher
-    from drdecr.data.formats import read_squad
+    from drdecr.data.readers.squad import read_squad
 
     path = "$DRDECR_DATA/tydiqa-goldp/english_tydiqa_train.json"
     found = read_squad(path, languages=["en"], name="tydi")

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from drdecr.retrieval import ExactIndex, Hits, StoredIndex
-from drdecr.retrieval.centroid_candidates import CentroidCandidates
-from drdecr.retrieval.codecs import CODECS
-from drdecr.retrieval.held_tokens import HELD_CODECS, held_bytes
-from drdecr.retrieval.two_stage import TwoStageIndex
+from drdecr.retrieval.stored.codecs import CODECS
+from drdecr.retrieval.stored.in_memory import HELD_CODECS, held_bytes
+from drdecr.retrieval.two_stage import CentroidCandidates, TwoStageIndex
 
 SEED, TOP, TIMED = 12345, 10, 20
 SETTINGS = [*((codec, 1) for codec in CODECS), ("float16", 2), ("float16", 3), ("residual4", 2)]

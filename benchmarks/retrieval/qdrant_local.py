@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient
 from torch.nn.functional import normalize
 
 from drdecr.retrieval import ExactIndex, StoredIndex
-from drdecr.retrieval.qdrant_index import QdrantIndex
+from drdecr.retrieval.qdrant.index import QdrantIndex
 
 DIM, TOP, QUERIES = 128, 10, 10
 WHERE = {"language": "fi", "third": [0, 1]}
@@ -35,7 +35,9 @@ truths = [
     ExactIndex(ids, passages).search(queries, TOP),
     ExactIndex([ids[number] for number in passing], [passages[number] for number in passing]).search(queries, TOP),
 ]
-print("| engine | same ten best | the same, filtered | added, wall s (processor s) | a question, processor ms | filtered |")
+print(
+    "| engine | same ten best | the same, filtered | added, wall s (processor s) | a question, processor ms | filtered |"
+)
 print("|---|---:|---:|---:|---:|---:|", flush=True)
 with tempfile.TemporaryDirectory() as folder:
     client = QdrantClient(path=str(Path(folder) / "qdrant"))

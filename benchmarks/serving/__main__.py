@@ -32,13 +32,13 @@ def serve(arguments: argparse.Namespace) -> None:
     from sample_model import load_sample_model
 
     from drdecr.retrieval import StoredIndex
-    from drdecr.server import ServerSettings, make_server
-    from drdecr.systems import OneStepSystem
+    from drdecr.retrieval.retriever import DirectRetriever
+    from drdecr.serve.app import ServerSettings, make_server
 
     torch.set_num_threads(arguments.threads)
     max_batch, wait = WAYS[arguments.way]
     settings = ServerSettings(max_batch=max_batch, wait=wait, max_waiting=arguments.max_waiting)
-    system = OneStepSystem(load_sample_model(), StoredIndex.open(arguments.index))
+    system = DirectRetriever(load_sample_model(), StoredIndex.open(arguments.index))
     make_server(system, settings, "127.0.0.1", arguments.port).run()
 
 
@@ -46,7 +46,7 @@ def make_index(folder: Path) -> list[str]:
     """Encode the sample's test passages and return its questions."""
     from sample_model import load_sample_model
 
-    from drdecr.data.sample_data import read_sample_questions
+    from drdecr.data.offline.sample import read_sample_questions
     from drdecr.retrieval import StoredIndex
 
     found = read_sample_questions("test")

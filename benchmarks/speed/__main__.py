@@ -11,7 +11,7 @@ import importlib
 import torch
 from timing import CLOCKS, chosen, interleaved
 
-from drdecr.run_folder import environment
+from drdecr.data.provenance import environment
 from drdecr.trainers.precision import faster_precision
 
 SECTIONS = {

@@ -1,7 +1,7 @@
 """The model and the texts that the benchmarks measure on: the offline encoder, and the package's sample data."""
 
-from drdecr.data.offline_backbone import prepare_offline_backbone
-from drdecr.data.sample_data import read_sample_questions
+from drdecr.data.offline.backbone import prepare_offline_backbone
+from drdecr.data.offline.sample import read_sample_questions
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor
 
 

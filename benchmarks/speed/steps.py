@@ -13,7 +13,7 @@ from timing import interleaved, timing_table
 from torch import Tensor
 
 from drdecr.data.collators import DistillationCollator
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.embeddings.cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim_candidates
 from drdecr.trainers import (
     DistillationArguments,

@@ -1,9 +1,7 @@
 """Recall at k tokens (R@2kt, R@5kt) of XOR-Retrieve, as an `evaluate` metric."""
 
-# One import a line: `evaluate` reads them with a regular expression and asks for "datasets," otherwise.
 import datasets
 import evaluate
-import nltk  # noqa: F401  # what xor_retrieve needs is asked for here, where `evaluate` looks
 
 from .xor_retrieve import score_rankings
 

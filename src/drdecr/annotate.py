@@ -1,6 +1,6 @@
 """`accelerate launch -m drdecr.annotate ROWS OUTPUT --teacher CHECKPOINT`: `drdecr annotate`, on one device or many."""
 
-from .launched import run_launched
+from .cli.launched import run_launched
 
 if __name__ == "__main__":
     run_launched("annotate")

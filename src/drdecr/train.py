@@ -1,6 +1,6 @@
 """`accelerate launch -m drdecr.train RECIPE.yaml [--key value ...]`: `drdecr train`, on one device or many."""
 
-from .launched import run_launched
+from .cli.launched import run_launched
 
 if __name__ == "__main__":
     run_launched("train")

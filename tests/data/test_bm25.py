@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from drdecr.data.stored_passages import StoredPassages
+from drdecr.data.passages import PassageStore
 
 bm25s = pytest.importorskip("bm25s")
-bm25 = pytest.importorskip("drdecr.data.bm25")
+bm25 = pytest.importorskip("drdecr.data.teacher.bm25")
 
 WORDS = [f"w{number}" for number in range(40)]
 
@@ -45,7 +45,7 @@ def test_blocks_give_the_scores_of_one_index(passages, block):
 
 
 def test_some_of_a_files_passages_are_a_collection_of_their_own(passages):
-    stored = StoredPassages((("x", n, *pair) for n, pair in enumerate(passages.items())), "x")
+    stored = PassageStore((("x", n, *pair) for n, pair in enumerate(passages.items())), "x")
     kept = np.arange(len(passages)) % 3 != 0
     chosen = {name: text for (name, text), own in zip(passages.items(), kept, strict=True) if own}
     also = [["d52", "d1"]] * len(QUERIES)
@@ -61,7 +61,7 @@ def test_equal_scores_stand_in_the_order_of_the_passages_across_blocks():
 
 
 def test_an_index_that_was_cut_short_goes_on_and_is_the_same(passages, tmp_path, monkeypatch):
-    stored = StoredPassages((("x", n, *pair) for n, pair in enumerate(passages.items())), "x")
+    stored = PassageStore((("x", n, *pair) for n, pair in enumerate(passages.items())), "x")
     expected = list(bm25.Bm25Index(stored, folder=tmp_path / "whole", block=10).search(QUERIES, 7))
     counted, scored = bm25.Bm25Index._counted, bm25.Bm25Index._score_block
     calls = []

@@ -7,9 +7,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from drdecr.data import candidates
-from drdecr.data.candidates import add_negatives, candidate_ranks, retrieve_candidates
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.embeddings.cache import TokenCache
+from drdecr.data.teacher import candidates
+from drdecr.data.teacher.candidates import add_negatives, candidate_ranks, retrieve_candidates
 from drdecr.modeling_drdecr import DrDecrModel
 
 WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]

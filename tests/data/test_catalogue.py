@@ -6,9 +6,8 @@ import re
 
 import pytest
 
-from drdecr.data.catalogue import Source, catalogue, facts_of
-from drdecr.data.row_streams import FORMATS, ITEM_STREAMS, PAIR_STREAMS
-from drdecr.data.sources import PARALLEL_READERS, QUESTION_READERS
+from drdecr.data.prepare.catalog import Source, catalogue, facts_of
+from drdecr.data.sources import FORMATS, ITEM_STREAMS, PAIR_STREAMS, PARALLEL_READERS, QUESTION_READERS
 
 READERS = {**PARALLEL_READERS, **QUESTION_READERS, **PAIR_STREAMS, **ITEM_STREAMS}
 REAL = [source for source in catalogue().values() if source.expected]

@@ -5,7 +5,8 @@ import logging
 import pytest
 from datasets import Dataset
 
-from drdecr.data.cleaning import drop_leaks, drop_repeated, normalised
+from drdecr.data.languages import normalise_text
+from drdecr.data.prepare.cleaning import drop_leaks, drop_repeated
 
 
 def rows_of(*pairs):
@@ -25,14 +26,14 @@ def rows_of(*pairs):
     ],
 )
 def test_case_signs_and_encodings_do_not_tell_texts_apart(one, other):
-    assert normalised(one) == normalised(other)
+    assert normalise_text(one) == normalise_text(other)
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("কি", "কা"), ("కి", "కు"), ("meri", "mari"), ("12", "13"), ("が", "か"), ("a b", "ab")]
 )
 def test_vowel_signs_letters_and_digits_tell_texts_apart(one, other):
-    assert normalised(one) != normalised(other)
+    assert normalise_text(one) != normalise_text(other)
 
 
 def test_the_first_of_repeated_rows_stays(caplog):

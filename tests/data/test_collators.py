@@ -8,7 +8,7 @@ import torch
 
 from drdecr.data import collators
 from drdecr.data.collators import DistillationCollator
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.embeddings.cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor
 
 PASSAGES = {"p1": "paris is the capital of france .", "p2": "a river", "p3": "the king"}

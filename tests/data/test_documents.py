@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from drdecr.data.documents import Document, read_documents, read_queries
+from drdecr.data.corpus import read_documents, read_queries
+from drdecr.retrieval.passages import Document
 
 ROWS = [
     {"document_id": "a", "title": "Lighthouse", "text": "It was built\nby a queen.", "year": 1850, "tags": ["sea"]},

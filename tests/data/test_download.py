@@ -12,10 +12,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from drdecr.data import download as downloads
-from drdecr.data.catalogue import Source
-from drdecr.data.download import download, download_members, download_pairs
-from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
+from drdecr.data.prepare import download as downloads
+from drdecr.data.prepare.catalog import Source
+from drdecr.data.prepare.download import download, download_members, download_pairs
+from drdecr.modeling_drdecr.hub_drdecr import HubError
 
 CONTENT = bytes(range(256)) * 400
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

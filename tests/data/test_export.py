@@ -5,10 +5,10 @@ import torch
 from datasets import Dataset, concatenate_datasets, load_dataset
 from huggingface_hub import DatasetCard
 
-from drdecr.data import export
-from drdecr.data.export import push_dataset, write_dataset
+from drdecr.data import hub as export
+from drdecr.data.embeddings.cache import TokenCache
+from drdecr.data.hub import push_dataset, write_dataset
 from drdecr.data.sources import read_candidates, read_parallel, read_questions, read_tokens
-from drdecr.data.token_cache import TokenCache
 
 PARALLEL = [{"query": f"z {n}", "english": f"text {n}", "language": "xx" if n % 2 else "yy"} for n in range(20)]
 PASSAGES = [{"document_id": f"p{n}", "text": f"passage {n}"} for n in range(4)]

@@ -11,21 +11,12 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from drdecr.data.formats import (
-    locate,
-    read_afriqa,
-    read_clapnq,
-    read_hub_parallel,
-    read_hub_questions,
-    read_jsonl,
-    read_lines,
-    read_mkqa,
-    read_passages,
-    read_qed,
-    read_squad,
-    read_tsv,
-)
-from drdecr.data.parallel_formats import moses_rows
+from drdecr.data.corpus import read_passages
+from drdecr.data.readers.hub import read_hub_parallel, read_hub_questions
+from drdecr.data.readers.jsonl import read_afriqa, read_clapnq, read_jsonl, read_qed
+from drdecr.data.readers.parallel import moses_rows, read_lines, read_mkqa, read_tsv
+from drdecr.data.readers.squad import read_squad
+from drdecr.data.readers.text import locate
 
 needs_data = pytest.mark.skipif("DRDECR_DATA" not in os.environ, reason="set DRDECR_DATA to the folder of real data")
 

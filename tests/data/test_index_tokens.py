@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from drdecr.data.index_tokens import IndexTokens, read_index_tokens
+from drdecr.data.embeddings.from_index import IndexTokens, read_index_tokens
 from drdecr.retrieval import StoredIndex
 
 PASSAGES = {"a": "the sea", "b": "Paris. a city"}

@@ -6,9 +6,9 @@ import pickle
 import pytest
 from datasets import Dataset
 
-from drdecr.data import mapped_rows as module
-from drdecr.data.formats import read_jsonl
-from drdecr.data.mapped_rows import mapped_rows
+from drdecr.data import passages as module
+from drdecr.data.passages import mapped_rows
+from drdecr.data.readers.jsonl import read_jsonl
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from drdecr.data.mkqa_format import read_mkqa_retrieval
+from drdecr.data.readers.xor import read_mkqa_retrieval
 
 
 def line(number: int, kind: str = "entity", **changes: object) -> dict[str, object]:

@@ -6,9 +6,8 @@ import math
 import pytest
 from datasets import Dataset
 
-from drdecr.data import answers
-from drdecr.data.answers import has_answer, searchable
-from drdecr.data.negatives import NegativeSettings, rows_with_negatives
+from drdecr.data.teacher import negatives as answers
+from drdecr.data.teacher.negatives import NegativeSettings, has_answer, rows_with_negatives, searchable
 
 PASSAGES = {
     "p1": "The lighthouse was built by Ann Miller in 1880.",
@@ -34,7 +33,7 @@ RANKING = {name: 9.0 - place for place, name in enumerate(PASSAGES)}
 
 
 def test_bm25_is_its_formula():
-    bm25 = pytest.importorskip("drdecr.data.bm25")
+    bm25 = pytest.importorskip("drdecr.data.teacher.bm25")
     pytest.importorskip("bm25s")
     words = {name: text.lower().replace(".", "").split() for name, text in PASSAGES.items()}
     index = bm25.Bm25Index(PASSAGES, k1=0.9, b=0.4)

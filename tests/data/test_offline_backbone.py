@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from drdecr.data import offline_backbone
-from drdecr.data.offline_backbone import prepare_offline_backbone
+from drdecr.data.offline import backbone as offline_backbone
+from drdecr.data.offline.backbone import prepare_offline_backbone
 
 HIDDEN, LAYERS, HEADS, INNER, POSITIONS, TYPES = 32, 2, 4, 64, 40, 2
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "▁ab", "fi", "▁কি", "か", "<mask>"]

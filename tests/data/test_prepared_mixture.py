@@ -6,14 +6,15 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from drdecr.data import prepared_mixture, prepared_shards
-from drdecr.data.held_out import HeldOutTexts
-from drdecr.data.preparation import Preparation
+from drdecr.data import prepared_mixture
+from drdecr.data.files import write_json
+from drdecr.data.prepare import prepared_shards
+from drdecr.data.prepare.cleaning import CleaningSettings
+from drdecr.data.prepare.leakage import HeldOutTexts
+from drdecr.data.prepare.preparation import Preparation
+from drdecr.data.prepare.prepared_shards import PROVENANCE
+from drdecr.data.prepare.row_cleaner import Cleaner, PreparedSource
 from drdecr.data.prepared_mixture import MixedStream, PreparedMixture
-from drdecr.data.prepared_shards import PROVENANCE
-from drdecr.data.row_checks import CleaningSettings
-from drdecr.data.row_cleaner import Cleaner, PreparedSource
-from drdecr.data.whole_files import write_json
 
 SIZES = {("news", "fi"): 90, ("news", "et"): 10, ("talk", "fi"): 40}
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from drdecr.data import preparation
-from drdecr.data.held_out import HeldOutTexts
-from drdecr.data.preparation import Preparation
-from drdecr.data.row_checks import CleaningSettings
-from drdecr.data.row_cleaner import Cleaner, PreparedSource
-from drdecr.data.row_streams import FORMATS, ITEM_STREAMS, PAIR_STREAMS, open_stream
+from drdecr.data.prepare import preparation
+from drdecr.data.prepare.cleaning import CleaningSettings
+from drdecr.data.prepare.leakage import HeldOutTexts
+from drdecr.data.prepare.preparation import Preparation
+from drdecr.data.prepare.row_cleaner import Cleaner, PreparedSource
 from drdecr.data.schema import QuestionSet
+from drdecr.data.sources import FORMATS, ITEM_STREAMS, PAIR_STREAMS, open_stream
 
 BEIR = "query-id\tcorpus-id\tscore\n"
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from drdecr.data import held_out as held_out_module
-from drdecr.data import row_checks
-from drdecr.data.held_out import COPIED_WORDS, HeldOutPassages, HeldOutTexts
-from drdecr.data.row_checks import REASONS, CleaningSettings, reason_against, row_key
-from drdecr.data.writing_systems import script_of, script_share, words_of
+from drdecr.data.languages import script_of, script_share, words_of
+from drdecr.data.prepare import cleaning as row_checks
+from drdecr.data.prepare import leakage as held_out_module
+from drdecr.data.prepare.cleaning import REASONS, CleaningSettings, drop_reason, row_key
+from drdecr.data.prepare.leakage import COPIED_WORDS, HeldOutPassages, HeldOutTexts
 
 NOTHING = HeldOutTexts([])
 
 
 def reason(query: str, english: str | None, language: str, settings: CleaningSettings | None = None, held_out=NOTHING):
     row = {"query": query, "english": english, "language": language}
-    found = reason_against(row, settings or CleaningSettings(), held_out)
+    found = drop_reason(row, settings or CleaningSettings(), held_out)
     assert found is None or found in REASONS
     return found
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drdecr.data import sample_data
-from drdecr.data.sample_data import LANGUAGES, SPLITS, read_sample_questions, read_sample_sentences
+from drdecr.data.offline import sample as sample_data
+from drdecr.data.offline.sample import LANGUAGES, SPLITS, read_sample_questions, read_sample_sentences
 
-FOLDER = Path(sample_data.__file__).parent / "sample"
+FOLDER = Path(sample_data.__file__).parent / "sample_texts"
 CODES = ("en", *LANGUAGES)
 SCRIPTS = {
     "en": ("LATIN",),

@@ -9,11 +9,11 @@ import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
-from drdecr.data import stored_scores
-from drdecr.data.annotation import annotate_rows
-from drdecr.data.scorers import CrossEncoderScorer, FileScorer, TeacherScorer
-from drdecr.data.token_cache import TokenCache
-from drdecr.data.whole_files import digest_of
+from drdecr.data.embeddings.cache import TokenCache
+from drdecr.data.files import digest_of
+from drdecr.data.teacher import scorers as stored_scores
+from drdecr.data.teacher.annotate import annotate_rows
+from drdecr.data.teacher.scorers import CrossEncoderScorer, FileScorer, TeacherScorer
 from drdecr.modeling_drdecr import DrDecrModel
 
 PASSAGES = {"a": "paris , the capital of france .", "b": "the sea", "c": "a river in the city of the king", "d": "? !"}

@@ -8,9 +8,8 @@ import subprocess
 import pytest
 import torch
 
-from drdecr.data.digests import text_key
+from drdecr.data.files import SUMS, text_key
 from drdecr.data.shards import ShardFolder, is_complete, open_shards
-from drdecr.data.whole_files import SUMS
 
 KEYS = [text_key(str(number)) for number in range(10)]
 FACTS = {"model": "m", "kept_in": "float32"}

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from drdecr.data.stored_passages import BATCH, StoredPassages
+from drdecr.data.passages import BATCH, PassageStore
 
 
 def numbered(count: int):
@@ -14,7 +14,7 @@ def numbered(count: int):
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 5])
 def test_stored_passages_are_the_dictionary_of_their_rows(count: int):
-    stored = StoredPassages(numbered(count), "rows")
+    stored = PassageStore(numbered(count), "rows")
     expected = {document_id: text for _, _, document_id, text in numbered(count)}
     assert len(stored) == count
     assert list(stored) == list(expected)
@@ -28,18 +28,18 @@ def test_stored_passages_are_the_dictionary_of_their_rows(count: int):
 
 def test_blank_passages_are_left_out_by_id_and_others_keep_their_text():
     rows = [("x", 1, "a", " "), ("x", 2, "b", "text"), ("x", 3, "c", "")]
-    stored = StoredPassages(rows, "rows")
+    stored = PassageStore(rows, "rows")
     assert (dict(stored), stored.blank_ids) == ({"b": "text"}, {"a", "c"})
     for again in ("a", "b"):
         with pytest.raises(ValueError, match=f"x, line 4: document_id '{again}' stands twice"):
-            StoredPassages([*rows, ("x", 4, again, "text")], "rows")
+            PassageStore([*rows, ("x", 4, again, "text")], "rows")
     with pytest.raises(ValueError, match="rows: expected passages with text, got none"):
-        StoredPassages(rows[:1], "rows")
+        PassageStore(rows[:1], "rows")
 
 
 def test_nothing_is_left_on_disk_while_they_are_read_and_after_an_error(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    stored = StoredPassages(numbered(2 * BATCH), "rows")
+    stored = PassageStore(numbered(2 * BATCH), "rows")
     assert stored["0"] == "text of 0 ☃"
     assert not list(tmp_path.iterdir())
 
@@ -48,7 +48,7 @@ def test_nothing_is_left_on_disk_while_they_are_read_and_after_an_error(tmp_path
         raise OSError("the disk went away")
 
     with pytest.raises(OSError, match="went away"):
-        StoredPassages(broken(), "rows")
+        PassageStore(broken(), "rows")
     assert not list(tmp_path.iterdir())
 
 
@@ -56,7 +56,7 @@ def test_memory_holds_ids_and_not_texts():
     """60,000 passages of 2 kB are 120 MB, and their ids less than 10 MB."""
     code = """
 import resource
-from drdecr.data.stored_passages import StoredPassages
+from drdecr.data.passages import StoredPassages
 StoredPassages([("x", 1, "a", "b")], "x")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 stored = StoredPassages((("x", n, str(n), f"{n:010d}" * 200) for n in range(60_000)), "x")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.embeddings.cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor
 
 QUESTIONS = ["where is the king ?", "the sea", "what is the capital city of france ?", "the sea"]

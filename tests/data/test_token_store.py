@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from drdecr.data import digests, token_store
+from drdecr.data import files as digests
 from drdecr.data.collators import DistillationCollator
-from drdecr.data.digests import model_digest
-from drdecr.data.token_cache import TokenCache
-from drdecr.data.token_store import open_tokens, stored_documents, stored_queries, write_tokens
+from drdecr.data.embeddings import store as token_store
+from drdecr.data.embeddings.cache import TokenCache
+from drdecr.data.embeddings.store import open_tokens, stored_documents, stored_queries, write_tokens
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.retrieval.encoder import model_digest
 
 QUESTIONS = ["where is the king ?", "the sea", "what is the capital city of france ?", "the sea", "a river", "paris"]
 PASSAGES = {"d1": "paris , the capital of france .", "d2": "? !", "d3": "a river in the city of the king", "d4": "? !"}

@@ -19,11 +19,11 @@ from transformers import (
 )
 
 from drdecr.data.languages import spellings
-from drdecr.data.translation import Engine, Translation, translate_questions
-from drdecr.data.translation_apertium import ApertiumTranslator
-from drdecr.data.translation_filters import TranslationFilters, keep_translations, round_trip
-from drdecr.data.translation_models import ChatTranslator, Seq2SeqTranslator
-from drdecr.data.translation_store import StoredTranslator
+from drdecr.data.teacher.apertium import ApertiumTranslator
+from drdecr.data.teacher.translated_rows import TranslationFilters, accept_translations, round_trip
+from drdecr.data.teacher.translation import Engine, Translation, translate_questions
+from drdecr.data.teacher.translation_store import StoredTranslator
+from drdecr.data.teacher.translators import ChatTranslator, Seq2SeqTranslator
 
 TEXTS = ["where is the king ?", "the sea", "", "what is the capital city of france ?"]
 
@@ -304,12 +304,12 @@ def test_each_filter_counts_what_it_drops():
             return [Translation("aaaa" if text == "AAAA" else "zzzz") for text in texts]
 
     filters = TranslationFilters(min_score=-1.0, length_factor=3.0, min_round_trip=0.5)
-    kept, counts = keep_translations(texts, translations, filters, "fi", back=Back())
+    kept, counts = accept_translations(texts, translations, filters, "fi", back=Back())
     assert kept == [True, False, False, False, False, False]
     assert counts == {"read": 6, "empty": 1, "low score": 2, "odd length": 1, "lost on the way back": 1, "kept": 1}
-    assert keep_translations(texts, translations, TranslationFilters(), "fi")[1]["kept"] == 5
+    assert accept_translations(texts, translations, TranslationFilters(), "fi")[1]["kept"] == 5
     with pytest.raises(ValueError, match="expected a translator for the way back"):
-        keep_translations(texts, translations, filters, "fi")
+        accept_translations(texts, translations, filters, "fi")
 
 
 def test_round_trips_run_from_nothing_to_the_same_text():

@@ -8,8 +8,8 @@ import sys
 import pyarrow as pa
 import pytest
 
+from drdecr.data.files import SUMS, check_sums, clear_unfinished, whole_file, write_atomically, write_sums
 from drdecr.data.row_parts import RowParts
-from drdecr.data.whole_files import SUMS, check_sums, clear_unfinished, whole_file, write_atomically, write_sums
 
 SCHEMA = pa.schema([("text", pa.string()), ("language", pa.string())])
 ROWS = [{"text": f"text {number}", "language": "fi" if number % 3 else "sw"} for number in range(11)]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from drdecr.data.candidates import add_negatives
-from drdecr.data.formats import read_xor_retrieve
+from drdecr.data.readers.xor import read_xor_retrieve
 from drdecr.data.sources import read_questions
+from drdecr.data.teacher.candidates import add_negatives
 from drdecr.evaluation.recall_at_k_tokens.xor_retrieve import score_rankings
 
 needs_data = pytest.mark.skipif("DRDECR_DATA" not in os.environ, reason="set DRDECR_DATA to the folder of real data")

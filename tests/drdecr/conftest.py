@@ -11,9 +11,9 @@ import torch
 import yaml
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Trainer
 
-from drdecr.cli import main
-from drdecr.recipe import Recipe, load_recipe
-from drdecr.stage import run_stage
+from drdecr.cli.main import main
+from drdecr.runs.recipe import Recipe, load_recipe
+from drdecr.runs.stage import run_stage
 
 LETTERS = "bcdefghijklmnopq"
 """Passage and question i are about letter i; `z`, before a question, makes it one in another language."""

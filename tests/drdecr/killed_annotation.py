@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from drdecr.annotating import AnnotationSettings, annotate
+from drdecr.data.teacher.annotate import AnnotationSettings, annotate
 
 KILLS = 10
 

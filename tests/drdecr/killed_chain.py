@@ -7,13 +7,15 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from drdecr import mined_rankings, mined_rows, translating
-from drdecr.annotating import AnnotationSettings, annotate
-from drdecr.data.bm25 import Bm25Index
-from drdecr.data.translation import Engine, Translation
-from drdecr.mining import MiningSettings, mine
-from drdecr.prepare import PrepareRecipe, prepare
-from drdecr.translating import TranslationSettings, translate
+from drdecr.data.prepare.prepare import PrepareRecipe, prepare
+from drdecr.data.teacher import mined_rows
+from drdecr.data.teacher import rankings as mined_rankings
+from drdecr.data.teacher import translate as translating
+from drdecr.data.teacher.annotate import AnnotationSettings, annotate
+from drdecr.data.teacher.bm25 import Bm25Index
+from drdecr.data.teacher.mine import MiningSettings, mine
+from drdecr.data.teacher.translate import TranslationSettings, translate
+from drdecr.data.teacher.translation import Engine, Translation
 
 KILLS = 10
 STEPS = ("prepared", "translated", "mined", "annotated")
@@ -32,7 +34,7 @@ class Words:
 def chain(source: Path, folder: Path, teacher: str) -> None:
     """Prepare, translate, mine and annotate, in small parts."""
     translating.ENGINES["apertium"] = Words
-    mined_rows.QUESTIONS_A_PART = 3  # type: ignore[misc]
+    mined_rows.QUESTIONS_PER_PART = 3  # type: ignore[misc]
     mined_rankings.Bm25Index = partial(Bm25Index, block=5)  # type: ignore[assignment, misc]
     folder.mkdir(exist_ok=True)
     entry = {"name_of_source": "own", "format": "jsonl", "name": "own"}

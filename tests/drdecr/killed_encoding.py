@@ -7,13 +7,12 @@ import os
 import signal
 import sys
 
-from drdecr import encode
-from drdecr.launched import run_launched
-from drdecr.retrieval import StoredIndex
+import drdecr.cli.main
+from drdecr.retrieval import StoredIndex, build
 
 
 def main(model: str, documents: str, folder: str, segments: str) -> None:
-    encode.PASSAGES_A_COMMIT = 2
+    build.PASSAGES_PER_COMMIT = 2
     real, left = StoredIndex.write_segment, [int(segments)]
 
     def dying(self, *arguments):  # type: ignore[no-untyped-def]
@@ -24,7 +23,8 @@ def main(model: str, documents: str, folder: str, segments: str) -> None:
         return record
 
     StoredIndex.write_segment = dying  # type: ignore[method-assign]
-    run_launched("encode", [model, documents, folder])
+    sys.argv = ["drdecr", "encode", model, documents, folder]
+    drdecr.cli.main.main()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from drdecr.launched import run_launched
+from drdecr.cli.launched import run_launched
 
 
 def main(shards: str, words: list[str]) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 from transformers import Trainer, TrainerState
 
-from drdecr import stage
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.recipe import load_recipe
-from drdecr.run_folder import last_checkpoint
+from drdecr.runs import stage
+from drdecr.runs.recipe import load_recipe
+from drdecr.runs.run_folder import last_checkpoint
 
 
 def kill_at(owner: Any, name: str, call: int, before: bool = True) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 import transformers.trainer
 from transformers import Trainer
 
-from drdecr import stage
-from drdecr.processes import shut_down
-from drdecr.recipe import Recipe, load_recipe
-from drdecr.run_folder import last_checkpoint
+from drdecr.cli.main import shut_down
+from drdecr.runs import stage
+from drdecr.runs.recipe import Recipe, load_recipe
+from drdecr.runs.run_folder import last_checkpoint
 
 PROCESSES = 2
 

@@ -7,12 +7,12 @@ import time
 import torch.distributed
 from accelerate import PartialState
 
-from drdecr import kept_candidates
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.recipe import load_recipe
-from drdecr.sets import prepare_sets
-from drdecr.start import load_start
-from drdecr.validation import build_validation
+from drdecr.runs import candidates as kept_candidates
+from drdecr.runs.model_loading import load_student
+from drdecr.runs.recipe import load_recipe
+from drdecr.runs.training_data import prepare_sets
+from drdecr.runs.validation import build_validation
 
 
 def main() -> None:
@@ -27,13 +27,13 @@ def main() -> None:
             return whole(model, texts, **kwargs)
 
         setattr(DrDecrModel, name, counted)
-    figures = build_validation(recipe, None)(load_start(recipe))
+    figures = build_validation(recipe, None)(load_student(recipe))
     line = {"process": state.process_index, "processes": state.num_processes, "figures": figures, "read": dict(read)}
     if recipe.data.unlabelled:
         searched = []
         search = kept_candidates.retrieve_candidates
         kept_candidates.retrieve_candidates = lambda *given, **named: searched.append(1) or search(*given, **named)
-        line["candidates"] = prepare_sets(recipe, load_start(recipe), seed=0).rows["unlabelled"].to_list()
+        line["candidates"] = prepare_sets(recipe, load_student(recipe), seed=0).rows["unlabelled"].to_list()
         line["searched"] = len(searched)
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()

@@ -9,9 +9,10 @@ import yaml
 from peft import PeftModel
 
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.recipe import load_recipe
-from drdecr.stage import build_arguments, build_trainer, run_stage
-from drdecr.start import load_start, load_teacher
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs.model_loading import load_student
+from drdecr.runs.recipe import load_recipe
+from drdecr.runs.stage import build_arguments, build_trainer, run_stage
 from drdecr.trainers import LoraSettings, add_adapter
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
@@ -71,7 +72,7 @@ def test_an_adapter_that_is_not_merged_is_the_model_of_its_run(recipe_of, start,
     assert torch.allclose(read(load_teacher(str(folder))), expected, atol=1e-5)  # what measuring and search open
     # The next stage starts from both in one model.
     following = recipe_of("b", stage="contrastive", start="stage:a", data=labelled(data))
-    found = load_start(following)
+    found = load_student(following)
     assert torch.allclose(read(found), expected, atol=1e-5)
     assert not any("lora" in name for name in found.state_dict())
     assert run_stage(following) == following.folder / "model"
@@ -111,10 +112,10 @@ def test_odd_adapter_recipes_are_refused(keys, message, recipe_of):
 def test_an_adapter_needs_a_base_that_can_be_loaded_again(recipe_of, start, data):
     bare = recipe_of("a", **settings_of(data))
     with pytest.raises(ValueError, match="got an encoder without its projection"):
-        load_start(bare)
+        load_student(bare)
     run_stage(recipe_of("b", **settings_of(data, start=start, lora={**LORA, "merge": False})))
     with pytest.raises(ValueError, match="got an adapter"):
-        load_start(recipe_of("c", **settings_of(data, start="stage:b")))
+        load_student(recipe_of("c", **settings_of(data, start="stage:b")))
 
 
 @pytest.mark.parametrize(
@@ -132,9 +133,9 @@ def test_a_start_from_an_adapter_keeps_its_processor_and_projection(keys, messag
     base = DrDecrModel.from_pretrained(tmp_path / "runs" / "start" / "model")
     add_adapter(base, LoraSettings(rank=2)).save_pretrained(folder)
     with pytest.raises(ValueError, match=message):
-        load_start(recipe_of("b", stage="initialise", start=folder, **keys))
+        load_student(recipe_of("b", stage="initialise", start=folder, **keys))
     same = {"embedding_dim": 8, "processor": {"query_length": 12}}
-    assert load_start(recipe_of("b", stage="initialise", start=folder, **same)).processor.query_length == 12
+    assert load_student(recipe_of("b", stage="initialise", start=folder, **same)).processor.query_length == 12
 
 
 def test_an_adapter_names_the_commit_that_it_was_trained_on_not_the_branch(hub, recipe_of, start, data, tmp_path):

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, load_dataset
 
-from drdecr.annotating import AnnotationSettings, annotate
-from drdecr.data.export import write_dataset
-from drdecr.data.formats import read_stored_tokens
-from drdecr.data.scorers import TeacherScorer
+from drdecr.data.hub import write_dataset
+from drdecr.data.readers.hub import read_stored_tokens
 from drdecr.data.sources import read_candidates
+from drdecr.data.teacher.annotate import AnnotationSettings, annotate
+from drdecr.data.teacher.scorers import TeacherScorer
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
-from drdecr.stage import run_stage
-from drdecr.start import load_teacher
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs.stage import run_stage
 
 from .conftest import LETTERS
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from drdecr.batching import Batcher, BusyError
+from drdecr.serve.batching import Batcher, BusyError
 
 
 def test_requests_that_come_together_are_answered_together():

@@ -10,11 +10,13 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from drdecr import mined_rankings, mined_rows, translating
-from drdecr.data.bm25 import Bm25Index
 from drdecr.data.sources import read_candidates, read_questions
-from drdecr.mining import MiningSettings, mine
-from drdecr.translating import TranslationSettings, translate
+from drdecr.data.teacher import mined_rows
+from drdecr.data.teacher import rankings as mined_rankings
+from drdecr.data.teacher import translate as translating
+from drdecr.data.teacher.bm25 import Bm25Index
+from drdecr.data.teacher.mine import MiningSettings, mine
+from drdecr.data.teacher.translate import TranslationSettings, translate
 
 from .conftest import LETTERS, jsonl, question_rows
 from .killed_chain import STEPS, Words
@@ -52,7 +54,7 @@ def steps(data, tmp_path, monkeypatch):
     """`steps(folder)` translates and mines in small parts."""
     pytest.importorskip("bm25s")
     monkeypatch.setitem(translating.ENGINES, "apertium", Words)
-    monkeypatch.setattr(mined_rows, "QUESTIONS_A_PART", 3)
+    monkeypatch.setattr(mined_rows, "QUESTIONS_PER_PART", 3)
     monkeypatch.setattr(mined_rankings, "Bm25Index", partial(Bm25Index, block=5))
 
     def run(folder: Path) -> None:

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from drdecr import __version__
-from drdecr.cli import app, main
-from drdecr.demo import ask_fresh_process
-from drdecr.errors import in_one_line
+from drdecr.cli.errors import in_one_line
+from drdecr.cli.main import app, main
 from drdecr.evaluation.runs import read_qrels, read_run
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.stage import run_stage
+from drdecr.runs.demo import ask_fresh_process
+from drdecr.runs.stage import run_stage
 
 COMMANDS = (
     *("demo", "distil", "train", "evaluate", "compare", "page", "convert", "export-data", "push", "backbone"),
@@ -254,7 +254,7 @@ def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tm
 
 
 def test_evaluate_says_before_it_searches_that_nothing_can_be_measured(call, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("drdecr.measuring.load_teacher", None)  # nothing is loaded
+    monkeypatch.setattr("drdecr.evaluation.evaluate.load_teacher", None)  # nothing is loaded
     row = {"id": "3", "question": "what is d", "answers": ["Yes"], "lang": "ko"}
     (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
     (tmp_path / "p.tsv").write_text("id\ttext\ttitle\nd\tthe city d is in france\tking\n")
@@ -270,7 +270,7 @@ def test_evaluate_says_before_it_searches_that_there_is_no_folder_to_write_into(
     option, call, model, data, tmp_path, monkeypatch
 ):
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]]}))
-    monkeypatch.setattr("drdecr.measuring.load_teacher", None)  # nothing is loaded
+    monkeypatch.setattr("drdecr.evaluation.evaluate.load_teacher", None)  # nothing is loaded
     found = call("evaluate", model, tmp_path / "test.yaml", option, tmp_path / "nowhere" / "file")
     assert_one_line(found, "expected its folder to exist. Make", "nowhere first")
 
@@ -358,6 +358,6 @@ def test_a_checkpoint_answers_in_a_process_without_the_package(tiny_model, tmp_p
 
 
 def test_a_checkpoint_that_does_not_open_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr("drdecr.demo.FRESH_PROCESS", "import drdecr.nothing")
+    monkeypatch.setattr("drdecr.runs.demo.FRESH_PROCESS", "import drdecr.nothing")
     with pytest.raises(RuntimeError, match=r"did not open in a fresh process:[\s\S]*ModuleNotFoundError"):
         ask_fresh_process(tmp_path, ["a"], ["b"])

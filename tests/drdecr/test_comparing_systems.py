@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from drdecr import translating
-from drdecr.comparing_systems import compare_systems, load_systems
-from drdecr.data.translation import Engine, Translation
+from drdecr.data.teacher import translate as translating
+from drdecr.data.teacher.translation import Engine, Translation
 from drdecr.evaluation.runs import read_run
-from drdecr.watched_systems import Watch
+from drdecr.evaluation.systems import LatencyTimer, compare_systems, load_systems
 
 from .test_translating import Words
 
@@ -81,7 +80,7 @@ def test_the_table_has_quality_latency_and_cost_of_every_system(settings, call, 
 
 
 def test_seconds_of_a_program_that_was_called_count():
-    watch = Watch()
+    watch = LatencyTimer()
     with watch.part("translate"):
         subprocess.run([sys.executable, "-c", "x = sum(range(3_000_000))"], check=True)
     assert watch.processor["translate"][0] > 0.02

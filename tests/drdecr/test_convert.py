@@ -23,9 +23,9 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from drdecr import convert as convert_module
-from drdecr.cli import app
-from drdecr.convert import convert
+from drdecr.cli.main import app
+from drdecr.hub import convert as convert_module
+from drdecr.hub.convert import convert
 from drdecr.modeling_drdecr import DrDecrModel
 
 SIZES = {

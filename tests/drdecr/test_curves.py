@@ -2,7 +2,7 @@
 
 from matplotlib.image import imread
 
-from drdecr.curves import collect_series, draw_curves
+from drdecr.evaluation.plots import collect_series, draw_curves
 
 LOG = [
     {"step": 1, "epoch": 0.1, "loss": 3.0, "learning_rate": 0.1},

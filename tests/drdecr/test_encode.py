@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from drdecr import encode
-from drdecr.data.documents import Document
-from drdecr.encode import Splitting, encode_collection, open_or_create, room_for_text
-from drdecr.reranking import rerank_run
 from drdecr.retrieval import StoredIndex
+from drdecr.retrieval import build as encode
+from drdecr.retrieval.build import build_index, open_or_create_index
+from drdecr.retrieval.passages import Document, Splitter, room_for_text
+from drdecr.retrieval.rerank import rerank_run
 
 WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
 
@@ -30,9 +30,9 @@ def run(tmp_path, tiny_model):
     """Encode documents into one folder and return the counts."""
 
     def call(documents, prune=False, **about):
-        splitting = Splitting(overlap=3)
-        with open_or_create(tmp_path / "index", 16, {"model": "tiny", **about}, "float16", 1) as index:
-            return encode_collection(tiny_model, documents, index, splitting, batch_size=4, prune=prune)
+        splitting = Splitter(overlap=3)
+        with open_or_create_index(tmp_path / "index", 16, {"model": "tiny", **about}, "float16", 1) as index:
+            return build_index(tiny_model, documents, index, splitting, batch_size=4, prune=prune)
 
     return call
 
@@ -94,7 +94,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     run(documents)
     truth = held(tmp_path / "index")
     (tmp_path / "index").rename(tmp_path / "whole")
-    monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 2)
+    monkeypatch.setattr(encode, "PASSAGES_PER_COMMIT", 2)
     with breaking_off(encode, "encode_in_turn", calls):
         run(documents)
     counts = run(documents)
@@ -118,10 +118,10 @@ def test_a_folder_of_another_model_and_metadata_without_room_are_refused(run, do
 def test_numbers_that_would_lose_text_or_documents_are_refused(tiny_model):
     for wrong in ({"passage_tokens": -1}, {"overlap": -1}):
         with pytest.raises(ValueError, match="expected no negative tokens"):
-            Splitting(**wrong)
-    assert Splitting(passage_tokens=21).room(tiny_model.processor) == Splitting().room(tiny_model.processor) == 21
+            Splitter(**wrong)
+    assert Splitter(passage_tokens=21).room(tiny_model.processor) == Splitter().room(tiny_model.processor) == 21
     with pytest.raises(ValueError, match="expected at most 21"):  # what stands behind would be cut off
-        Splitting(passage_tokens=22).passages(Document("a", "the sea"), tiny_model.processor)
+        Splitter(passage_tokens=22).passages(Document("a", "the sea"), tiny_model.processor)
     with pytest.raises(ValueError, match="top_k: expected at least 1, got -1"):  # all but the last one
         rerank_run(tiny_model, {"q": {"a": 1.0}}, {"q": "sea"}, [Document("a", "the sea")], top_k=-1)
 
@@ -154,7 +154,7 @@ def texts_in(folder):
 def test_an_update_that_stops_anywhere_leaves_each_document_as_it_was_or_as_it_is(
     run, tmp_path, tiny_model, monkeypatch, grows
 ):
-    monkeypatch.setattr(encode, "PASSAGES_A_COMMIT", 1)
+    monkeypatch.setattr(encode, "PASSAGES_PER_COMMIT", 1)
     index, truths, collections = tmp_path / "index", [], long_and_short()
     for collection in collections:
         run(collection)
@@ -207,13 +207,13 @@ def test_an_update_that_stops_anywhere_leaves_each_document_as_it_was_or_as_it_i
 
 def test_who_catches_a_failed_encoding_and_commits_has_lost_nothing(tmp_path, tiny_model, monkeypatch):
     long, short = long_and_short()
-    with open_or_create(tmp_path / "index", 16, {}, "float16", 1) as index:
-        encode_collection(tiny_model, long, index, Splitting(overlap=3))
+    with open_or_create_index(tmp_path / "index", 16, {}, "float16", 1) as index:
+        build_index(tiny_model, long, index, Splitter(overlap=3))
         before = texts_in(tmp_path / "index")
         with monkeypatch.context() as patch:
             patch.setattr(encode, "encode_in_turn", lambda *a: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                encode_collection(tiny_model, short, index, Splitting(overlap=3), prune=True)
+                build_index(tiny_model, short, index, Splitter(overlap=3), prune=True)
         index.commit()
     assert texts_in(tmp_path / "index") == before
 
@@ -231,9 +231,9 @@ def test_a_document_that_lost_passages_is_encoded_again(run, tmp_path):
 
 
 def test_the_bar_counts_what_is_encoded_and_changes_no_batch(documents, tmp_path, tiny_model, capsys):
-    with open_or_create(tmp_path / "index", 16, {}, "float16", 1) as index:
-        counts = encode_collection(tiny_model, documents, index, Splitting(overlap=3), 4, show_progress_bar=True)
-        texts = [one for document in documents for one in Splitting(overlap=3).passages(document, tiny_model.processor)]
+    with open_or_create_index(tmp_path / "index", 16, {}, "float16", 1) as index:
+        counts = build_index(tiny_model, documents, index, Splitter(overlap=3), 4, show_progress_bar=True)
+        texts = [one for document in documents for one in Splitter(overlap=3).passages(document, tiny_model.processor)]
     drawn = capsys.readouterr().err.splitlines()[-1]
     assert f"{counts['passages']} passages" in drawn
     assert "6 documents read" in drawn

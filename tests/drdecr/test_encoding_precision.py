@@ -3,13 +3,19 @@
 import pytest
 import torch
 
-from drdecr import encoding_precision
-from drdecr.data.documents import Document
-from drdecr.encode import Splitting
-from drdecr.encoding_precision import choose_codec, choose_precision, encoder_in, sample_of
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.fast_encoding import EncoderChoice, bfloat16_copy, int8_copy
-from drdecr.stage import run_stage
+from drdecr.retrieval import encoder as encoding_precision
+from drdecr.retrieval.encoder import (
+    EncoderChoice,
+    bfloat16_copy,
+    choose_codec,
+    choose_precision,
+    encoder_in,
+    int8_copy,
+    sample_of,
+)
+from drdecr.retrieval.passages import Document, Splitter
+from drdecr.runs.stage import run_stage
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def test_a_new_folder_is_encoded_as_asked_and_an_index_as_it_was_begun(tmp_path)
 
 @pytest.mark.parametrize(("precision", "narrow"), [("int8", int8_copy), ("bfloat16", bfloat16_copy)])
 def test_a_model_encodes_in_the_precision_that_is_asked_for(tiny_model, precision, narrow):
-    texts = sample_of([Document("d", "the sea . " * 40)], Splitting(passage_tokens=8), tiny_model)
+    texts = sample_of([Document("d", "the sea . " * 40)], Splitter(passage_tokens=8), tiny_model)
     encoder, found = encoder_in(precision, tiny_model, texts)
     assert found == precision
     expected = narrow(tiny_model, texts) if precision == "int8" else narrow(tiny_model)
@@ -56,8 +62,8 @@ def test_a_sample_is_the_first_passages_of_a_collection_of_any_length(tiny_model
         while True:
             yield Document("d", "the sea . " * 10)
 
-    assert len(sample_of(endless(), Splitting(passage_tokens=8), tiny_model)) == encoding_precision.SAMPLE
-    assert sample_of([], Splitting(), tiny_model) == []
+    assert len(sample_of(endless(), Splitter(passage_tokens=8), tiny_model)) == encoding_precision.CODEC_SAMPLE
+    assert sample_of([], Splitter(), tiny_model) == []
 
 
 def test_a_torch_without_int8_says_so(tiny_model, monkeypatch):

@@ -9,13 +9,14 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
-from drdecr import sets
-from drdecr.cli import app
+from drdecr.cli.main import app
 from drdecr.data.sources import read_questions
-from drdecr.export import export_data
-from drdecr.sets import build_training_data
-from drdecr.stage import run_stage
-from drdecr.start import load_start, load_teacher
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs import training_data as sets
+from drdecr.runs.export import export_data
+from drdecr.runs.model_loading import load_student
+from drdecr.runs.stage import run_stage
+from drdecr.runs.training_data import build_training_data
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def loaded(folder, config, split="train"):
 def test_the_export_is_what_a_run_would_train_on(recipe, tmp_path, data):
     folder = export_data(recipe, tmp_path / "set", tokens="all")
     teacher = load_teacher(recipe.resolve(recipe.teacher))
-    built = build_training_data(recipe, load_start(recipe), teacher, 4, 4, recipe.training.get("seed", 12345))
+    built = build_training_data(recipe, load_student(recipe), teacher, 4, 4, recipe.training.get("seed", 12345))
     for name, rows in built.train.sets.items():
         config = name if name == "parallel" else f"{name}_candidates"
         columns = [column for column in rows.column_names if column not in ("query_id",)]
@@ -102,7 +103,7 @@ def test_a_student_learns_from_the_export_without_a_teacher(recipe, recipe_of, s
 
 def test_teacher_tokens_are_of_the_texts_in_the_rows(recipe, tmp_path, monkeypatch):
     """Candidates are searched for every text, and here not found for one of them."""
-    found = sets.find_candidates
+    found = sets.cached_candidates
 
     def all_but_one(*arguments):
         rows = found(*arguments)

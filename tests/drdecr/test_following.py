@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from drdecr.following import Following
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.manifest import NAME
+from drdecr.retrieval.retriever import Following
+from drdecr.retrieval.stored.manifest import MANIFEST_NAME
 
 
 def test_a_damaged_commit_is_named_once_and_the_next_whole_one_followed(tmp_path):
@@ -15,12 +15,12 @@ def test_a_damaged_commit_is_named_once_and_the_next_whole_one_followed(tmp_path
     opened = StoredIndex.open(tmp_path / "index")
     following = Following(opened)
     assert not following.follow()
-    whole = (tmp_path / "index" / NAME).read_text()
-    (tmp_path / "index" / NAME).write_text("{")
+    whole = (tmp_path / "index" / MANIFEST_NAME).read_text()
+    (tmp_path / "index" / MANIFEST_NAME).write_text("{")
     with pytest.raises(ValueError, match="index"):
         following.follow()
     assert not following.follow()  # not tried again before the next commit
-    (tmp_path / "index" / NAME).write_text(whole)
+    (tmp_path / "index" / MANIFEST_NAME).write_text(whole)
     with StoredIndex.open(tmp_path / "index", writable=True) as index:
         index.add(["two"], [torch.ones(2, 4)])
         index.commit()

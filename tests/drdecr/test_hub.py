@@ -10,12 +10,13 @@ import torch
 from huggingface_hub import HfApi, ModelCard, constants
 from local_hub import ALICE, BOB, READER
 
-from drdecr.hub import model_files, push_folder
+from drdecr.hub.push import model_files, push_folder
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
-from drdecr.recipe import Recipe
-from drdecr.stage import run_stage, save_model
-from drdecr.start import load_start, load_teacher
+from drdecr.modeling_drdecr.hub_drdecr import HubError
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs.model_loading import load_student
+from drdecr.runs.recipe import Recipe
+from drdecr.runs.stage import run_stage, save_model
 
 CODE = {"configuration_drdecr", "encoding_drdecr", "loaders_drdecr", "modeling_drdecr", "processing_drdecr"}
 CODE |= {"hub_errors_drdecr", "pushing_drdecr", "scoring_drdecr", "scoring_gradient_drdecr", "threads_drdecr"}
@@ -276,7 +277,7 @@ def test_a_recipe_starts_from_a_repository_and_writes_down_its_commit(hub, run, 
     run_stage(recipe)
     assert_same_weights(weights(recipe.model_folder), weights(run / "model"))
     assert json.loads((recipe.folder / "run.json").read_text())["start_commit"] == commit
-    newest = load_start(recipe_of("newest", stage="initialise", start="alice/student"))
+    newest = load_student(recipe_of("newest", stage="initialise", start="alice/student"))
     assert_same_weights(newest.state_dict(), tiny_model.state_dict())
 
 

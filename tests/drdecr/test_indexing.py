@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from drdecr import indexing
-from drdecr.encode import open_or_create
-from drdecr.indexing import build_index, is_index, open_searchable
 from drdecr.retrieval import StoredIndex
+from drdecr.retrieval import build as indexing
+from drdecr.retrieval.build import compress_index, is_index, open_or_create_index
+from drdecr.retrieval.retriever import open_index
 
 
 def tokens(seed):
@@ -34,28 +34,28 @@ def same(source, folder):
 
 
 def test_a_copy_follows_its_source(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
-    assert build_index(source, tmp_path / "copy", "int8", 1) == 7
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 3)
+    assert compress_index(source, tmp_path / "copy", "int8", 1) == 7
     same(source, tmp_path / "copy")
-    assert build_index(source, tmp_path / "copy", "int8", 1) == 0
+    assert compress_index(source, tmp_path / "copy", "int8", 1) == 0
     with StoredIndex.open(source, writable=True) as index:
         index.add(["p1", "new"], [tokens(20), tokens(21)], [{"digest": 20}, {"digest": 21}])
         index.delete(["p2"])
         index.commit()
-    assert build_index(source, tmp_path / "copy", "int8", 1) == 2
+    assert compress_index(source, tmp_path / "copy", "int8", 1) == 2
     same(source, tmp_path / "copy")
     with StoredIndex.open(source, writable=True) as index:
         index.delete(["p3"])
         index.commit()
-    assert build_index(source, tmp_path / "copy", "int8", 1) == 0
+    assert compress_index(source, tmp_path / "copy", "int8", 1) == 0
     same(source, tmp_path / "copy")
 
 
 def test_a_copy_that_was_broken_off_goes_on(source, tmp_path, monkeypatch, breaking_off):
-    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 3)
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 3)
     with breaking_off(StoredIndex, "commit", 1):
-        build_index(source, tmp_path / "copy", "float16", 1)
-    assert build_index(source, tmp_path / "copy", "float16", 1) == 4
+        compress_index(source, tmp_path / "copy", "float16", 1)
+    assert compress_index(source, tmp_path / "copy", "float16", 1) == 4
     same(source, tmp_path / "copy")
 
 
@@ -64,7 +64,7 @@ def test_an_update_that_was_broken_off_shows_each_document_as_it_was_or_as_it_is
     commits, tmp_path, monkeypatch, breaking_off
 ):
     """Document `a` becomes shorter, `b` longer; whichever commit is the last, neither is there in part."""
-    monkeypatch.setattr(indexing, "PASSAGES_A_COMMIT", 2)
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 2)
     before = {"a": [0, 0, 0], "b": [0], "c": [0, 0], "gone": [0, 0]}
     after = {"a": [1], "b": [1, 1, 1], "c": [0, 0], "new": [1, 1]}
 
@@ -72,7 +72,7 @@ def test_an_update_that_was_broken_off_shows_each_document_as_it_was_or_as_it_is
         return {f"{name}#{n}": digest for name, digests in documents.items() for n, digest in enumerate(digests)}
 
     def write(documents):
-        with open_or_create(tmp_path / "source", 8, {"model": "m"}, "float16", 1) as index:
+        with open_or_create_index(tmp_path / "source", 8, {"model": "m"}, "float16", 1) as index:
             index.delete(index.passage_ids())
             # Passages of one document lie apart, as segments of passages sorted by length hold them.
             for name, digest in sorted(state(documents).items(), key=lambda pair: pair[0].split("#")[1]):
@@ -87,25 +87,25 @@ def test_an_update_that_was_broken_off_shows_each_document_as_it_was_or_as_it_is
         return rows
 
     write(before)
-    build_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
+    compress_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
     write(after)
     with breaking_off(StoredIndex, "commit", commits):
-        build_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
+        compress_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
     for name, digests in shown(tmp_path / "copy").items():
         assert digests in (before.get(name), after.get(name)), name
-    build_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
+    compress_index(tmp_path / "source", tmp_path / "copy", "float16", 1)
     assert shown(tmp_path / "copy") == after
 
 
 def test_what_lost_precision_is_no_source(source, tmp_path):
-    build_index(source, tmp_path / "copy", "int8", 1)
+    compress_index(source, tmp_path / "copy", "int8", 1)
     with pytest.raises(ValueError, match="expected all tokens in float16, got int8"):
-        build_index(tmp_path / "copy", tmp_path / "again", "float16", 1)
+        compress_index(tmp_path / "copy", tmp_path / "again", "float16", 1)
     with pytest.raises(ValueError, match="made with codec 'int8', asked for 'float16'"):
-        build_index(source, tmp_path / "copy", "float16", 1)
+        compress_index(source, tmp_path / "copy", "float16", 1)
     assert is_index(tmp_path / "copy")
     assert not is_index(tmp_path)
-    assert len(open_searchable(tmp_path / "copy")) == 7
+    assert len(open_index(tmp_path / "copy")) == 7
 
 
 def test_the_call_that_fills_a_cluster_is_as_documented(tmp_path, monkeypatch):

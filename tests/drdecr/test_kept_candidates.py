@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from drdecr import kept_candidates
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.sets import prepare_sets
-from drdecr.start import load_teacher
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs import candidates as kept_candidates
+from drdecr.runs.training_data import prepare_sets
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from drdecr.recipe import load_recipe
+from drdecr.runs.recipe import load_recipe
 
 SCRIPT, LAUNCHED = (Path(__file__).with_name(name) for name in ("killed_training.py", "launched_killing.py"))
 EXPECTED = """\

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drdecr.retrieval import StoredIndex
-from drdecr.stage import run_stage
+from drdecr.runs.stage import run_stage
 
 KILLED = Path(__file__).with_name("killed_encoding.py")
 LETTERS = "bcdefghijklm"
@@ -62,7 +62,7 @@ def test_launched_processes_change_and_delete_what_one_process_wrote(run_python,
     rows = [json.loads(line) for line in documents.read_text().splitlines()]
     rows[3]["text"], rows[4]["text"] = "the sea", "the river is in france. " * 6
     documents.write_text("".join(json.dumps(row) + "\n" for row in rows[2:]))
-    done = run_python("-m", "drdecr.encode", model, documents, tmp_path / "many", "--prune", processes=2)
+    done = run_python("-m", "drdecr", "encode", model, documents, tmp_path / "many", "--prune", processes=2)
     assert "0 new, 2 changed, 8 unchanged, 2 deleted" in done.stdout
     assert call("encode", model, documents, tmp_path / "one")[0] == 0
     same_index(tmp_path / "many", tmp_path / "one")

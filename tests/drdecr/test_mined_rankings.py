@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from drdecr import mined_rankings, mined_rows
-from drdecr.data.stored_passages import StoredPassages
-from drdecr.mined_rankings import PoolSearch, model_rankings
+from drdecr.data.passages import PassageStore
+from drdecr.data.step_work import StepWork
+from drdecr.data.teacher import mined_rows
+from drdecr.data.teacher import rankings as mined_rankings
+from drdecr.data.teacher.rankings import PoolSearch, model_rankings
 from drdecr.retrieval.two_stage import TwoStageIndex
-from drdecr.step_work import StepWork
 
 SEED = 7
 DIM, PASSAGES, QUESTIONS, DEPTH = 8, 60, 7, 12
@@ -27,19 +28,19 @@ def drawn(texts: list[str], **_) -> list[torch.Tensor]:
 @pytest.fixture
 def reader(monkeypatch):
     monkeypatch.setattr(mined_rankings, "model_digest", lambda model: model.digest)
-    monkeypatch.setattr(mined_rankings, "PASSAGES_A_COMMIT", 25)
-    monkeypatch.setattr(mined_rows, "QUESTIONS_A_PART", 3)
+    monkeypatch.setattr(mined_rankings, "PASSAGES_PER_COMMIT", 25)
+    monkeypatch.setattr(mined_rows, "QUESTIONS_PER_PART", 3)
     config = types.SimpleNamespace(embedding_dim=DIM)
     return types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn, digest="drawn")
 
 
 @pytest.fixture
-def passages() -> StoredPassages:
+def passages() -> PassageStore:
     return collection(*(f"{'t' * (n % 5)}p{n:02}" for n in range(PASSAGES)))
 
 
-def collection(*texts: str) -> StoredPassages:
-    return StoredPassages((("x", n, f"d{n}", text) for n, text in enumerate(texts)), "x")
+def collection(*texts: str) -> PassageStore:
+    return PassageStore((("x", n, f"d{n}", text) for n, text in enumerate(texts)), "x")
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def ranked(reader, passages, tmp_path):
     """`ranked(name, codec, pool, kept=..., **search)` ranks in the work of `name` and returns `{row: score}` of each question."""
 
     def rank(
-        name: str, codec: str = "residual4", pool: StoredPassages = passages, kept: Path | None = None, **search
+        name: str, codec: str = "residual4", pool: PassageStore = passages, kept: Path | None = None, **search
     ) -> list[dict[int, float]]:
         work = StepWork(tmp_path / name, {}, {})
         columns = dict.fromkeys(("query_id", "english", "language"), "") | {"document_ids": [], "answers": []}

@@ -3,21 +3,28 @@
 import pytest
 from datasets import Dataset
 
-from drdecr import mined_rows
-from drdecr.data.held_out import HeldOutPassages
-from drdecr.data.negatives import NegativeSettings
+from drdecr.data.passages import PassageStore
+from drdecr.data.prepare.leakage import HeldOutPassages
 from drdecr.data.schema import QuestionSet
-from drdecr.data.stored_passages import StoredPassages
-from drdecr.mined_rankings import _RANKED, _write_ranked, bm25_rankings
-from drdecr.mined_rows import DROPPED, LEAKS, asked_questions, found_passages, mined_parts, used_passages
-from drdecr.step_work import StepWork
+from drdecr.data.step_work import StepWork
+from drdecr.data.teacher import mined_rows
+from drdecr.data.teacher.mined_rows import (
+    DROPPED,
+    LEAKS,
+    build_candidate_rows,
+    passages_in,
+    referenced_passages,
+    select_questions,
+)
+from drdecr.data.teacher.negatives import NegativeSettings
+from drdecr.data.teacher.rankings import _RANKED, _write_ranked, bm25_rankings
 
 PASSAGES = {f"d{number}": f"passage {number} tells of the town {'abcdefghij'[number]}" for number in range(10)}
 
 
 @pytest.fixture
-def passages() -> StoredPassages:
-    return StoredPassages((("x", line, *pair) for line, pair in enumerate(PASSAGES.items())), "x")
+def passages() -> PassageStore:
+    return PassageStore((("x", line, *pair) for line, pair in enumerate(PASSAGES.items())), "x")
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def questions_of(*rows: dict, name: str = "own") -> QuestionSet:
 
 
 def asked(work: StepWork, *sets: QuestionSet, held_out: tuple[str, ...] = ()) -> list[dict]:
-    return [found for table in asked_questions(work, sets, held_out).tables() for found in table.to_pylist()]
+    return [found for table in select_questions(work, sets, held_out).tables() for found in table.to_pylist()]
 
 
 def test_questions_that_are_held_out_in_either_language_or_repeated_go_and_are_counted(work):
@@ -68,9 +75,9 @@ def test_english_questions_are_their_own_translation_and_one_answer_is_a_list_of
 def test_labelled_passages_stand_behind_a_ranking_that_lacks_them(work):
     pytest.importorskip("bm25s")
     texts = {"d0": "lighthouse keeper", "d1": "lighthouse keeper lamp", "d2": "bread yeast"}
-    pool = StoredPassages((("x", line, *pair) for line, pair in enumerate(texts.items())), "x")
+    pool = PassageStore((("x", line, *pair) for line, pair in enumerate(texts.items())), "x")
     rows = [row(0, "lamppu", "keeper lamp"), row(1, "majakka", "lighthouse"), row(2, "majakka?", "keeper")]
-    questions = asked_questions(work, [QuestionSet("own", Dataset.from_list(rows), texts)], [])
+    questions = select_questions(work, [QuestionSet("own", Dataset.from_list(rows), texts)], [])
     deep = bm25_rankings(StepWork(work.output.with_name("deep"), {}, {}), questions, pool, 3)
     found = bm25_rankings(work, questions, pool, 1)
     deep, found = (
@@ -99,9 +106,9 @@ class Letters:
 @pytest.fixture
 def ranked(work, passages, monkeypatch):
     """Five questions in parts of two, whose rankings are `d1 d3 d5` each; question n is labelled with passage n."""
-    monkeypatch.setattr(mined_rows, "QUESTIONS_A_PART", 2)
+    monkeypatch.setattr(mined_rows, "QUESTIONS_PER_PART", 2)
     rows = [row(number, f"kysymys {number}", "question" + "!" * number) for number in range(5)]
-    questions = asked_questions(work, [questions_of(*rows)], [])
+    questions = select_questions(work, [questions_of(*rows)], [])
     rankings = work.parts("rankings", _RANKED)
     for batch in mined_rows.questions_by_part(questions):
         _write_ranked(rankings, [{"d1": 3.0, "d3": 2.0, "d5": 1.0}] * len(batch), passages)
@@ -110,7 +117,7 @@ def ranked(work, passages, monkeypatch):
 
 
 def test_the_teacher_reads_what_was_found_or_is_labelled_and_nothing_else(ranked, passages):
-    assert dict(found_passages(*ranked, passages)) == {
+    assert dict(passages_in(*ranked, passages)) == {
         f"d{number}": PASSAGES[f"d{number}"] for number in (0, 1, 2, 3, 4, 5)
     }
 
@@ -134,7 +141,7 @@ def rows_of(parts) -> list[tuple[str, str, str, int]]:
 
 
 def test_rows_are_each_questions_own_ranking_with_the_teachers_scores(work, ranked, passages):
-    rows = mined_parts(work, *ranked, passages, SETTINGS, Letters())
+    rows = build_candidate_rows(work, *ranked, passages, SETTINGS, Letters())
     assert rows_of(rows) == expected_rows()
     assert rows.counts()["questions read"] == 5
     for table in rows.tables():
@@ -153,19 +160,22 @@ def test_a_killed_choice_goes_on_behind_its_last_part(work, ranked, passages, mo
 
     monkeypatch.setattr(teacher, "score", dying)
     with pytest.raises(KeyboardInterrupt):
-        mined_parts(work, *ranked, passages, SETTINGS, teacher)
+        build_candidate_rows(work, *ranked, passages, SETTINGS, teacher)
     again = Letters()
-    assert rows_of(mined_parts(work, *ranked, passages, SETTINGS, again)) == expected_rows()
+    assert rows_of(build_candidate_rows(work, *ranked, passages, SETTINGS, again)) == expected_rows()
     assert [names[0] for names in again.read] == ["d2", "d3", "d4"]  # the first part was whole, the second begun
 
 
 def test_passages_go_along_that_rows_name_and_those_that_answer_tests_are_counted(work, ranked, passages):
-    rows = mined_parts(work, *ranked, passages, SETTINGS, Letters())
+    rows = build_candidate_rows(work, *ranked, passages, SETTINGS, Letters())
     held_out = HeldOutPassages([PASSAGES["d3"].upper(), PASSAGES["d9"]])
-    documents, counts = used_passages(work, rows, passages, held_out)
+    documents, counts = referenced_passages(work, rows, passages, held_out)
     found = [one for table in documents.tables() for one in table.to_pylist()]
     named = {name for number, positive, other, _ in expected_rows() for name in (positive, other)}
     assert [one["document_id"] for one in found] == sorted(named)
     assert all(one["text"] == PASSAGES[one["document_id"]] for one in found)
     assert counts == {LEAKS["held_out"]: 1, LEAKS["overlap"]: 0}
-    assert used_passages(work, rows, passages, HeldOutPassages([]))[1] == {LEAKS["held_out"]: 0, LEAKS["overlap"]: 0}
+    assert referenced_passages(work, rows, passages, HeldOutPassages([]))[1] == {
+        LEAKS["held_out"]: 0,
+        LEAKS["overlap"]: 0,
+    }

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from drdecr import mining
 from drdecr.data.sources import read_candidates
-from drdecr.mined_rankings import PoolSearch
-from drdecr.mining import MiningSettings, load_mining
-from drdecr.stage import run_stage
-from drdecr.start import load_teacher
+from drdecr.data.teacher import mine as mining
+from drdecr.data.teacher.mine import MiningSettings, load_mining
+from drdecr.data.teacher.rankings import PoolSearch
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs.stage import run_stage
 
 from .conftest import LETTERS, jsonl
 

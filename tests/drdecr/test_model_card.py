@@ -7,10 +7,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from drdecr.evaluation.results import compare, summarize
-from drdecr.model_card import write_model_card, write_run_card
-from drdecr.origins import base_model
-from drdecr.pipeline import Pipeline, System
-from drdecr.recipe import DataSettings, Recipe
+from drdecr.runs.model_card import base_model, write_model_card, write_run_card
+from drdecr.runs.recipe import DataSettings, EvaluatedSystem, Pipeline, Recipe
 
 LANGUAGES = {"1": "ar", "2": "ar", "3": "ru", "4": "en"}
 SCORES = {"zero": {"RR@10": {"1": 0.0, "2": 0.5, "3": 1.0, "4": 1.0}}, "D": {"RR@10": dict.fromkeys(LANGUAGES, 0.5)}}
@@ -27,7 +25,7 @@ FULL = {
 
 def card_of(folder, card, facts, kind="initialise", training=None, **data):
     """Write the card of a pipeline of two stages, the last of a kind, whose runs wrote down `facts`."""
-    systems = [System("zero", "first"), System("D", "last")]
+    systems = [EvaluatedSystem("zero", "first"), EvaluatedSystem("D", "last")]
     pipeline = Pipeline(str(folder), ["first", "last"], systems, "last", [], "tiny collection", card=card)
     starts = {"first": "offline", "last": "stage:first"}
     recipes = {name: Recipe("initialise", str(folder / name), start) for name, start in starts.items()}

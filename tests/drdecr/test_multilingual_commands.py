@@ -6,21 +6,13 @@ import shutil
 import pytest
 import torch
 
-from drdecr.data.documents import Document
-from drdecr.encode import Splitting, encode_collection, open_or_create
-from drdecr.evaluation.language_bias import BiasReport
+from drdecr.evaluation.fairness.index_bias import CALIBRATED, PLAIN, measure_index_bias, read_references, read_versions
+from drdecr.evaluation.fairness.language_bias import BiasReport
 from drdecr.evaluation.runs import read_run
-from drdecr.multilingual import (
-    CALIBRATED,
-    CALIBRATION,
-    PLAIN,
-    check_calibration,
-    measure_index_bias,
-    read_references,
-    read_versions,
-)
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.calibration import CalibratedIndex
+from drdecr.retrieval.build import build_index, open_or_create_index
+from drdecr.retrieval.calibration import CALIBRATION, CalibratedIndex, check_calibration
+from drdecr.retrieval.passages import Document, Splitter
 
 WORDS = {"en": "the city {} is in france .", "xx": "z {} z x {} z .", "yy": "k {} k y {} k y {} ."}
 LETTERS = "bcdefgh"
@@ -120,8 +112,8 @@ def test_only_some_languages_may_be_measured(tiny_model, encoded, files):
 def test_a_long_document_is_ranked_by_its_best_passage(tiny_model, tmp_path, files):
     long = " ".join([WORDS["en"].replace("{}", "b")] * 30)
     documents = [Document("d-b.en", long, "", {"language": "en"}), Document("d-b.xx", "z b z", "", {"language": "xx"})]
-    with open_or_create(tmp_path / "long", 16, {}, "float16", 1) as opened:
-        encode_collection(tiny_model, documents, opened, Splitting(overlap=3))
+    with open_or_create_index(tmp_path / "long", 16, {}, "float16", 1) as opened:
+        build_index(tiny_model, documents, opened, Splitter(overlap=3))
     assert len(StoredIndex.open(tmp_path / "long")) > 3
     question = {"query_id": "q", "query": "z b", "language": "xx", "document_ids": ["d-b.en", "d-b.xx"]}
     report = measure_index_bias(tiny_model, tmp_path / "long", [question])[PLAIN]

@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from drdecr.data.documents import read_documents
-from drdecr.encode import Splitting, encode_collection, open_or_create
+from drdecr.data.corpus import read_documents
 from drdecr.retrieval import StoredIndex
-from drdecr.systems import OneStepSystem
+from drdecr.retrieval.build import build_index, open_or_create_index
+from drdecr.retrieval.passages import Splitter
+from drdecr.retrieval.retriever import DirectRetriever
 
 SCRIPTS = (
     (0x41, 0x5A),
@@ -80,8 +81,8 @@ def test_odd_inputs_neither_crash_nor_corrupt(count, tmp_path, tiny_model):
     ]
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     documents = {document.document_id: document for document in read_documents(tmp_path / "odd.jsonl")}
-    with open_or_create(tmp_path / "index", 16, {}, "int8", 1) as index:
-        encode_collection(tiny_model, documents.values(), index, Splitting(overlap=2), show_progress_bar=False)
+    with open_or_create_index(tmp_path / "index", 16, {}, "int8", 1) as index:
+        build_index(tiny_model, documents.values(), index, Splitter(overlap=2), show_progress_bar=False)
     index = StoredIndex.open(tmp_path / "index")
     seen = set()
     for payload in index.payloads(index.passage_ids()):
@@ -90,7 +91,7 @@ def test_odd_inputs_neither_crash_nor_corrupt(count, tmp_path, tiny_model):
         assert (payload["title"], payload["mark"]) == (document.title, document.metadata["mark"])
         seen.add(document.document_id)
     assert seen == documents.keys()
-    system = OneStepSystem(tiny_model, index)
+    system = DirectRetriever(tiny_model, index)
     questions = [odd_text(chance).encode("utf-8", "replace").decode() for _ in range(min(count, 300))]
     for start in range(0, len(questions), 50):
         for found in system.search(questions[start : start + 50], top_k=3):

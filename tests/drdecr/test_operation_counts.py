@@ -15,19 +15,21 @@ from accelerate import PartialState
 from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
-from drdecr import annotating, mining, translating
-from drdecr.annotating import AnnotationSettings, annotate
-from drdecr.data.documents import Document
-from drdecr.data.translation_models import Seq2SeqTranslator
-from drdecr.encode import Splitting, encode_collection, open_or_create
-from drdecr.indexing import build_index, open_searchable
-from drdecr.mining import MiningSettings, mine
+from drdecr.data.teacher import annotate as annotating
+from drdecr.data.teacher import mine as mining
+from drdecr.data.teacher import translate as translating
+from drdecr.data.teacher.annotate import AnnotationSettings, annotate
+from drdecr.data.teacher.mine import MiningSettings, mine
+from drdecr.data.teacher.translate import TranslationSettings, translate
+from drdecr.data.teacher.translators import Seq2SeqTranslator
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
-from drdecr.recipe import Recipe
-from drdecr.retrieval import codecs
-from drdecr.start import load_teacher
-from drdecr.translating import TranslationSettings, translate
-from drdecr.validation import build_validation
+from drdecr.retrieval.build import build_index, compress_index, open_or_create_index
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.retrieval.passages import Document, Splitter
+from drdecr.retrieval.retriever import open_index
+from drdecr.retrieval.stored import codecs
+from drdecr.runs.recipe import Recipe
+from drdecr.runs.validation import build_validation
 
 from ..counted_work import check_costs, costs_of, read_recorded  # noqa: TID252
 from .conftest import LETTERS
@@ -69,8 +71,8 @@ class Stages:
         lengths = generator.integers(3, 40, NUM_DOCUMENTS)
         texts = [" ".join(generator.choice(list(LETTERS), length)) for length in lengths]
         documents = [Document(f"d{number}", text, "the king", {}) for number, text in enumerate(texts)]
-        index = open_or_create(self.folder / "index", 16, {"model": "tiny"}, "float16", 1)
-        return lambda: encode_collection(self.student, documents, index, Splitting(overlap=3), batch_size=8)
+        index = open_or_create_index(self.folder / "index", 16, {"model": "tiny"}, "float16", 1)
+        return lambda: build_index(self.student, documents, index, Splitter(overlap=3), batch_size=8)
 
     def encode_again(self) -> Callable[[], Any]:
         self.encode()()
@@ -78,7 +80,7 @@ class Stages:
 
     def index(self) -> Callable[[], Any]:
         self.encode()()
-        return lambda: build_index(self.folder / "index", self.folder / "small", "residual4", 1)
+        return lambda: compress_index(self.folder / "index", self.folder / "small", "residual4", 1)
 
     def search(self) -> Callable[[], Any]:
         self.encode()()
@@ -89,7 +91,7 @@ class Stages:
         return self.searching("small", "centroids")
 
     def searching(self, folder: str, by: str) -> Callable[[], Any]:
-        index = open_searchable(self.folder / folder, by, num_candidates=10)
+        index = open_index(self.folder / folder, by, num_candidates=10)
         questions = [f"z {letter} z" for letter in LETTERS[:8]]
         return lambda: index.search(self.student.encode_queries(questions), top_k=3)
 

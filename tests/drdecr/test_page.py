@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from drdecr import page, translating
-from drdecr.data.translation import Engine, Translation
-from drdecr.first_step import FirstStep
-from drdecr.page import answering, build_page, from_demo, import_gradio, serve_page
-from drdecr.page_answers import KnownQuestion, Searcher
-from drdecr.page_english import EnglishOf
+from drdecr.data.teacher import translate as translating
+from drdecr.data.teacher.translation import Engine, Translation
+from drdecr.data.teacher.translators import QueryTranslator
+from drdecr.page import app as page
+from drdecr.page.answers import EnglishOf, KnownQuestion, Searcher
+from drdecr.page.app import answering, build_page, from_demo, import_gradio, serve_page
 
 PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
 EXAMPLES = [KnownQuestion("z c z", "what is the city c", "fi", ["p-c"]), KnownQuestion("من b", "b", "ar", ["p-b"])]
@@ -103,7 +103,7 @@ class Cities:
 @pytest.fixture
 def translated() -> EnglishOf:
     """The English of the examples, and of other questions by `Cities`."""
-    return EnglishOf({row.query: row for row in EXAMPLES}, FirstStep(Cities(), "fi"))
+    return EnglishOf({row.query: row for row in EXAMPLES}, QueryTranslator(Cities(), "fi"))
 
 
 def test_english_that_is_left_empty_is_translated(tiny_model, translated):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from drdecr.page_answers import KnownQuestion, Searcher, align, ask, clean_question, sample_examples, sample_known
-from drdecr.retrieval.matched_tokens import read_query
+from drdecr.page.answers import KnownQuestion, Searcher, align, ask, clean_question, sample_examples, sample_known
+from drdecr.retrieval.token_matches import read_query
 from drdecr.trainers import align_tokens
 
 PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}

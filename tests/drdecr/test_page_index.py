@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from drdecr import encode
-from drdecr.data.documents import Document
-from drdecr.encode import Splitting, encode_collection, open_or_create
-from drdecr.page import PageSources
-from drdecr.page_answers import Searcher
-from drdecr.page_index import kept_index, open_index
+from drdecr.page.answers import Searcher
+from drdecr.page.app import PageSources
+from drdecr.page.index import kept_index, open_page_index
+from drdecr.retrieval import build as encode
+from drdecr.retrieval.build import build_index, open_or_create_index
+from drdecr.retrieval.passages import Document, Splitter
 
 PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
 
@@ -53,16 +53,16 @@ def test_another_model_or_collection_has_another_index(tiny_model, tmp_path, enc
 
 def test_an_index_of_ones_own_is_searched(tiny_model, tmp_path):
     documents = [Document(name, text) for name, text in PASSAGES.items()]
-    with open_or_create(tmp_path / "one", 16, {}, "float16", 1) as index:
-        encode_collection(tiny_model, documents, index, Splitting(), show_progress_bar=False)
+    with open_or_create_index(tmp_path / "one", 16, {}, "float16", 1) as index:
+        build_index(tiny_model, documents, index, Splitter(), show_progress_bar=False)
     truth = Searcher.over(tiny_model, PASSAGES).read("the city c")
-    found = Searcher(tiny_model, open_index(tmp_path / "one", tiny_model)).read("the city c")
+    found = Searcher(tiny_model, open_page_index(tmp_path / "one", tiny_model)).read("the city c")
     assert [one.document_id for one in found.found] == [one.document_id for one in truth.found]
     with pytest.raises(FileNotFoundError, match="expected an index"):
-        open_index(tmp_path, tiny_model)
+        open_page_index(tmp_path, tiny_model)
     tiny_model.config.embedding_dim = 8
     with pytest.raises(ValueError, match="of 8 dimensions, as the model makes them, got 16"):
-        open_index(tmp_path / "one", tiny_model)
+        open_page_index(tmp_path / "one", tiny_model)
 
 
 @pytest.mark.parametrize(

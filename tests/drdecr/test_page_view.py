@@ -5,8 +5,8 @@ from html import unescape
 
 import pytest
 
-from drdecr.page_answers import KnownQuestion, Searcher, ask
-from drdecr.page_view import show_alignment, show_answer, show_notice, style_sheet, token_labels
+from drdecr.page.answers import KnownQuestion, Searcher, ask
+from drdecr.page.view import show_alignment, show_answer, show_notice, style_sheet, token_labels
 from drdecr.retrieval import StoredIndex
 
 PASSAGES = {"p1": "the city b is in france.", "p2": "a <b>king</b> & the sea"}

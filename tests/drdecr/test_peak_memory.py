@@ -10,17 +10,17 @@ import pytest
 import torch
 import yaml
 
-from drdecr import peak_memory
-from drdecr.peak_memory import PeakMemory, in_words
-from drdecr.pipeline import cost_of
-from drdecr.prepare import PrepareRecipe, prepare
-from drdecr.stage import run_stage
+from drdecr.data import provenance as peak_memory
+from drdecr.data.prepare.prepare import PrepareRecipe, prepare
+from drdecr.data.provenance import PeakMemory, in_words
+from drdecr.runs.pipeline import cost_of
+from drdecr.runs.stage import run_stage
 
 MEGABYTES = 200
 STAGE = f"""
 import json, sys
 import numpy as np
-from drdecr.peak_memory import PeakMemory
+from drdecr.data.provenance import PeakMemory
 memory = PeakMemory()
 if sys.argv[1] == "dear":
     held = np.ones({MEGABYTES} * 125_000)  # 8 bytes each

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from transformers import Trainer
 
-from drdecr import measuring
+from drdecr.evaluation import evaluate as measuring
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.evaluation.runs import read_run
-from drdecr.pipeline import load_pipeline, run_pipeline, stage_recipe
+from drdecr.runs.pipeline import load_pipeline, run_pipeline, stage_recipe
 
 SYSTEMS = [
     {"label": "zero-shot", "stage": "zero"},

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from drdecr import precision
-from drdecr.recipe import Recipe, load_recipe
-from drdecr.stage import build_arguments, run_stage
+from drdecr.runs import stage as precision
+from drdecr.runs.recipe import Recipe, load_recipe
+from drdecr.runs.stage import build_arguments, run_stage
 
 
 def auto(folder, **keys):
@@ -16,7 +16,7 @@ def auto(folder, **keys):
 
 def test_auto_means_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "faster_precision", lambda device: "bfloat16")
-    recipe = precision.settled(auto(tmp_path))
+    recipe = precision.resolve_precision(auto(tmp_path))
     assert (recipe.precision, recipe.teacher_dtype) == ("bfloat16", "bfloat16")
     assert build_arguments(recipe).bf16
     assert not build_arguments(auto(tmp_path)).bf16
@@ -24,24 +24,24 @@ def test_auto_means_what_was_measured(tmp_path, monkeypatch):
 
 def test_a_resumed_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "faster_precision", lambda device: "bfloat16")
-    precision.settled(auto(tmp_path))
+    precision.resolve_precision(auto(tmp_path))
     monkeypatch.setattr(precision, "faster_precision", lambda device: "float32")
-    assert precision.settled(auto(tmp_path)).precision == "bfloat16"
+    assert precision.resolve_precision(auto(tmp_path)).precision == "bfloat16"
 
 
 def test_what_was_measured_on_one_kind_of_device_says_nothing_of_another(tmp_path, monkeypatch):
     """An export measures on the CPU, in the folder of a run that may train on a GPU afterwards."""
     faster = {"cpu": "float32", "cuda": "bfloat16"}
     monkeypatch.setattr(precision, "faster_precision", lambda device: faster[torch.device(device).type])
-    assert precision.settled(auto(tmp_path)).precision == "float32"
-    assert precision.settled(auto(tmp_path), "cuda:0").precision == "bfloat16"
-    assert json.loads((tmp_path / precision.FILE).read_text()) == faster
+    assert precision.resolve_precision(auto(tmp_path)).precision == "float32"
+    assert precision.resolve_precision(auto(tmp_path), "cuda:0").precision == "bfloat16"
+    assert json.loads((tmp_path / precision.PRECISION_FILE).read_text()) == faster
 
 
 def test_a_named_precision_is_not_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "faster_precision", None)
     recipe = Recipe("relevance", str(tmp_path / "run"), "x", precision="bfloat16")
-    assert precision.settled(recipe) is recipe
+    assert precision.resolve_precision(recipe) is recipe
     assert not (tmp_path / "run").exists()
 
 

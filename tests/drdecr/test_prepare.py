@@ -18,14 +18,15 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
-from drdecr import prepare as prepare_module
-from drdecr.cli import app
-from drdecr.data import catalogue, preparation, prepared_shards
-from drdecr.data.prepared_shards import PROVENANCE, read_provenance, verify
+from drdecr.cli.main import app
+from drdecr.data.prepare import catalog as catalogue
+from drdecr.data.prepare import preparation, prepared_shards
+from drdecr.data.prepare import prepare as prepare_module
+from drdecr.data.prepare.prepare import PrepareRecipe, load_prepare_recipe, prepare
+from drdecr.data.prepare.prepared_shards import PROVENANCE, read_provenance, verify
 from drdecr.data.sources import read_parallel, read_questions
-from drdecr.prepare import PrepareRecipe, load_prepare_recipe, prepare
-from drdecr.sets import texts_of
-from drdecr.step_work import hold
+from drdecr.data.step_work import hold
+from drdecr.runs.training_data import texts_of
 
 KILLS = 10
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from drdecr.recipe import ARGUMENTS, Recipe, load_recipe, parse_overrides, read_yaml
+from drdecr.runs.config import parse_overrides, read_yaml
+from drdecr.runs.recipe import ARGUMENTS, Recipe, load_recipe
 
 CONTRASTIVE = "stage: contrastive\noutput: runs/a\nstart: offline\n"
 PACKAGED = sorted(

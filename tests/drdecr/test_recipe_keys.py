@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 from transformers import TrainingArguments
 
-from drdecr.recipe import ARGUMENTS, DataSettings, Recipe
-from drdecr.recipe_keys import argument_meanings, describe_keys
+from drdecr.cli.keys import describe_keys
+from drdecr.runs.config import argument_meanings
+from drdecr.runs.recipe import ARGUMENTS, DataSettings, Recipe
 from drdecr.trainers import DistillationArguments, LoraSettings
 
 

@@ -6,15 +6,16 @@ import shutil
 import pytest
 import torch
 
-from drdecr import translating
-from drdecr.data.digests import model_digest
-from drdecr.data.translation import Engine, Translation
+from drdecr.cli.search import parse_where
+from drdecr.data.teacher import translate as translating
+from drdecr.data.teacher.translation import Engine, Translation
 from drdecr.evaluation.runs import read_run, write_run
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.retrieval import StoredIndex, segments
-from drdecr.retrieval_commands import parse_where
-from drdecr.stage import run_stage
-from drdecr.systems import OneStepSystem
+from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.encoder import model_digest
+from drdecr.retrieval.retriever import DirectRetriever
+from drdecr.retrieval.stored import segment as segments
+from drdecr.runs.stage import run_stage
 
 LETTERS = "bcdefghijklm"
 
@@ -126,7 +127,7 @@ def test_ids_that_a_run_cannot_hold_are_said_before_the_search(call, model, enco
     (tmp_path / "blank.jsonl").write_text('{"id": "d b", "text": "the sea"}\n')
     assert call("encode", model, tmp_path / "blank.jsonl", tmp_path / "blank")[0] == 0
     (tmp_path / "blank.tsv").write_text("q 1\tthe sea\n")
-    monkeypatch.setattr(OneStepSystem, "search", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(DirectRetriever, "search", lambda *a, **k: 1 / 0)
     for index, queries, message in [("blank", "q.tsv", "'d b#0'"), ("encoded", "blank.tsv", "'q 1'")]:
         words = ["--queries", tmp_path / queries, "--run", tmp_path / "out.trec"]
         code, _, errors = call("search", tmp_path / index, *words)
@@ -174,14 +175,14 @@ def served(call, monkeypatch):
             call("serve", *arguments)
         return started.value.args[0]
 
-    monkeypatch.setattr("drdecr.server.make_server", start)
+    monkeypatch.setattr("drdecr.serve.app.make_server", start)
     return serve
 
 
 def test_a_server_translates_first_where_a_translator_is_named(served, encoded, monkeypatch):
     from fastapi.testclient import TestClient
 
-    from drdecr.server import create_app
+    from drdecr.serve.app import create_app
 
     monkeypatch.setitem(translating.ENGINES, "apertium", FromFinnish)
     answers = {}
@@ -219,7 +220,7 @@ def test_a_translator_that_is_not_to_be_had_is_one_line(call, encoded, monkeypat
             assert code == 1
             assert message in errors
             assert len(errors.strip().splitlines()) == 1, errors
-        monkeypatch.setattr("drdecr.data.translation_apertium.shutil.which", lambda program: None)
+        monkeypatch.setattr("drdecr.data.teacher.apertium.shutil.which", lambda program: None)
         code, _, errors = call(*command, "--translate-from", "fi", "--translator", "apertium")
         assert code == 1
         assert "apt-get install apertium" in errors

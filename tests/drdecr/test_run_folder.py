@@ -11,17 +11,11 @@ import pytest
 import torch
 import yaml
 
-from drdecr import published
-from drdecr.recipe import Recipe
-from drdecr.run_folder import (
-    check_settings,
-    environment,
-    finish_run,
-    is_done,
-    last_checkpoint,
-    start_run,
-    write_text,
-)
+from drdecr.data import provenance as published
+from drdecr.data.files import write_text
+from drdecr.data.provenance import environment
+from drdecr.runs.recipe import Recipe
+from drdecr.runs.run_folder import check_settings, finish_run, is_done, last_checkpoint, start_run
 
 
 @pytest.fixture

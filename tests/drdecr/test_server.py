@@ -16,13 +16,12 @@ pytest.importorskip("httpx")
 import httpx
 from fastapi.testclient import TestClient
 
-from drdecr.data.documents import Document
-from drdecr.data.translation import Translation
-from drdecr.encode import Splitting, encode_collection, open_or_create
-from drdecr.indexing import open_stored
+from drdecr.data.teacher.translation import Translation
 from drdecr.retrieval import StoredIndex
-from drdecr.server import ServerSettings, create_app, make_server
-from drdecr.systems import OneStepSystem, TwoStepSystem
+from drdecr.retrieval.build import build_index, open_or_create_index, open_stored
+from drdecr.retrieval.passages import Document, Splitter
+from drdecr.retrieval.retriever import DirectRetriever, TranslateTestRetriever
+from drdecr.serve.app import ServerSettings, create_app, make_server
 
 TEXTS = ["the sea", "a river in a city", "what is paris", "the king of france"]
 
@@ -30,9 +29,9 @@ TEXTS = ["the sea", "a river in a city", "what is paris", "the king of france"]
 @pytest.fixture
 def system(tmp_path, tiny_model):
     documents = [Document(f"d{n}", text, "", {"even": n % 2 == 0}) for n, text in enumerate(TEXTS)]
-    with open_or_create(tmp_path / "index", 16, {"model": "tiny"}, "float16", 1) as opened:
-        encode_collection(tiny_model, documents, opened, Splitting())
-    return OneStepSystem(tiny_model, StoredIndex.open(tmp_path / "index"))
+    with open_or_create_index(tmp_path / "index", 16, {"model": "tiny"}, "float16", 1) as opened:
+        build_index(tiny_model, documents, opened, Splitter())
+    return DirectRetriever(tiny_model, StoredIndex.open(tmp_path / "index"))
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ class Sea:
 
 
 def test_two_steps_are_served_as_one_that_is_asked_in_english(client, system):
-    with TestClient(create_app(TwoStepSystem(Sea(), system, "fi")), raise_server_exceptions=False) as two:
+    with TestClient(create_app(TranslateTestRetriever(Sea(), system, "fi")), raise_server_exceptions=False) as two:
         for path, asked, english in [
             ("/search", {"questions": ["z", "paris"]}, {"questions": ["the sea", "paris"]}),
             ("/encode", {"texts": ["z"]}, {"texts": ["the sea"]}),
@@ -91,7 +90,7 @@ def test_two_steps_are_served_as_one_that_is_asked_in_english(client, system):
 
 
 def test_a_translator_that_fails_is_told_to_its_own_asker_alone(system):
-    with TestClient(create_app(TwoStepSystem(Sea(), system, "fi")), raise_server_exceptions=False) as client:
+    with TestClient(create_app(TranslateTestRetriever(Sea(), system, "fi")), raise_server_exceptions=False) as client:
         described = client.get("/openapi.json").json()["paths"]
         for path, body in [
             ("/search", {"questions": ["z", "x"]}),
@@ -168,7 +167,7 @@ def test_a_title_that_is_none_is_empty(tiny_model, system, client, tmp_path):
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_running_server_finds_what_was_encoded_since(system, tiny_model, tmp_path, steps):
     folder = tmp_path / "index"
-    served = TwoStepSystem(Sea(), system, "fi") if steps == 2 else system
+    served = TranslateTestRetriever(Sea(), system, "fi") if steps == 2 else system
     with TestClient(create_app(served)) as client:
 
         def found():
@@ -222,11 +221,13 @@ def test_a_server_goes_on_with_what_it_has_where_it_cannot_follow(client, tiny_m
     (folder / "manifest.json").write_bytes(whole[:-9])
     assert client.post("/search", json=question).json() == before
     assert client.post("/search", json=question).json() == before
-    assert [record.message.count("damaged") for record in caplog.records if record.name == "drdecr.serving"] == [1]
+    assert [record.message.count("damaged") for record in caplog.records if record.name == "drdecr.serve.requests"] == [
+        1
+    ]
     shutil.rmtree(folder)
     assert client.post("/search", json=question).json() == before
-    with open_or_create(folder, 16, {"model": "another"}, "float16", 1) as opened:
-        encode_collection(tiny_model, [Document("new", "the sea", "", {})], opened, Splitting())
+    with open_or_create_index(folder, 16, {"model": "another"}, "float16", 1) as opened:
+        build_index(tiny_model, [Document("new", "the sea", "", {})], opened, Splitter())
     assert client.post("/search", json=question).json() == before
     assert "holds another index now (model 'another', asked for 'tiny')" in caplog.text
 
@@ -318,7 +319,7 @@ def test_requests_drawn_from_its_own_description_never_break_it(client):
 
 
 def test_a_system_that_answers_too_little_is_told_and_the_server_goes_on(system):
-    class Forgetful(OneStepSystem):
+    class Forgetful(DirectRetriever):
         def answer(self, questions, top_k=10, where=None):
             return super().answer([one for one in questions if one != "b"], top_k, where)
 
@@ -335,7 +336,7 @@ def test_an_overfull_server_says_when_to_come_back(system):
         assert client.get("/health").json()["refused"] == 1
 
 
-class SlowSystem(OneStepSystem):
+class SlowSystem(DirectRetriever):
     """Answers when it is allowed to."""
 
     asked, allowed = threading.Event(), threading.Event()

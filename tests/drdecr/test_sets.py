@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from drdecr.data.digests import model_digest
-from drdecr.data.index_tokens import IndexTokens
-from drdecr.recipe import DataSettings
+from drdecr.data.embeddings.from_index import IndexTokens
 from drdecr.retrieval import StoredIndex
-from drdecr.sets import _mixed, _of_teacher
+from drdecr.retrieval.encoder import model_digest
+from drdecr.runs.recipe import DataSettings
+from drdecr.runs.training_data import _mixed, _of_teacher
 
 
 def test_a_batch_has_questions_of_like_length_and_each_row_comes_as_often():

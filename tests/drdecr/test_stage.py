@@ -9,18 +9,19 @@ import torch
 from datasets import Dataset
 from transformers import BertModel, Trainer
 
-from drdecr.data.formats import read_jsonl
+from drdecr.data.readers.jsonl import read_jsonl
 from drdecr.data.sources import read_parallel
+from drdecr.evaluation.evaluate import encode_passages, search_questions
 from drdecr.evaluation.metrics import per_query_scores
-from drdecr.measuring import build_index, search_questions
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.recipe import Recipe, load_recipe
-from drdecr.sets import build_training_data, cut_dev, prepare_sets
-from drdecr.stage import build_arguments, build_trainer, run_stage, save_model
-from drdecr.start import load_start, load_teacher
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs.model_loading import load_student
+from drdecr.runs.recipe import Recipe, load_recipe
+from drdecr.runs.stage import build_arguments, build_trainer, run_stage, save_model
+from drdecr.runs.training_data import build_training_data, prepare_sets, split_dev
+from drdecr.runs.validation import read_validation
 from drdecr.trainers import LoraSettings, add_adapter
 from drdecr.trainers.projection import hidden_tokens
-from drdecr.validation import read_validation
 
 
 def candidates(data, **keys):
@@ -153,7 +154,7 @@ def test_a_stage_leaves_a_checkpoint_out_whose_random_state_is_missing(
 
 def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, data, kill_in_step, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("drdecr.stopwatch.monotonic", lambda: clock[0])
+    monkeypatch.setattr("drdecr.runs.run_folder.monotonic", lambda: clock[0])
     recipe = recipe_of(
         "killed", stage="contrastive", start=start, data=candidates(data), training={"max_steps": 4, "save_steps": 2}
     )
@@ -188,9 +189,9 @@ def test_an_interrupted_save_leaves_the_old_model(tiny_model, tmp_path, monkeypa
 def test_the_start_beside_a_run_is_found(recipe_of, start):
     recipe = recipe_of("b", stage="initialise", start=start)
     beside = recipe.folder.parent / "start" / "model"
-    assert largest_difference(load_start(recipe).state_dict(), weights(beside)) == 0
+    assert largest_difference(load_student(recipe).state_dict(), weights(beside)) == 0
     with pytest.raises(FileNotFoundError, match="stage:nowhere: no model"):
-        load_start(recipe_of("d", stage="initialise", start="stage:nowhere"))
+        load_student(recipe_of("d", stage="initialise", start="stage:nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -204,19 +205,19 @@ def test_the_start_beside_a_run_is_found(recipe_of, start):
 )
 def test_a_checkpoint_keeps_its_processor_and_projection(keys, message, recipe_of, start):
     with pytest.raises(ValueError, match=message):
-        load_start(recipe_of("b", stage="initialise", start=start, **keys))
-    load_start(recipe_of("b", stage="initialise", start=start, embedding_dim=8, processor={"query_length": 12}))
+        load_student(recipe_of("b", stage="initialise", start=start, **keys))
+    load_student(recipe_of("b", stage="initialise", start=start, embedding_dim=8, processor={"query_length": 12}))
 
 
 @pytest.mark.parametrize("from_checkpoint", [True, False])
 def test_a_recipes_encoder_settings_reach_the_encoder(from_checkpoint, recipe_of, start):
     keys = {"start": start} if from_checkpoint else {}
     recipe = recipe_of("b", stage="initialise", encoder={"hidden_dropout_prob": 0.25}, **keys)
-    model = load_start(recipe)
+    model = load_student(recipe)
     found = {module.p for name, module in model.named_modules() if name.endswith("output.dropout")}
     assert found == {0.25}
     with pytest.raises(ValueError, match=r"encoder: unknown key 'hiden_dropout_prob'.*'hidden_dropout_prob'"):
-        load_start(recipe_of("b", stage="initialise", encoder={"hiden_dropout_prob": 0.0}, **keys))
+        load_student(recipe_of("b", stage="initialise", encoder={"hiden_dropout_prob": 0.0}, **keys))
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "encoder", "adapter"])
@@ -227,7 +228,7 @@ def test_a_start_in_half_precision_is_trained_in_float32(kind, recipe_of, start,
     BertModel.from_pretrained(bare_encoder).to(torch.bfloat16).save_pretrained(bare_encoder)
     add_adapter(DrDecrModel.from_pretrained(tmp_path / "half"), LoraSettings(rank=2)).save_pretrained(tmp_path / "lora")
     source = {"checkpoint": tmp_path / "half", "encoder": bare_encoder, "adapter": tmp_path / "lora"}[kind]
-    model = load_start(recipe_of("b", stage="initialise", start=str(source)))
+    model = load_student(recipe_of("b", stage="initialise", start=str(source)))
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
@@ -252,7 +253,7 @@ def test_held_out_and_repeated_rows_are_dropped_and_counted(recipe_of, start, da
     settings = {"parallel": [data["parallel"]], "held_out": [held], "dev_texts": 0}
     recipe = recipe_of("a", stage="representation", start=start, data=settings, validation=[data["dev"]])
     with caplog.at_level(logging.WARNING):
-        built = build_training_data(recipe, load_start(recipe), None, 0, 4, seed=0)
+        built = build_training_data(recipe, load_student(recipe), None, 0, 4, seed=0)
     kept = set(built.train["english"])
     assert kept == {f"the king of {letter}" for letter in "bdefghijklmnopq"}
     assert built.counts == {"parallel": 15}
@@ -300,7 +301,7 @@ def test_caches_are_encoded_on_the_device_that_trains(recipe_of, start, data, mo
 def test_a_mixture_without_max_steps_passes_over_all_rows(recipe_of, start, data):
     settings = candidates(data, parallel=[data["parallel"]], dev_texts=0)
     recipe = recipe_of("a", stage="mixed", start=start, data=settings, training={"contrastive_weight": 1.0})
-    built = build_training_data(recipe, load_start(recipe), None, 0, 4, seed=0)
+    built = build_training_data(recipe, load_student(recipe), None, 0, 4, seed=0)
     assert sum(built.counts.values()) == 20 + 16
     assert len(built.train) == 36
 
@@ -310,13 +311,13 @@ def test_dev_keeps_translations_of_one_text_together():
     rows = Dataset.from_list(
         [{"english": text, "query": f"{text} {code}"} for code in ("a", "b", "c") for text in texts]
     )
-    train, dev = cut_dev({"a": rows}, 3, seed=0)["a"]
+    train, dev = split_dev({"a": rows}, 3, seed=0)["a"]
     assert len(set(dev["english"])) == 3
     assert len(dev) == 9
     assert not set(dev["english"]) & set(train["english"])
     assert sorted([*train["query"], *dev["query"]]) == sorted(rows["query"])
-    assert cut_dev({"a": rows}, 3, seed=0)["a"][1]["query"] == dev["query"]
-    assert len(set(cut_dev({"a": rows}, 100, seed=0)["a"][1]["english"])) == 4  # a fifth at most
+    assert split_dev({"a": rows}, 3, seed=0)["a"][1]["query"] == dev["query"]
+    assert len(set(split_dev({"a": rows}, 100, seed=0)["a"][1]["english"])) == 4  # a fifth at most
 
 
 def test_a_text_is_dev_in_every_set_or_in_none():
@@ -327,7 +328,7 @@ def test_a_text_is_dev_in_every_set_or_in_none():
     louder = [f"Text {number}!" for number in range(10, 30)]  # the same texts, written otherwise
     sets = {"all": rows(texts, "a"), "some": rows(louder, "b"), "few": rows(texts[:3], "c")}
     for seed in range(5):
-        parts = cut_dev(sets, 6, seed)
+        parts = split_dev(sets, 6, seed)
         train, dev = (
             {text.lower().strip("!") for part in parts.values() for text in part[side]["english"]} for side in (0, 1)
         )
@@ -340,7 +341,7 @@ def test_a_text_is_dev_in_every_set_or_in_none():
 def test_too_few_texts_for_dev_leave_none(recipe_of, start, data):
     settings = candidates(data, limits={"questions": 3})
     recipe = recipe_of("a", stage="contrastive", start=start, data=settings, validation=[data["dev"]])
-    assert build_training_data(recipe, load_start(recipe), None, 1, 4, seed=0).dev is None
+    assert build_training_data(recipe, load_student(recipe), None, 1, 4, seed=0).dev is None
 
 
 def test_a_first_guess_is_never_taken_for_the_answer(recipe_of, start, data):
@@ -354,7 +355,7 @@ def test_a_first_guess_is_never_taken_for_the_answer(recipe_of, start, data):
 @pytest.mark.parametrize(("keys", "cut"), [({}, 0), ({"training": {"eval_strategy": "steps"}}, 4)])
 def test_nothing_is_cut_off_where_nothing_is_evaluated(keys, cut, recipe_of, start, data):
     recipe = recipe_of("a", stage="contrastive", start=start, data=candidates(data, dev_texts=2), **keys)
-    built = build_training_data(recipe, load_start(recipe), None, 1, 4, seed=0)
+    built = build_training_data(recipe, load_student(recipe), None, 1, 4, seed=0)
     assert built.counts == {"questions": 20 - cut}
     assert sum(len(rows) for rows in (built.dev or {}).values()) == cut
 
@@ -422,7 +423,7 @@ def test_a_run_of_epochs_keeps_the_best_of_them(recipe_of, start, data):
 def test_a_question_that_two_ask_is_scored_for_both(tiny_model, data):
     entry = {key: data["dev"][key] for key in ("questions", "passages")}
     found = read_jsonl(**entry)
-    run = search_questions(tiny_model, found, build_index(tiny_model, found), reads="english")
+    run = search_questions(tiny_model, found, encode_passages(tiny_model, found), reads="english")
     scores = per_query_scores(run, found.qrels)["RR@10"]
     assert set(scores) == set(found.languages)
     assert all(scores[f"{letter}-xx"] == scores[f"{letter}-en"] for letter in "lmn")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from drdecr.step_work import StepWork, run_step
+from drdecr.data.step_work import StepWork, run_step
 
 
 def test_a_second_call_is_kept_out_and_deletes_nothing(tmp_path):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from drdecr.data.prepare.prepare import PrepareRecipe, prepare
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.prepare import PrepareRecipe, prepare
-from drdecr.sets import build_training_data
-from drdecr.stage import run_stage
-from drdecr.start import load_start
+from drdecr.runs.model_loading import load_student
+from drdecr.runs.stage import run_stage
+from drdecr.runs.training_data import build_training_data
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def test_a_killed_streamed_training_resumes_to_the_weights_of_an_uninterrupted_o
 
 def test_rows_mix_languages_and_leave_out_what_is_held_out(recipe, folder, data):
     made = recipe("a", held_out=[data["dev"]])
-    built = build_training_data(made, load_start(made), None, 50, 4, 1)
+    built = build_training_data(made, load_student(made), None, 50, 4, 1)
     rows = [built.train[index] for index in range(len(built.train))]
     assert len(rows) == 200
     assert {row["language"] for row in rows} == {"xx", "yy"}
     assert abs(sum(row["language"] == "yy" for row in rows) / 200 - 0.5) < 0.15  # 3 of its rows to 17
     assert not any(row["query"] == "z l z" for row in rows)
     plain = recipe("b")
-    others = build_training_data(plain, load_start(plain), None, 50, 4, 1).train
+    others = build_training_data(plain, load_student(plain), None, 50, 4, 1).train
     assert any(others[index]["query"] == "z l z" for index in range(200))
 
 
@@ -67,7 +67,7 @@ def test_a_stream_stands_alone_and_needs_steps(recipe, data):
         run_stage(recipe("a", parallel=[data["parallel"]]))
     made = recipe("b")
     with pytest.raises(ValueError, match="got no `max_steps`"):
-        build_training_data(made, load_start(made), None, 0, 4, 1)
+        build_training_data(made, load_student(made), None, 0, 4, 1)
     made = recipe("c", stream={"foldr": "x"})
     with pytest.raises(ValueError, match="Did you mean 'folder'"):
-        build_training_data(made, load_start(made), None, 2, 4, 1)
+        build_training_data(made, load_student(made), None, 2, 4, 1)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from drdecr.data.documents import Document
-from drdecr.encode import Splitting, encode_collection, open_or_create
 from drdecr.retrieval import ExactIndex
-from drdecr.retrieval.stored import StoredIndex
-from drdecr.systems import InMemoryIndex, OneStepSystem, TwoStepSystem, as_run, search_documents
+from drdecr.retrieval.build import build_index, open_or_create_index
+from drdecr.retrieval.exact import InMemoryIndex
+from drdecr.retrieval.passages import Document, Splitter
+from drdecr.retrieval.retriever import DirectRetriever, TranslateTestRetriever, as_run, search_documents
+from drdecr.retrieval.stored.index import StoredIndex
 
 
 @dataclass
@@ -35,15 +36,15 @@ def index(tmp_path, tiny_model):
     texts = ["the sea", "a river in a city", "what is paris", "k"]
     documents = [Document("long", long, "", {"kind": "a"})]
     documents += [Document(f"d{number}", text, "", {"kind": "b"}) for number, text in enumerate(texts)]
-    with open_or_create(tmp_path / "index", 16, {}, "float16", 1) as opened:
-        encode_collection(tiny_model, documents, opened, Splitting(overlap=3))
+    with open_or_create_index(tmp_path / "index", 16, {}, "float16", 1) as opened:
+        build_index(tiny_model, documents, opened, Splitter(overlap=3))
     return StoredIndex.open(tmp_path / "index")
 
 
 def test_a_long_document_is_found_once_and_does_not_push_out_others(index, tiny_model):
     questions = ["the king of france", "the sea"]
     for top_k in (1, 3, 5, 9):
-        answers = OneStepSystem(tiny_model, index).search(questions, top_k)
+        answers = DirectRetriever(tiny_model, index).search(questions, top_k)
         for question, found in zip(questions, answers, strict=True):
             ids = index.passage_ids()
             query = tiny_model.encode_queries([question])
@@ -56,14 +57,14 @@ def test_a_long_document_is_found_once_and_does_not_push_out_others(index, tiny_
             assert [one.document_id for one in found] == truth
             assert [one.score for one in found] == pytest.approx([best[name] for name in truth], abs=1e-3)
             assert all(one.text and one.end > one.start for one in found)
-    [[only]] = OneStepSystem(tiny_model, index).search(["the sea"], 3, {"kind": "a"})
+    [[only]] = DirectRetriever(tiny_model, index).search(["the sea"], 3, {"kind": "a"})
     assert (only.document_id, only.metadata) == ("long", {"kind": "a"})
     assert as_run(["q"], [[only]]) == {"q": {"long": only.score}}
 
 
 def test_two_steps_ask_the_reader_in_english(index, tiny_model):
-    reader, translator = OneStepSystem(tiny_model, index), WordTranslator()
-    system = TwoStepSystem(translator, reader, source="xx")
+    reader, translator = DirectRetriever(tiny_model, index), WordTranslator()
+    system = TranslateTestRetriever(translator, reader, source="xx")
     assert system.search(["z", "y", "k"], 2) == reader.search(["the sea", "y", "k"], 2)
     assert translator.asked == ("xx", "en")
     assert system.search([]) == []

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from drdecr.launched import run_launched
+from drdecr.cli.launched import run_launched
+from drdecr.data.shards import check_processes
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.processes import check_processes
-from drdecr.stage import run_stage
+from drdecr.runs.stage import run_stage
 
 from .conftest import jsonl, question_rows
 

@@ -7,10 +7,11 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from drdecr import step_rows, translating
 from drdecr.data.sources import read_parallel, read_questions
-from drdecr.data.translation import Engine, Translation
-from drdecr.translating import load_translation
+from drdecr.data.teacher import step_rows
+from drdecr.data.teacher import translate as translating
+from drdecr.data.teacher.translate import load_translation
+from drdecr.data.teacher.translation import Engine, Translation
 
 from .conftest import jsonl
 

@@ -9,12 +9,12 @@ from accelerate import PartialState
 
 from drdecr.data.schema import QuestionSet
 from drdecr.data.sources import read_questions
+from drdecr.evaluation.evaluate import encode_passages, search_questions
 from drdecr.evaluation.metrics import per_query_scores
-from drdecr.measuring import build_index, search_questions
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.sets import prepare_sets
-from drdecr.start import load_start
-from drdecr.validation import build_validation
+from drdecr.runs.model_loading import load_student
+from drdecr.runs.training_data import prepare_sets
+from drdecr.runs.validation import build_validation
 
 SCRIPT = Path(__file__).with_name("launched_validation.py")
 
@@ -26,11 +26,11 @@ def recipe(recipe_of, start, data):
 
 def expected(recipe):
     """The figures by the plain way: one index of a whole set, one search, one mean a language."""
-    model = load_start(recipe)
+    model = load_student(recipe)
     by_language = {}
     for entry in recipe.validation:
         found = read_questions(entry)
-        run = search_questions(model, found, build_index(model, found))
+        run = search_questions(model, found, encode_passages(model, found))
         for query_id, score in per_query_scores(run, found.qrels)["RR@10"].items():
             by_language.setdefault(query_id.rpartition("-")[2], []).append(score)
     means = {f"mrr@10_{code}": sum(scores) / len(scores) for code, scores in by_language.items()}
@@ -39,7 +39,7 @@ def expected(recipe):
 
 def test_one_process_measures_all(recipe):
     PartialState(cpu=True)
-    assert build_validation(recipe, None)(load_start(recipe)) == pytest.approx(expected(recipe))
+    assert build_validation(recipe, None)(load_student(recipe)) == pytest.approx(expected(recipe))
 
 
 @pytest.mark.processes
@@ -59,19 +59,19 @@ def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe, data, r
     assert {line["process"]: line["searched"] for line in lines} == {0: 1, 1: 0}
     PartialState(cpu=True)
     alone = replace(recipe, output=str(recipe.folder.with_name("alone")))
-    found = prepare_sets(alone, load_start(alone), seed=0).rows["unlabelled"].to_list()
+    found = prepare_sets(alone, load_student(alone), seed=0).rows["unlabelled"].to_list()
     assert [line["candidates"] for line in lines] == [found] * 2
 
 
 def test_a_student_of_the_teachers_passage_tokens_is_measured_on_the_teachers_index(recipe, monkeypatch):
     PartialState(cpu=True)
-    teacher = load_start(recipe)
+    teacher = load_student(recipe)
     recipe.data.passage_tokens = {"format": "hub_tokens", "name": "me/sets"}
     validate = build_validation(recipe, teacher)
-    figures = validate(load_start(recipe))
+    figures = validate(load_student(recipe))
     assert figures == pytest.approx(expected(recipe))
     monkeypatch.setattr(DrDecrModel, "encode_documents", None)  # the passages are not read again
-    assert validate(load_start(recipe)) == figures
+    assert validate(load_student(recipe)) == figures
 
 
 def test_the_languages_of_a_set_are_looked_up_once(recipe, monkeypatch):
@@ -79,5 +79,5 @@ def test_the_languages_of_a_set_are_looked_up_once(recipe, monkeypatch):
     asked = []
     whole = QuestionSet.languages.fget
     monkeypatch.setattr(QuestionSet, "languages", property(lambda found: asked.append(found.name) or whole(found)))
-    build_validation(recipe, None)(load_start(recipe))
+    build_validation(recipe, None)(load_student(recipe))
     assert asked == ["train", "dev"]

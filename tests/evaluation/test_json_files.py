@@ -5,26 +5,26 @@ import os
 
 import pytest
 
-from drdecr.evaluation.json_files import check_survives_json, read_json, write_json
+from drdecr.data.files import check_survives_json, read_json_object, write_json_exactly
 
 
 def test_a_file_holds_what_was_written_and_replaces_the_old_one(tmp_path):
     path = tmp_path / "a.json"
     for content in ({"x": 0.1 + 0.2, "y": "日本"}, {"x": 1e-300}):
-        write_json(path, content)
-        assert read_json(path, "x") == content
+        write_json_exactly(path, content)
+        assert read_json_object(path, "x") == content
     assert os.listdir(tmp_path) == ["a.json"]
 
 
 def test_a_file_has_the_permissions_of_an_ordinary_one(tmp_path):
     (tmp_path / "ordinary").touch()
-    write_json(tmp_path / "a.json", {})
+    write_json_exactly(tmp_path / "a.json", {})
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 def test_the_goal_is_never_seen_half_written(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    write_json(path, {"x": "old"})
+    write_json_exactly(path, {"x": "old"})
     seen = []
     replace = os.replace
 
@@ -33,14 +33,14 @@ def test_the_goal_is_never_seen_half_written(tmp_path, monkeypatch):
         replace(source, goal)
 
     monkeypatch.setattr(os, "replace", watching)
-    write_json(path, {"x": "new"})
+    write_json_exactly(path, {"x": "new"})
     assert seen == [({"x": "old"}, {"x": "new"})]
 
 
 def test_a_missing_key_is_named(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
+    write_json_exactly(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError, match=r"a\.json should hold x, y, but lacks y"):
-        read_json(tmp_path / "a.json", "x", "y")
+        read_json_object(tmp_path / "a.json", "x", "y")
 
 
 def test_what_json_keeps_passes_and_what_it_changes_is_refused():

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import friedmanchisquare, rankdata
 
 from drdecr.evaluation.bias_report import heat_map, markdown_bias
-from drdecr.evaluation.language_bias import BiasReport, measure_bias
-from drdecr.evaluation.language_fairness import friedman_p_value, kendall_w, peer
+from drdecr.evaluation.fairness.language_bias import BiasReport, measure_bias
+from drdecr.evaluation.fairness.peer import friedman_p_value, kendall_w, peer
 
 LANGUAGES = {f"{group}.{code}": code for group in "abcd" for code in ("ar", "en", "fi")}
 

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from drdecr.evaluation.metrics import per_query_scores
-from drdecr.evaluation.mteb_model import MtebModel
+from drdecr.evaluation.mteb import MtebModel
 from drdecr.retrieval import ExactIndex
 
 LETTERS = "bcdefghijk"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from drdecr.evaluation.metric_space import FILES, METRIC_FOLDER, push_metric
 from drdecr.evaluation.recall_at_k_tokens.xor_retrieve import score_rankings
+from drdecr.hub.push import FILES, METRIC_FOLDER, push_metric
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from drdecr.evaluation import report
-from drdecr.evaluation.report import bar_chart, markdown_differences, markdown_table, terminal_table
+from drdecr.evaluation import tables as report
 from drdecr.evaluation.results import Comparison, Difference, EvaluationResult, Score
+from drdecr.evaluation.tables import bar_chart, markdown_differences, markdown_table, terminal_table
 
 
 def result(**scores: Score) -> EvaluationResult:

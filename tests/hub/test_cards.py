@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 
-from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
+from drdecr.modeling_drdecr.hub_drdecr import HubError
 
 METRIC = Path(__file__).parents[2] / "evaluation" / "recall_at_k_tokens" / "README.md"
 INDEX = """model-index:

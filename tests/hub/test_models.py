@@ -15,7 +15,7 @@ from local_hub import ALICE, BOB, READER
 from transformers import AutoModel, AutoProcessor
 
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
-from drdecr.modeling_drdecr.hub_errors_drdecr import HubError, without_tokens
+from drdecr.modeling_drdecr.hub_drdecr import HubError, without_tokens
 
 QUESTIONS = ["what is the capital of france ?", "where is the sea"]
 FILES = {

@@ -4,11 +4,10 @@ import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import constants
 
-from drdecr.data.download import download
-from drdecr.data.export import push_dataset
-from drdecr.data.row_streams import open_stream
-from drdecr.data.sources import read_parallel
-from drdecr.prepare import PrepareRecipe, prepare
+from drdecr.data.hub import push_dataset
+from drdecr.data.prepare.download import download
+from drdecr.data.prepare.prepare import PrepareRecipe, prepare
+from drdecr.data.sources import open_stream, read_parallel
 
 
 @pytest.fixture

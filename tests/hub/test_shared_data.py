@@ -12,12 +12,12 @@ from peft import AutoPeftModelForFeatureExtraction, PeftModel
 from torch import nn
 from transformers import AutoModel
 
-from drdecr.data.export import push_dataset, write_dataset
+from drdecr.data.embeddings.store import stored_queries, write_tokens
+from drdecr.data.hub import push_dataset, write_dataset
 from drdecr.data.sources import read_parallel, read_tokens
-from drdecr.data.token_store import stored_queries, write_tokens
-from drdecr.evaluation.metric_space import push_metric
+from drdecr.hub.push import push_metric
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
+from drdecr.modeling_drdecr.hub_drdecr import HubError
 from drdecr.trainers import LoraSettings, add_adapter, load_merged, push_adapter
 
 ROWS = [{"query": f"z {n}", "english": f"text {n}", "language": "xx"} for n in range(8)]

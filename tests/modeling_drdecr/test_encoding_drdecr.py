@@ -18,7 +18,7 @@ def test_texts_keep_their_order_and_equal_a_forward_pass_of_each_alone(
     tiny_model, tiny_processor, batch_size, tokens_a_pass, expansion, threads, monkeypatch, use_threads
 ):
     use_threads(threads)
-    monkeypatch.setattr(encoding_drdecr, "CPU_TOKENS_A_PASS", tokens_a_pass)
+    monkeypatch.setattr(encoding_drdecr, "CPU_TOKENS_PER_PASS", tokens_a_pass)
     monkeypatch.setattr(tiny_processor, "query_expansion", expansion)
     for encode, process in (
         (tiny_model.encode_queries, tiny_processor.process_queries),
@@ -51,7 +51,7 @@ def test_batches_hold_texts_of_like_length(tiny_model, shapes):
 
 
 def test_a_cpu_reads_a_batch_in_passes_that_its_cache_holds(tiny_model, shapes, monkeypatch):
-    monkeypatch.setattr(encoding_drdecr, "CPU_TOKENS_A_PASS", 20)
+    monkeypatch.setattr(encoding_drdecr, "CPU_TOKENS_PER_PASS", 20)
     tiny_model.encode_documents(["a a a a a a", *["a"] * 4], batch_size=5)
     assert shapes == [(2, 9), (2, 4), (1, 4)]  # each is as wide as its own longest text
 

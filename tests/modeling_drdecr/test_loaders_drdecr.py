@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertModel
 
-from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, loaders_drdecr
-from drdecr.modeling_drdecr.loaders_drdecr import loader_limits
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor
+from drdecr.modeling_drdecr import interop_drdecr as loaders_drdecr
+from drdecr.modeling_drdecr.interop_drdecr import loader_limits
 
 LOADERS = Path(__file__).parents[2] / "benchmarks" / "loaders"
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from drdecr.modeling_drdecr.threads_drdecr import a_thread_each
+from drdecr.modeling_drdecr.encoding_drdecr import a_thread_each
 
 
 def test_results_keep_the_order_of_the_items_whichever_is_done_first():

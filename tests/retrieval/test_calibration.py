@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.calibration import CalibratedIndex, LanguageCohort, check_languages
-from drdecr.retrieval.manifest import DamagedIndexError
+from drdecr.retrieval.stored.manifest import DamagedIndexError
 
 LANGUAGES = ("en", "fi", "ar")
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.centroid_candidates import CentroidCandidates
-from drdecr.retrieval.muvera import FixedDimensionalEncoding
-from drdecr.retrieval.two_stage import TwoStageIndex
+from drdecr.retrieval.qdrant.muvera import FixedDimensionalEncoding
+from drdecr.retrieval.two_stage import CentroidCandidates, TwoStageIndex
 
 
 @pytest.fixture

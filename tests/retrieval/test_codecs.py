@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from drdecr.retrieval.codecs import CODECS, check_codec, decode_tokens, encode_tokens, similarities
-from drdecr.retrieval.kmeans import assign, kmeans
-from drdecr.retrieval.residual_codes import best_buckets, cutoffs_of
+from drdecr.retrieval.stored.codecs import CODECS, check_codec, decode_tokens, encode_tokens, similarities
+from drdecr.retrieval.stored.residual import assign, best_buckets, cutoffs_of, kmeans
 
 
 @pytest.fixture(scope="module")

@@ -193,7 +193,7 @@ def test_sizes_are_compared_even_without_verification(whole):
 def test_an_index_of_another_version_is_no_damaged_one(whole):
     import json
 
-    from drdecr.retrieval.manifest import _digest_of
+    from drdecr.retrieval.stored.manifest import _digest_of
 
     content = json.loads((whole / "manifest.json").read_text())
     content.pop("sha256")

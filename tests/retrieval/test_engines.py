@@ -16,7 +16,7 @@ def engine(request, tmp_path):
         yield (lambda: StoredIndex.create(folder, dim=8)), (lambda: StoredIndex.open(folder))
     else:
         QdrantClient = pytest.importorskip("qdrant_client").QdrantClient
-        from drdecr.retrieval.qdrant_index import QdrantIndex
+        from drdecr.retrieval.qdrant.index import QdrantIndex
 
         options = {"num_candidates": 100 if "candidates" in request.param else None}
         is_folder = "folder" in request.param
@@ -37,7 +37,7 @@ def names(count):
 
 
 def test_an_engine_adds_finds_filters_replaces_and_deletes(engine, ragged, ranked, monkeypatch):
-    monkeypatch.setattr("drdecr.retrieval.qdrant_index.IDS_A_CALL", 7)  # ids come in several answers
+    monkeypatch.setattr("drdecr.retrieval.qdrant.index.IDS_PER_CALL", 7)  # ids come in several answers
     create, reopen = engine
     passages, queries = ragged(30, seed=0, shortest=1), ragged(4, seed=1, shortest=1)
     index = create()
@@ -143,10 +143,10 @@ def test_filters_of_any_key_and_number_find_the_same_in_every_engine(engine, rag
 
 def test_a_cluster_gets_no_larger_requests_than_it_takes(ragged, monkeypatch):
     client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
-    from drdecr.retrieval import qdrant_common
-    from drdecr.retrieval.qdrant_index import QdrantIndex
+    from drdecr.retrieval.qdrant import points as qdrant_common
+    from drdecr.retrieval.qdrant.index import QdrantIndex
 
-    monkeypatch.setattr(qdrant_common, "NUMBERS_A_CALL", 100)
+    monkeypatch.setattr(qdrant_common, "NUMBERS_PER_CALL", 100)
     written, asked = [], []
     upsert, query = client.upsert, client.query_batch_points
     monkeypatch.setattr(client, "upsert", lambda _name, points, **more: written.append(points) or upsert(_name, points))
@@ -167,7 +167,7 @@ def test_a_cluster_gets_no_larger_requests_than_it_takes(ragged, monkeypatch):
 
 def test_qdrant_says_what_it_cannot_filter_by():
     models = pytest.importorskip("qdrant_client").models
-    from drdecr.retrieval.qdrant_common import filter_of
+    from drdecr.retrieval.qdrant.points import filter_of
 
     for value in (None, [], {"a": 1}, [None, "a"], 2**64, float("nan")):
         with pytest.raises(ValueError, match=r"filter k: Qdrant matches texts.* Leave it out, or"):
@@ -179,7 +179,7 @@ def test_qdrant_says_what_it_cannot_filter_by():
 
 def test_qdrant_settings_are_those_of_the_runbook(tmp_path):
     client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
-    from drdecr.retrieval.qdrant_index import QdrantIndex
+    from drdecr.retrieval.qdrant.index import QdrantIndex
 
     made = QdrantIndex.create(client, "passages", 8, shards=6, replicas=2)
     vectors = client.get_collection("passages").config.params.vectors

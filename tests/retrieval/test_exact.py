@@ -23,7 +23,7 @@ def pair_score(query: torch.Tensor, passage: torch.Tensor) -> float:
 @pytest.mark.parametrize("block", [1, 7, 256])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_search_equals_brute_force(block, batch_size, monkeypatch):
-    monkeypatch.setattr(exact, "PASSAGES_A_BLOCK", block)
+    monkeypatch.setattr(exact, "PASSAGES_PER_BLOCK", block)
     passages, queries = ragged(PASSAGES, seed=0), ragged(5, seed=1)
     queries[3] = queries[3][:0]
     ids = [f"p{index}" for index in range(PASSAGES)]

@@ -11,8 +11,8 @@ from transformers import BertConfig, XLMRobertaConfig
 
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel
 from drdecr.modeling_drdecr.processing_drdecr import DrDecrProcessor
-from drdecr.retrieval import fast_encoding
-from drdecr.retrieval.fast_encoding import SMALLEST_COSINE, choose, fastest_encoder, int8_copy
+from drdecr.retrieval import encoder as fast_encoding
+from drdecr.retrieval.encoder import SMALLEST_COSINE, choose, fastest_encoder, int8_copy
 from drdecr.retrieval.int8_linear import BLOCK, Int8Linear
 
 TEXTS = ["the sea", "what is the capital of france", "a king in the city of paris"]

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from drdecr.retrieval import StoredIndex, held_tokens, segments
+from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.stored import in_memory as held_tokens
+from drdecr.retrieval.stored import segment as segments
 
 NAMES = [f"p{number}" for number in range(40)]
 
@@ -33,7 +35,7 @@ def folder(tmp_path, ragged):
 def test_scores_are_those_of_a_loop_over_what_is_kept(
     tmp_path, ragged, ranked, no_files, monkeypatch, codec, dim, block
 ):
-    monkeypatch.setattr(held_tokens, "TOKENS_A_BLOCK", block)
+    monkeypatch.setattr(held_tokens, "TOKENS_PER_BLOCK", block)
     passages, queries = ragged(40, seed=0, dim=dim), ragged(5, seed=1, dim=dim)
     queries[3] = queries[3][:0]
     with StoredIndex.create(tmp_path / "index", dim=dim, codec=codec) as index:

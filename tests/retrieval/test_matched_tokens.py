@@ -5,7 +5,7 @@ import torch
 
 from drdecr.modeling_drdecr import DrDecrProcessor
 from drdecr.retrieval import ExactIndex
-from drdecr.retrieval.matched_tokens import Piece, cut_text, match_tokens, read_passages, read_query
+from drdecr.retrieval.token_matches import Piece, cut_text, match_tokens, read_passages, read_query
 
 PASSAGES = ["the city b is in france.", "paris!", "a river, the sea! x and a king"]
 

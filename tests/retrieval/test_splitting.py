@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from drdecr.retrieval.splitting import split_text, token_spans
+from drdecr.retrieval.passages import split_text, token_spans
 
 
 def word_spans(text):

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex, ranking, segments, stored, writing
-from drdecr.retrieval.codecs import CODECS
+from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex
+from drdecr.retrieval.stored import index as stored
+from drdecr.retrieval.stored import ranking
+from drdecr.retrieval.stored import segment as segments
+from drdecr.retrieval.stored import writer as writing
+from drdecr.retrieval.stored.codecs import CODECS
 
 
 def names(count, start=0):
@@ -25,8 +29,8 @@ def test_search_equals_a_loop_over_what_is_kept(
     tmp_path, ragged, ranked, codec, block, threads, monkeypatch, use_threads
 ):
     use_threads(threads)
-    monkeypatch.setattr(ranking, "ROWS_A_PART", 5 if threads > 1 else 4096)
-    monkeypatch.setattr(segments, "TOKENS_A_BLOCK", block)
+    monkeypatch.setattr(ranking, "ROWS_PER_PART", 5 if threads > 1 else 4096)
+    monkeypatch.setattr(segments, "TOKENS_PER_BLOCK", block)
     passages, queries = ragged(30, seed=0), ragged(5, seed=1)
     queries[3] = queries[3][:0]
     with StoredIndex.create(tmp_path / "index", dim=8, codec=codec) as index:
@@ -184,7 +188,7 @@ def test_a_filter_lets_through_what_has_the_value(index, ragged, ranked):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_equal_scores_keep_their_order(index, threads, monkeypatch, use_threads):
     use_threads(threads)
-    monkeypatch.setattr(ranking, "ROWS_A_PART", 2)
+    monkeypatch.setattr(ranking, "ROWS_PER_PART", 2)
     token = torch.nn.functional.normalize(torch.ones(1, 8), dim=-1)
     index.add(names(40), [token.repeat(2 if number % 2 else 1, 1) for number in range(40)])
     index.commit()
@@ -317,7 +321,7 @@ def test_a_folder_that_a_killed_create_left_becomes_an_index(tmp_path):
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_compaction_writes_what_one_commit_would_have_written(tmp_path, ragged, codec, monkeypatch):
-    monkeypatch.setattr(writing, "TOKENS_A_BLOCK", 16)
+    monkeypatch.setattr(writing, "TOKENS_PER_BLOCK", 16)
     passages = ragged(60, seed=0, dim=16)
     payloads = [{"number": number} for number in range(60)]
     with StoredIndex.create(tmp_path / "parts", dim=16) as index:

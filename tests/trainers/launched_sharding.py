@@ -23,10 +23,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 
 from drdecr.data.collators import DistillationCollator
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.embeddings.cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.trainers import DistillationArguments, DistillationTrainer
-from drdecr.trainers.sharding import layer_classes
+from drdecr.trainers.checks import layer_classes
 
 ROWS, STEPS, RATE = 8, 3, 0.1
 TERMS: dict[str, Any] = {

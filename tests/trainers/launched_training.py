@@ -27,7 +27,7 @@ from drdecr.trainers import (
     encoding,
 )
 
-ROWS_A_PROCESS, STEPS = 4, 3
+ROWS_PER_PROCESS, STEPS = 4, 3
 POOLED = {"in_batch_weight": 0.5, "relevance_over": "batch", "gather_across_devices": True}
 MIXTURE_SEED = 8  # draws batches of candidates and of parallel rows in turn, so the processes meet different sets
 
@@ -81,13 +81,13 @@ def main() -> None:
     encoding.PASS_COST = 1  # these texts are so short that no second forward pass would pay
     data = json.loads((folder / "rows.json").read_text())
     gathered = {
-        "per_device_train_batch_size": 2 * ROWS_A_PROCESS // processes,
+        "per_device_train_batch_size": 2 * ROWS_PER_PROCESS // processes,
         "gradient_accumulation_steps": 2,
         **POOLED,
     }
     train(folder, data["candidates"], data["passages"], processes, "gathered", **gathered)
     train(folder, data["candidates"], data["passages"], processes, "cached", encode_mini_batch_size=2, **gathered)
-    plain = {"per_device_train_batch_size": 2 * ROWS_A_PROCESS // processes, "gradient_accumulation_steps": 1}
+    plain = {"per_device_train_batch_size": 2 * ROWS_PER_PROCESS // processes, "gradient_accumulation_steps": 1}
     train(folder, data["candidates"], data["passages"], processes, "plain", **plain)
     train(folder, data["candidates"], data["passages"], processes, "adapter", **plain)
     if processes <= 2:
@@ -102,11 +102,11 @@ def train_on_a_mixture(folder: Path, data: Any, processes: int) -> None:
     """Train on a mixture whose sets two processes meet in different order; one accumulates the batches of both."""
     # One process reads questions and passages, while the other reads questions alone, and gathers all the same.
     sets = {"candidates": data["candidates"], "parallel": data["parallel"]}
-    mixture = MixedSet(sets, ROWS_A_PROCESS, num_batches=2 * STEPS, seed=MIXTURE_SEED)
-    kinds = ["document_ids" in mixture[batch * ROWS_A_PROCESS] for batch in range(2 * STEPS)]
+    mixture = MixedSet(sets, ROWS_PER_PROCESS, num_batches=2 * STEPS, seed=MIXTURE_SEED)
+    kinds = ["document_ids" in mixture[batch * ROWS_PER_PROCESS] for batch in range(2 * STEPS)]
     if kinds != [True, False, True, False, False, True]:
         raise RuntimeError(f"expected sets that differ within each step, got {kinds}")
-    mixed = {"per_device_train_batch_size": ROWS_A_PROCESS, "gradient_accumulation_steps": 2 // processes}
+    mixed = {"per_device_train_batch_size": ROWS_PER_PROCESS, "gradient_accumulation_steps": 2 // processes}
     train(folder, mixture, data["passages"], processes, "mixed", **mixed, **POOLED)
 
 

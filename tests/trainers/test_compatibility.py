@@ -4,7 +4,7 @@ import pytest
 
 from drdecr.data.mixture import MixedSet
 from drdecr.trainers.adapters import add_adapter
-from drdecr.trainers.compatibility import check_pushed_state, check_sharding
+from drdecr.trainers.checks import check_pushed_state, check_sharding
 
 ROWS = [{"query": str(number)} for number in range(4)]
 

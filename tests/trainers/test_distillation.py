@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from drdecr.data.collators import DistillationCollator
+from drdecr.data.embeddings.cache import TokenCache
 from drdecr.data.mixture import MixedSet
-from drdecr.data.token_cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher, maxsim_candidates
 from drdecr.trainers import (
     ContrastiveTrainer,

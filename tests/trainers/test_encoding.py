@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
-from drdecr.trainers import DistillationTrainer, distillation, encoding
+from drdecr.trainers import DistillationTrainer, encoding
+from drdecr.trainers import trainer as distillation
 from drdecr.trainers.encoding import distinct_rows, encode_once, groups_of_like_length
 
 TEXTS = ["the sea", "what is the capital of france", "a king", "the sea", "the river in the city of paris", "a king"]
@@ -125,7 +126,7 @@ def test_a_trainer_on_a_cpu_reads_texts_of_like_length_together_in_passes_that_i
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(encoding, "PASS_COST", 6)
-    monkeypatch.setattr(distillation, "TOKENS_A_PASS_ON_CPU", tokens_a_pass)
+    monkeypatch.setattr(distillation, "TOKENS_PER_PASS_ON_CPU", tokens_a_pass)
     trainer = build(DistillationTrainer, still_model, [], collate, contrastive_weight=1.0, **settings)
     counting = Counting(still_model)
     trainer._encode(still_model, dict(still_model.processor.process_documents(texts)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from drdecr.data.collators import DistillationCollator
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.embeddings.cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
 from drdecr.trainers import DistillationTrainer
 

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModel
 
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.modeling_drdecr.hub_errors_drdecr import HubError
+from drdecr.modeling_drdecr.hub_drdecr import HubError
 from drdecr.trainers import AdaptersOffTeacher, DistillationTrainer, LoraSettings, add_adapter
 
 pytestmark = pytest.mark.processes  # a whole training each, with every push loaded

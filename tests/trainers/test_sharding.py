@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import XLMRobertaConfig
 
 from drdecr.data.collators import DistillationCollator
-from drdecr.data.token_cache import TokenCache
+from drdecr.data.embeddings.cache import TokenCache
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrTeacher
 from drdecr.modeling_drdecr.modeling_drdecr import DrDecrOutput
 from drdecr.trainers import ContrastiveTrainer, DistillationTrainer
-from drdecr.trainers.sharding import layer_classes
+from drdecr.trainers.checks import layer_classes
 
 SHARDING = Path(__file__).with_name("launched_sharding.py")
 CONFIGURATION = Path(str(files("drdecr.recipes"))) / "accelerate" / "fsdp2.yaml"

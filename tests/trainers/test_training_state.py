@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.trainer_pt_utils import safe_globals
 
-from drdecr.trainers.training_state import pack_state, unpack_state
+from drdecr.trainers.hub import pack_state, unpack_state
 
 
 def states():

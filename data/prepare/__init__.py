@@ -1,0 +1,1 @@
+"""Public sources to clean, published parquet."""

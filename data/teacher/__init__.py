@@ -1,0 +1,1 @@
+"""Everything that asks a teacher: translation, mining, annotation."""

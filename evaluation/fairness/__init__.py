@@ -1,0 +1,1 @@
+"""How much the language of a document moves its rank."""

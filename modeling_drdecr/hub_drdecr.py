@@ -1,0 +1,393 @@
+"""What goes wrong between here and the Hub, in one line: what happened, and what to do. No token is ever shown.
+
+The Hub's client and transformers tell of the same failure in many ways and in many lines. `explain` reads the errors that
+led to the last one, and knows the cure. It travels with the model, whose own pushes and loads tell of failures like this.
+"""
+
+import errno
+import re
+import tempfile
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_token
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+TRANSPORT_ERRORS = (HTTPError,)
+"""Errors of the HTTP client; they are no `OSError`."""
+
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_TOKEN = re.compile(r"\b(?:(?:hf_oauth_|hf_jwt_|api_org_)[\w.\-]{8,}|hf_[A-Za-z0-9]{12,})")
+_REPOSITORY = re.compile(
+    r"//[^/]+/(?:api/)?(?:(?:models|datasets|spaces)/)?(?!repos/)([^/?]+/[^/?]+?)(?:\.git)?(?:[/?]|$)"
+)
+_REVISION = re.compile(r"/(?:resolve|revision|tree|preupload|commit|paths-info)/([^/?]+)")
+
+
+class HubError(OSError):
+    """A failure on the way to or from the Hub, told in one line with its cure."""
+
+
+@contextmanager
+def hub_errors(name: str | None = None, token: bool | str | None = None) -> Iterator[None]:
+    """Raise `HubError` in place of what the Hub's client raises; everything else passes.
+
+    Args:
+        name: the repository or folder that is asked for, to be named in the message.
+        token: the one that was passed, whatever it looks like, which is not to be shown.
+    """
+    try:
+        yield
+    except HubError:
+        raise
+    except (OSError, ValueError, RuntimeError, *TRANSPORT_ERRORS) as error:  # RuntimeError: an upload that broke off
+        message = explain_hub_error(error, name, token)
+        if message is None:
+            raise
+        # A traceback shows the errors below as they are.
+        shown = " ".join(repr(found) for found in _chain(error))
+        is_told = _has_unfit_token(error) or without_tokens(shown, token) != shown
+        raise HubError(message) from (None if is_told else error)
+
+
+def explain_hub_error(error: BaseException, name: str | None = None, token: bool | str | None = None) -> str | None:
+    """Return one line on what happened and its cure, or None for an error that has nothing to do with the Hub.
+
+    Args:
+        error: what was raised; the errors that led to it are read too.
+        name: the repository that was asked for; default: what the error knows of it.
+        token: the one that was passed, whatever it looks like, which is not to be shown.
+    """
+    if isinstance(error, HubError):
+        return str(error)
+    if _has_unfit_token(error):
+        return f"Your token holds a line break, a blank or a letter beyond ASCII. Copy it anew, and {LOG_IN}."
+    for found in _chain(error):
+        message = _message(found, name)
+        if message is not None:
+            return without_tokens(message, token)
+    return None
+
+
+def without_tokens(text: str, token: bool | str | None = None) -> str:
+    """Return a text with every token in it blotted out: the one that was passed, the one logged in, and what looks like one."""
+    for known in (token, get_token()):
+        if isinstance(known, str) and known.strip():
+            text = text.replace(known.strip(), "hf_***")
+    return _TOKEN.sub("hf_***", text)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that led to it, the last one first."""
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        yield found
+        seen.append(found)
+        found = found.__cause__ or found.__context__
+
+
+def _has_unfit_token(error: BaseException) -> bool:
+    """Tell whether the HTTP client refused to send the token; its errors then show it."""
+    return any(
+        "Illegal header value" in str(found)
+        or (isinstance(found, UnicodeEncodeError) and str(found.object).startswith("Bearer "))
+        for found in _chain(error)
+    )
+
+
+def _message(error: BaseException, name: str | None) -> str | None:
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"Not logged in to the Hub: {LOG_IN}."
+    if isinstance(error, HfHubHTTPError):
+        return _http_message(error, name)
+    if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
+        return _absent_message(error, name)
+    if isinstance(error, HFValidationError):
+        return name and f"{name}: no such folder, and no name that a repository can have (user/name). Check it."
+    if _is_lost_connection(error):
+        return _lost_message()
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = f" for {error.filename}" if error.filename else ""
+        return (
+            f"The disk is full: there is no room{where}. Free some, or choose another disk (HF_HOME for what is "
+            "downloaded, `--output` for what is trained), and run it again; what is whole is kept."
+        )
+    return None
+
+
+def _http_message(error: HfHubHTTPError, name: str | None) -> str | None:
+    url = str(error.response.url)
+    repository = name or _first(_REPOSITORY, url) or "the repository"
+    status = error.response.status_code
+    if status == 401 and error.response.headers.get("X-Error-Code") != "RepoNotFound":
+        if "authorization" not in error.response.request.headers:
+            return f"Not logged in to the Hub, which {repository} asks for: {LOG_IN}."
+        return f"The Hub does not accept your token. It may have expired or be mistyped: {LOG_IN} anew."
+    if isinstance(error, GatedRepoError):
+        return f"{repository} is gated. Ask for access on {constants.ENDPOINT}/{repository}, and {LOG_IN}."
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"{repository}: no such folder here, and no such repository on the Hub, or a private one that you may not "
+            f"read. Check the name; for a private one, {LOG_IN} of a user who may read it."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return (
+            f"{repository} has no revision {_first(_REVISION, url) or ''!r}. Name a branch, a tag or a commit that is "
+            f"listed on {constants.ENDPOINT}/{repository}/commits/main."
+        )
+    if isinstance(error, RemoteEntryNotFoundError):
+        return None  # transformers says which file, and which it would take instead
+    if status == 403:
+        return (
+            f"Your token may not write to {repository}. Make one with the role `write`, of a user who owns the "
+            f"repository or its organisation, and {LOG_IN}."
+        )
+    if status in (409, 412):
+        return f"{repository} changed while you were writing to it, so nothing was written. Run it again."
+    if status == 429:
+        return (
+            "The Hub asks for patience: too many requests. Wait some minutes and run it again; what is there is kept."
+        )
+    if status >= 500:
+        return f"The Hub has a failure of its own ({status}). Run it again later; what has arrived is not sent again."
+    said = " ".join((error.server_message or "no reason given").split())
+    if url.endswith("/api/validate-yaml"):
+        return (
+            f"The Hub does not take the metadata of the card of {repository} (README.md), so nothing was pushed. "
+            f"Correct it: {said}"
+        )
+    return f"The Hub refused the request for {repository} ({status}): {said}"
+
+
+def _absent_message(error: BaseException, name: str | None) -> str:
+    if constants.HF_HUB_OFFLINE or isinstance(error, OfflineModeIsEnabled):
+        return (
+            f"{name or 'What is asked for'} is not in the cache at {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids "
+            "to ask the Hub. Load it once without HF_HUB_OFFLINE."
+        )
+    if "outgoing traffic has been disabled" in str(error):
+        return (
+            f"{name or 'What is asked for'} is not in the cache, and `local_files_only` forbids to ask the Hub. Load it once "
+            "without `local_files_only`."
+        )
+    return _lost_message()
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    if isinstance(error, BrokenPipeError):  # whoever read our output has gone; the Hub's is wrapped by its client
+        return False
+    is_answered = hasattr(error, "response")  # then the client's error stands beside one that says more
+    return (
+        (isinstance(error, TRANSPORT_ERRORS) and not is_answered)
+        or isinstance(error, ConnectionError)
+        or "Consistency check failed" in str(error)
+    )
+
+
+def _lost_message() -> str:
+    return (
+        f"The connection to {constants.ENDPOINT} failed or was lost. Check the network (and HF_ENDPOINT, if it is set) "
+        "and run it again; what has arrived is kept and not sent again."
+    )
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str | None:
+    found = pattern.search(text)
+    return found.group(1) if found else None
+
+
+TAGS = ["drdecr", "ColBERT", "late-interaction"]
+
+STALE = ["model*.safetensors", "model.safetensors.index.json", "*_drdecr.py"]
+"""What a push of a model takes out of a repository's root where it brings no file of that name: it would be loaded."""
+
+CARD = """---
+{front_matter}
+---
+
+# {title}
+
+A ColBERT model: it gives questions and passages a vector a token, and compares them by MaxSim.{origin}
+
+## How to use
+
+With transformers alone; the model's own code travels in this repository:
+
+```python
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{repo_id}", trust_remote_code=True)
+questions = model.encode_queries(["..."])
+passages = model.encode_documents(["...", "..."])
+scores = model.score(questions, passages)  # (questions, passages), higher is better
+```
+
+With the package, `from drdecr import DrDecrModel` and `DrDecrModel.from_pretrained(...)` do the same without `trust_remote_code`.
+
+Nothing is said here about how it was trained and what it is worth, since whoever pushed it has not written it down.
+"""
+"""The card of a push from a script. `model_card.md`, which a run's card is made from, does not travel with the model."""
+
+
+def model_card(repo_id: str, base_model: str | None = None) -> str:
+    """Return the card of a model of which nothing is known but, maybe, the model that it was made from."""
+    data = ModelCardData(
+        library_name="transformers", pipeline_tag="sentence-similarity", tags=TAGS, base_model=base_model
+    )
+    return CARD.format(
+        front_matter=data.to_yaml(),
+        title=repo_id.split("/")[-1],
+        repo_id=repo_id,
+        origin=f" It was made from `{base_model}`." if base_model else "",
+    )
+
+
+def hub_name(name_or_path: str) -> str | None:
+    """Return the Hub name that a model was loaded by, or None for a folder and for a model that was not loaded."""
+    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name_or_path) and not Path(name_or_path).exists()
+    return name_or_path if is_name else None
+
+
+def stale_files(there: Iterable[str], patterns: Iterable[str], sent: Container[str] = ()) -> list[str]:
+    """Return the files of a repository's root that match a pattern and are not sent again.
+
+    What stands in folders is another model's: an earlier checkpoint, an adapter. The Hub's own patterns would take it too.
+
+    Args:
+        there: all files of the repository.
+        patterns: as of a shell, for names of the root.
+        sent: names that the push brings.
+    """
+    known = tuple(patterns)
+    root = [name for name in there if "/" not in name and name not in sent]
+    return [name for name in root if any(fnmatch(name, pattern) for pattern in known)]
+
+
+def push_saved(
+    item: Any,
+    repo_id: str,
+    card: Any = None,
+    commit_message: str = "Upload model",
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    tags: list[str] | None = None,
+    stale: list[str] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Push what an object's `save_pretrained` writes, in one commit; the arguments are those of transformers.
+
+    A card that stands in the repository stays as it is, but for `tags`.
+
+    Args:
+        item: has a `save_pretrained(folder)`.
+        repo_id: `user/name`, or `name` for the user's own; made if it is not there.
+        card: called with the repository's whole name where it has no card yet; default: it gets none.
+        commit_message: of the commit.
+        commit_description: of the commit.
+        private: whether a new repository is private; default: what its owner has set.
+        token: default: the one that is logged in.
+        revision: branch that is pushed to, made if it is not there (default `main`).
+        create_pr: open a pull request instead.
+        tags: added to those of the card.
+        stale: patterns of files that are taken out of the repository's root where the push brings none of that name.
+        **kwargs: passed to `save_pretrained` (`max_shard_size` ...).
+
+    Returns:
+        The commit.
+
+    Raises:
+        ValueError: if a public repository was to be private.
+        HubError: if the Hub refuses or cannot be reached. The repository is then as it was.
+    """
+    with hub_errors(repo_id, token), tempfile.TemporaryDirectory() as folder:
+        item.save_pretrained(folder, **kwargs)  # first: where it fails, there is no empty repository
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision and not revision.startswith("refs/pr") and not create_pr:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        found = api.model_info(repo_id, revision=revision)
+        if private and not found.private:
+            raise ValueError(
+                f"{repo_id} exists and is public, so nothing was pushed. Make it private in its settings, or choose another name."
+            )
+        _write_card(Path(folder) / "README.md", api, repo_id, revision, card, tags)
+        there = api.list_repo_files(repo_id, revision=revision) if stale else []
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message,
+            commit_description=commit_description,
+            revision=revision,
+            create_pr=create_pr,
+            parent_commit=found.sha,  # another's commit in between is refused by the Hub rather than mixed with ours
+            delete_patterns=[escape(name) for name in stale_files(there, stale or ())],
+        )
+
+
+def _write_card(path: Path, api: HfApi, repo_id: str, revision: str | None, card: Any, tags: list[str] | None) -> None:
+    path.unlink(missing_ok=True)  # peft writes a form that is to be filled in
+    is_there = api.file_exists(repo_id, path.name, revision=revision)
+    if not is_there and card is not None:
+        path.write_text(card(repo_id), encoding="utf-8")
+    elif is_there and tags:
+        found = api.hf_hub_download(repo_id, path.name, revision=revision)
+        path.write_bytes(Path(found).read_bytes())
+    if tags and path.exists():
+        changed = ModelCard.load(path)
+        changed.data.tags = list(dict.fromkeys([*(changed.data.tags or []), *tags]))
+        changed.save(path)
+
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
+"""They can do harm to whoever opens them."""
+
+NOT_PUSHED = (".*", "_*", "*.pyc", *PICKLES, "trainer_state.json", "checkpoint-*")
+"""What never goes to the Hub with a model: pickles, and what only serves to resume a training."""
+
+REPLACED = ("adapter_*", "model*.safetensors", "model.safetensors.index.json", "*_drdecr.py", *PICKLES)
+"""What a push of a model takes out of a repository's root where it brings none of that name: what another model, or another
+version of this package, left there would be loaded with ours, or is a pickle."""
+
+
+def make_repository(api: HfApi, repository: str, private: bool = False, **kwargs: Any) -> str:
+    """Make a repository if there is none of that name.
+
+    Args:
+        api: of who is logged in.
+        repository: `user/name`, or `name` for the user's own.
+        private: make a new one private (default False).
+        **kwargs: as of `HfApi.create_repo` (`repo_type`, `space_sdk`).
+
+    Returns:
+        Its whole name.
+
+    Raises:
+        ValueError: if it was to be private, exists and is public.
+    """
+    repository = api.create_repo(repository, private=private, exist_ok=True, **kwargs).repo_id
+    if private and not api.repo_info(repository, repo_type=kwargs.get("repo_type")).private:
+        raise ValueError(
+            f"{repository} exists and is public, so nothing was pushed. Make it private in its settings, or choose "
+            "another name."
+        )
+    return repository

@@ -1,0 +1,372 @@
+"""Retrievers answer questions with documents: a student in one step, or a translator before an English model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from drdecr.modeling_drdecr import DrDecrModel
+
+from .protocol import Filter, Hits
+from .stored.index import StoredIndex
+from .stored.manifest import MANIFEST_NAME, Manifest, differences
+from .two_stage import CentroidCandidates, TwoStageIndex
+
+
+@dataclass(frozen=True)
+class RetrievedDocument:
+    """A document that was found, and its best passage.
+
+    Args:
+        document_id: the document's.
+        score: MaxSim of the passage.
+        passage_id: the passage's.
+        title: the document's.
+        text: the passage's.
+        start: first character of the passage in the document.
+        end: behind its last.
+        metadata: what else is known of the document.
+    """
+
+    document_id: str
+    score: float
+    passage_id: str
+    title: str = ""
+    text: str = ""
+    start: int = 0
+    end: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """What was found for a question.
+
+    Args:
+        found: documents, best first.
+        searched_for: the text that was searched for in place of the question: its translation; None: the question itself.
+    """
+
+    found: list[RetrievedDocument]
+    searched_for: str | None = None
+
+
+class Searchable(Protocol):
+    """An index of any engine, opened to search."""
+
+    def __len__(self) -> int:
+        """Return how many passages it holds."""
+        ...
+
+    def passage_ids(self) -> list[str]:
+        """Return the ids of all passages."""
+        ...
+
+    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
+        """Find passages, best first."""
+        ...
+
+    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what was added with passages."""
+        ...
+
+
+class Retriever(Protocol):
+    """What answers questions, and encodes texts as it does so: all that a server needs."""
+
+    @property
+    def num_passages(self) -> int:
+        """How many passages are searched."""
+        ...
+
+    def answer(self, questions: list[str], top_k: int = 10, where: Filter | None = None) -> list[RetrievalResult]:
+        """Return for each question the best documents, and what was searched for."""
+        ...
+
+    def search(
+        self, questions: list[str], top_k: int = 10, where: Filter | None = None
+    ) -> list[list[RetrievedDocument]]:
+        """Return for each question the best documents, best first."""
+        ...
+
+    def encode_queries(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors that questions are searched with: one `(tokens, dim)` tensor each."""
+        ...
+
+    def encode_documents(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors of passages: one `(tokens, dim)` tensor each."""
+        ...
+
+    def scores(self, question: str, passages: list[str]) -> list[float]:
+        """Return MaxSim of each passage with a question."""
+        ...
+
+    def refresh(self) -> bool:
+        """Go to the last commit of the index, if its engine can, and return whether there was a newer one."""
+        ...
+
+
+class Translation(Protocol):
+    """A translated text."""
+
+    @property
+    def text(self) -> str:
+        """The translation."""
+        ...
+
+
+class Translator(Protocol):
+    """What translates, such as those of `drdecr.data`."""
+
+    def translate(self, texts: list[str], source: str, target: str = "en") -> Sequence[Translation]:
+        """Translate texts of one language, one by one and in their order."""
+        ...
+
+
+class TranslationError(RuntimeError):
+    """Questions were not translated."""
+
+
+class DirectRetriever:
+    """A model that reads questions as they are asked.
+
+    Args:
+        model: with its processor.
+        index: of passages that this model, or its teacher, encoded.
+    """
+
+    def __init__(self, model: DrDecrModel, index: Searchable) -> None:
+        self.model, self.index = model, index
+        self._following = Following(index)
+
+    @property
+    def num_passages(self) -> int:
+        """How many passages are searched."""
+        return len(self.index)
+
+    def search(
+        self, questions: list[str], top_k: int = 10, where: Filter | None = None
+    ) -> list[list[RetrievedDocument]]:
+        """Return for each question the best documents, best first.
+
+        Args:
+            questions: in any language; an empty list gives an empty list.
+            top_k: documents a question.
+            where: a filter on metadata.
+        """
+        return search_documents(self.index, self.model.encode_queries(questions), top_k, where)
+
+    def answer(self, questions: list[str], top_k: int = 10, where: Filter | None = None) -> list[RetrievalResult]:
+        """Return the same, each question's as an `Answered`."""
+        return [RetrievalResult(found) for found in self.search(questions, top_k, where)]
+
+    def encode_queries(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors that questions are searched with: one `(tokens, dim)` tensor each."""
+        return self.model.encode_queries(texts)
+
+    def encode_documents(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors of passages: one `(tokens, dim)` tensor each."""
+        return self.model.encode_documents(texts)
+
+    def scores(self, question: str, passages: list[str]) -> list[float]:
+        """Return MaxSim of each passage with a question."""
+        scores = self.model.score(self.encode_queries([question]), self.encode_documents(passages))
+        return [float(score) for score in scores[0]]
+
+    def refresh(self) -> bool:
+        """Go to the last commit of the index, if its engine can, and return whether there was a newer one.
+
+        Raises:
+            ValueError: as of `Following.follow`.
+        """
+        return self._following.follow()
+
+
+class TranslateTestRetriever:
+    """Questions are translated to English and then asked: the cascade that a student takes the place of (paper, section 1).
+
+    Args:
+        translator: to English.
+        reader: what is asked in English, such as a `OneStepSystem` of the teacher.
+        source: language of the questions, as the translator names it. English ones need no translator: leave it out.
+    """
+
+    def __init__(self, translator: Translator, reader: Retriever, source: str) -> None:
+        self.translator, self.reader, self.source = translator, reader, source
+
+    @property
+    def num_passages(self) -> int:
+        """How many passages are searched."""
+        return self.reader.num_passages
+
+    def search(
+        self, questions: list[str], top_k: int = 10, where: Filter | None = None
+    ) -> list[list[RetrievedDocument]]:
+        """Return for each question the best documents, best first; arguments as of `OneStepSystem.search`.
+
+        Raises:
+            TranslationError: if the translator fails.
+            ValueError: if it refuses, or does not return a translation a question. A blank one asks the question itself.
+        """
+        return self.reader.search(self.in_english(questions), top_k, where)
+
+    def answer(self, questions: list[str], top_k: int = 10, where: Filter | None = None) -> list[RetrievalResult]:
+        """Return the same, each question's as an `Answered` with its translation."""
+        english = self.in_english(questions)
+        found = self.reader.search(english, top_k, where)
+        return [RetrievalResult(own, text) for own, text in zip(found, english, strict=True)]
+
+    def encode_queries(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors of the questions' translations: one `(tokens, dim)` tensor each."""
+        return self.reader.encode_queries(self.in_english(texts))
+
+    def encode_documents(self, texts: list[str]) -> list[Tensor]:
+        """Return the vectors of passages, which are not translated: one `(tokens, dim)` tensor each."""
+        return self.reader.encode_documents(texts)
+
+    def scores(self, question: str, passages: list[str]) -> list[float]:
+        """Return MaxSim of each passage with the question's translation."""
+        return self.reader.scores(self.in_english([question])[0], passages)
+
+    def refresh(self) -> bool:
+        """Go to the last commit of the index; see `OneStepSystem.refresh`."""
+        return self.reader.refresh()
+
+    def in_english(self, questions: list[str]) -> list[str]:
+        """Translate questions; one whose translation is blank stays as it is. Errors as of `search`."""
+        if not questions:
+            return []
+        try:
+            translations = self.translator.translate(questions, source=self.source, target="en")
+        except ValueError:
+            raise
+        except Exception as error:  # of a program or a model that is not ours
+            raise TranslationError(
+                f"The questions were not translated ({error}). Ask again, or search without translation."
+            ) from error
+        if len(translations) != len(questions):
+            raise ValueError(
+                f"Expected {len(questions)} translations, got {len(translations)}. A translator answers text by text."
+            )
+        pairs = zip(translations, questions, strict=True)
+        return [made.text if made.text.strip() else asked for made, asked in pairs]
+
+
+def search_documents(
+    index: Searchable, query_embeddings: list[Tensor], top_k: int, where: Filter | None = None
+) -> list[list[RetrievedDocument]]:
+    """Find documents by their best passages.
+
+    Args:
+        index: whose payloads name `document_id`; a passage without one is a document of its own.
+        query_embeddings: as of an index.
+        top_k: documents a query.
+        where: a filter on payloads.
+
+    Returns:
+        For each query its documents, each once, best first.
+    """
+    asked = 2 * top_k
+    while True:
+        hits = index.search(query_embeddings, top_k=asked, where=where)
+        found = [_by_document(index, ids, scores) for ids, scores in zip(hits.document_ids, hits.scores, strict=True)]
+        # Too few documents, and more passages to be had: a long document took many places.
+        pairs = zip(found, hits.document_ids, strict=True)
+        if not any(len(documents) < top_k and len(ids) == asked for documents, ids in pairs):
+            return [documents[:top_k] for documents in found]
+        asked *= 4
+
+
+def _by_document(index: Searchable, passage_ids: list[str], scores: list[float]) -> list[RetrievedDocument]:
+    best: dict[str, RetrievedDocument] = {}
+    for passage_id, score, payload in zip(passage_ids, scores, index.payloads(passage_ids), strict=True):
+        document_id = payload.get("document_id", passage_id)
+        if document_id not in best:
+            best[document_id] = _found(document_id, passage_id, score, payload)
+    return list(best.values())
+
+
+def _found(document_id: str, passage_id: str, score: float, payload: Mapping[str, Any]) -> RetrievedDocument:
+    known = ("title", "text", "start", "end")
+    metadata = {name: value for name, value in payload.items() if name not in (*known, "document_id", "digest")}
+    own = {name: payload[name] for name in known if payload.get(name) is not None}
+    return RetrievedDocument(document_id, score, passage_id, **own, metadata=metadata)
+
+
+def as_run(query_ids: Sequence[str], answers: Sequence[Sequence[RetrievedDocument]]) -> dict[str, dict[str, float]]:
+    """Return `{query_id: {document_id: score}}` of what was found: the form that metrics and TREC files take."""
+    pairs = zip(query_ids, answers, strict=True)
+    return {query_id: {found.document_id: found.score for found in own} for query_id, own in pairs}
+
+
+class Following:
+    """Takes an open index to its last commit; between commits it costs a look at the time of the manifest.
+
+    Args:
+        index: a `StoredIndex`. One of another engine, or one with candidates, whose vectors belong to one commit, stays as it
+            was opened.
+    """
+
+    def __init__(self, index: object) -> None:
+        self._index = index if isinstance(index, StoredIndex) else None
+        self._seen: tuple[int, ...] = ()
+
+    def follow(self) -> bool:
+        """Go to the last commit and return whether there was a newer one. Not while a search is under way.
+
+        Raises:
+            OSError or ValueError: if the folder of the index holds one of another model now, a damaged one, or none. The commit
+                that was open stays so, and is not tried again before the next one.
+        """
+        index = self._index
+        if index is None:
+            return False
+        try:
+            stat = (index.folder / MANIFEST_NAME).stat()
+        except FileNotFoundError:  # taken away; what is open can still be read
+            return False
+        state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if self._seen == state:
+            return False
+        self._seen = state  # before it is read: what is committed meanwhile has another one
+        now = Manifest.read(index.folder)
+        other = differences({**now.about, "dim": now.dim}, {**index.about, "dim": index.dim})
+        if other:
+            raise ValueError(f"{index.folder}: holds another index now ({other}). Start again to search it.")
+        return index.refresh()
+
+
+SEARCHES = ("exact", "centroids")
+
+
+def open_index(
+    folder: str | Path,
+    search: str = "exact",
+    num_candidates: int = 200,
+    verify: bool = True,
+    in_memory: bool = False,
+) -> Searchable:
+    """Open an index to search.
+
+    Args:
+        folder: of the index.
+        search: `exact`, or where candidates come from: `centroids` (residual codes).
+        num_candidates: passages a query that are scored exactly.
+        verify: compare checksums.
+        in_memory: hold the tokens in memory (`StoredIndex.open`).
+
+    Raises:
+        ValueError: for an unknown search, or tokens in memory for another search than `exact`.
+    """
+    if search not in SEARCHES:
+        raise ValueError(f"search: expected one of {', '.join(SEARCHES)}, got {search!r}.")
+    if in_memory and search != "exact":
+        raise ValueError(
+            f"in memory: expected search exact, which reads all tokens, got {search}. Leave one of them out."
+        )
+    index = StoredIndex.open(folder, verify=verify, in_memory=in_memory)
+    if search == "exact":
+        return index
+    return TwoStageIndex(index, CentroidCandidates(index), num_candidates)

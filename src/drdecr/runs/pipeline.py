@@ -1,0 +1,237 @@
+"""A pipeline: the stages of a folder one after the other, each measured on the same questions, and what people look at."""
+
+from .config import read_yaml
+from .model_card import write_model_card
+from .recipe import EvaluatedSystem
+from .recipe import Pipeline
+from .recipe import Recipe
+from .recipe import load_recipe
+from .stage import run_stage
+from collections.abc import Mapping
+from dataclasses import asdict
+from dataclasses import dataclass
+from drdecr.data.files import write_text
+from drdecr.data.provenance import PeakMemory
+from drdecr.data.provenance import environment
+from drdecr.data.provenance import in_words
+from drdecr.data.provenance import larger
+from drdecr.data.schema import QuestionSet
+from drdecr.data.sources import read_questions
+from drdecr.evaluation.evaluate import PerQuery
+from drdecr.evaluation.evaluate import _add
+from drdecr.evaluation.evaluate import check_sets
+from drdecr.evaluation.evaluate import content_digest
+from drdecr.evaluation.evaluate import data_version
+from drdecr.evaluation.evaluate import encode_passages
+from drdecr.evaluation.evaluate import logger
+from drdecr.evaluation.evaluate import query_column
+from drdecr.evaluation.evaluate import search_questions
+from drdecr.evaluation.metrics import MEASURE
+from drdecr.evaluation.metrics import per_query_scores
+from drdecr.evaluation.results import Comparison
+from drdecr.evaluation.results import EvaluationResult
+from drdecr.evaluation.results import compare
+from drdecr.evaluation.results import summarize
+from drdecr.evaluation.runs import RUN_DEPTH
+from drdecr.evaluation.runs import file_names
+from drdecr.evaluation.runs import write_run
+from drdecr.evaluation.tables import bar_chart
+from drdecr.evaluation.tables import markdown_differences
+from drdecr.evaluation.tables import markdown_table
+from drdecr.evaluation.tables import terminal_table
+from drdecr.retrieval import ExactIndex
+from drdecr.retrieval.encoder import load_encoder
+from pathlib import Path
+from rich.console import Console
+from typing import Any
+import hashlib
+import json
+import shutil
+
+
+def load_pipeline(path: str | Path, output: str | None = None) -> Pipeline:
+    """Read `pipeline.yaml` of a folder, or the file itself."""
+    file = Path(path) / "pipeline.yaml" if Path(path).is_dir() else Path(path)
+    content = read_yaml(file)
+    try:
+        systems = [EvaluatedSystem(**row) for row in content.pop("systems")]
+        pipeline = Pipeline(**{**content, "systems": systems, "folder": file.parent})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected {', '.join(Pipeline.__dataclass_fields__)} ({error}).") from error
+    pipeline.output = output or pipeline.output
+    return pipeline
+
+
+def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console: Console | None = None) -> Path:
+    """Run what is not done yet, measure every system, and write table, chart and model card.
+
+    Args:
+        pipeline: the stages and the measurement.
+        overrides: `--key value` for every stage (those that a stage does not know are an error).
+        console: where progress and the table are shown.
+
+    Returns:
+        The folder of the student's model.
+    """
+    console = console or Console(stderr=True)
+    output = Path(pipeline.output)
+    # Recipes and test sets are read before the first stage, so that a mistake in the last does not cost a training.
+    recipes = {name: stage_recipe(pipeline, name, overrides or []) for name in pipeline.stages}
+    sets = [read_questions(entry) for entry in pipeline.test]
+    check_sets(sets, [row.reads for row in pipeline.systems])
+    unlabelled = next((found.name for found in sets if not found.qrels), None)
+    if unlabelled is not None:
+        raise ValueError(
+            f"test: expected labelled passages, {unlabelled!r} has answers alone. Measure it with `drdecr evaluate`."
+        )
+    for number, (name, recipe) in enumerate(recipes.items(), start=1):
+        console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
+        run_stage(recipe)
+        console.print(cost_of(recipe))
+    measured = measure(pipeline, recipes, sets)
+    write_tables(pipeline, measured)
+    console.print(terminal_table(measured.results, MEASURE))
+    student = recipes[pipeline.student].model_folder
+    write_model_card(student, pipeline, recipes, measured.results, measured.comparisons[pipeline.systems[0].label])
+    for name in pipeline.stages:
+        curves = recipes[name].folder / "curves.png"
+        if curves.exists():
+            shutil.copyfile(curves, output / f"curves-{name}.png")
+    return student
+
+
+def cost_of(recipe: Recipe) -> str:
+    """Say what a stage took, as its `run.json` has it."""
+    run = json.loads((recipe.folder / "run.json").read_text(encoding="utf-8"))
+    return ", ".join(part for part in (f"{run['seconds']:,.1f} s", in_words(run)) if part)
+
+
+def stage_recipe(pipeline: Pipeline, name: str, overrides: list[str]) -> Recipe:
+    """Return a stage's recipe, its output inside the pipeline's, the pipeline's test sets held out of what it reads."""
+    trained = read_yaml(pipeline.folder / f"{name}.yaml").get("stage") != "initialise"
+    recipe = load_recipe(
+        pipeline.folder / f"{name}.yaml", [*(overrides if trained else []), "--output", f"{pipeline.output}/{name}"]
+    )
+    if trained or recipe.projection_text:
+        held_out = recipe.data.held_out
+        recipe.data.held_out = [*held_out, *(entry for entry in pipeline.test if entry not in held_out)]
+    return recipe
+
+
+@dataclass
+class PipelineResults:
+    """What was found.
+
+    Args:
+        results: of each system, by its label.
+        comparisons: the student against each other system, by that one's label; and against the first, whichever it is.
+        scores: of each system, by its label, question by question.
+        languages: of the questions, by their ids.
+    """
+
+    results: dict[str, EvaluationResult]
+    comparisons: dict[str, Comparison]
+    scores: dict[str, PerQuery]
+    languages: dict[str, str]
+
+
+def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[QuestionSet]) -> PipelineResults:
+    """Measure every system on every test set, and the student against each other system by question."""
+    languages = {query_id: code for found in sets for query_id, code in found.languages.items()}
+    others = sorted(set(languages.values()) - {"en"}) or None
+    results: dict[str, EvaluationResult] = {}
+    scores: dict[str, PerQuery] = {}
+    indexes: dict[tuple[str, str], ExactIndex] = {}
+    digests = [content_digest(found) for found in sets]
+    for system in pipeline.systems:
+        scores[system.label], facts = _score_system(system, recipes, sets, digests, pipeline, indexes)
+        results[system.label] = summarize(
+            scores[system.label],
+            languages,
+            collection=pipeline.collection,
+            data_version=data_version(sets, digests),
+            command=facts["command"],
+            average_over=others,
+            notes={"hardware": facts["hardware"], "git_commit": facts["git_commit"], **larger(facts, {})},
+        )
+    best = pipeline.student_label
+    comparisons = {
+        label: compare(found, scores[best], languages, average_over=others)
+        for label, found in scores.items()
+        if label != best or label == pipeline.systems[0].label
+    }
+    return PipelineResults(results, comparisons, scores, languages)
+
+
+def _score_system(
+    system: "EvaluatedSystem",
+    recipes: Mapping[str, Recipe],
+    sets: list[QuestionSet],
+    digests: list[str],
+    pipeline: "Pipeline",
+    indexes: dict[tuple[str, str], ExactIndex],
+) -> tuple[PerQuery, dict[str, Any]]:
+    """Search every question with one system; scores of the same runs, system and test are read back from their file.
+
+    An index is built once for all systems that search it, and kept in `indexes` by stage and set.
+
+    Returns:
+        The scores, and the environment in which they were made.
+    """
+    index_stage = system.index or system.stage
+    runs = [(recipes[name].folder / "run.json").read_text(encoding="utf-8") for name in (system.stage, index_stage)]
+    key = hashlib.sha256(json.dumps([asdict(system), runs, digests]).encode()).hexdigest()
+    name = file_names([row.label for row in pipeline.systems])[system.label]
+    file = Path(pipeline.output) / "results" / f"{name}.scores.json"
+    if file.exists() and (kept := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
+        return kept["scores"], kept["environment"]
+    logger.info("Measuring: %s.", system.label)
+    memory = PeakMemory()
+    model = load_encoder(str(recipes[system.stage].model_folder))
+    scores: PerQuery = {}
+    run: dict[str, dict[str, float]] = {}
+    for questions in sets:
+        place = (index_stage, questions.name)
+        if place not in indexes:
+            reader = model if index_stage == system.stage else load_encoder(str(recipes[index_stage].model_folder))
+            indexes[place] = encode_passages(reader, questions)
+        own = search_questions(model, questions, indexes[place], query_column(questions, system.reads) or system.reads)
+        run.update(own)
+        judged = questions.qrels
+        _add(scores, per_query_scores({query_id: own[query_id] for query_id in judged}, judged))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_run(file.with_name(f"{name}.run"), run, tag=name, top_k=RUN_DEPTH)
+    except ValueError as error:  # an id that the form has no place for costs the run, not the figures
+        logger.warning("No run file of %s is kept. %s", system.label, error)
+    facts = {**environment(), **memory.peaks}
+    write_text(
+        file, json.dumps({"key": key, "environment": facts, "scores": scores})
+    )  # last: it says that all is there
+    return scores, facts
+
+
+def write_tables(pipeline: "Pipeline", measured: PipelineResults) -> None:
+    """Write `results.md`, the files of each system and comparison, and the bar chart into the pipeline's folder."""
+    output = Path(pipeline.output)
+    facts = measured.results[pipeline.student_label].metadata
+    commit = f", commit {facts['git_commit']}" if facts["git_commit"] else ""
+    notes = (
+        f"Collection: {pipeline.collection}. Questions: {facts['data_version']}. "
+        f"Intervals: 95 %, percentile bootstrap, 10,000 resamples, seed 0. Measured by "
+        f"`{facts['command']}` on {facts['hardware']}{commit}."
+    )
+    parts = ["# Results", notes]
+    for name in (MEASURE, "R@10", "nDCG@10"):
+        parts += [f"## {name.replace('RR', 'MRR')}", markdown_table(measured.results, name)]
+    for label, comparison in measured.comparisons.items():
+        parts += [f"## {pipeline.student_label} against {label}, paired", markdown_differences(comparison, MEASURE)]
+    write_text(output / "results.md", "\n\n".join(parts) + "\n")
+    names = file_names([row.label for row in pipeline.systems])
+    for label, result in measured.results.items():
+        result.to_json(output / "results" / f"{names[label]}.json")
+    folder = output / "results" / "student_against"
+    folder.mkdir(exist_ok=True)
+    for label, comparison in measured.comparisons.items():
+        comparison.to_json(folder / f"{names[label]}.json")
+    bar_chart(measured.results, MEASURE, output / "results.png", title=pipeline.collection)

@@ -1,0 +1,343 @@
+"""Recipes: one YAML a stage. Read, override, check, and write down what was resolved."""
+
+from .config import check_values
+from .config import known_keys
+from .config import parse_overrides
+from .config import read_yaml
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from drdecr.modeling_drdecr import DrDecrProcessor
+from drdecr.trainers import ContrastiveArguments
+from drdecr.trainers import DistillationArguments
+from drdecr.trainers import LoraSettings
+from drdecr.trainers import RelevanceDistillationArguments
+from drdecr.trainers import RepresentationDistillationArguments
+from drdecr.trainers.precision import PRECISIONS
+from pathlib import Path
+from typing import Any
+import inspect
+import yaml
+
+ARGUMENTS: dict[str, type[DistillationArguments]] = {
+    "contrastive": ContrastiveArguments,
+    "representation": RepresentationDistillationArguments,
+    "relevance": RelevanceDistillationArguments,
+    "mixed": DistillationArguments,
+}
+"""Kinds of stage and their settings. `initialise` trains nothing: it sets the projection of a bare encoder."""
+
+STAGES = ("initialise", *ARGUMENTS)
+EMBEDDING_DIM, PROJECTION = 128, "language_neutral"
+"""What a bare encoder gets where a recipe says nothing."""
+ADAPTERS_OFF = "adapters_off"
+"""As `teacher`: the student's own backbone, without its adapter."""
+
+
+@dataclass
+class DataSettings:
+    """Where a stage's rows come from. Entries are `{format: ..., arguments of the reader}` (`drdecr.data.sources`).
+
+    An entry may also say what is known `about` its source (`about: {license: ..., source: ...}`), for exported data.
+
+    Args:
+        parallel: parallel text, for `aligned_tokens` and `english_anchor`.
+        questions: question sets with known answers, for the contrastive terms and, with `english`, for `relevance_kl`.
+        unlabelled: parallel questions without a known answer, for `relevance_kl`: the teacher finds their candidates.
+        annotated: questions with candidates and the teacher's scores, as `drdecr export-data` writes them: they need no
+            teacher.
+        pool: question sets whose passages are searched for those candidates.
+        held_out: sets whose questions must not be trained on; beside the other formats, `{format: texts, path, column}` for
+            a column of JSON Lines.
+        num_candidates: candidates a question, the positive included where one is known.
+        candidate_depth: how far down the teacher's ranking candidates are taken from; default: no further than needed.
+        candidates_by: how the pool is ranked: `maxsim` (default) or, much faster, `mean`, by the cosine of mean tokens.
+        english_share: of parallel rows, add this share again with the English text as the question (default 0), so that
+            English is not forgotten.
+        cache_teacher: compute the teacher's tokens of questions once (default True).
+        cache_passages: use the teacher's passage tokens instead of encoding passages (default False). Only the query side
+            is then trained, and the student searches the teacher's index.
+        token_folder: folder in which the teacher's tokens are kept, by its weights and each text, and read back by whatever
+            run has the same teacher; several processes share the work. Default: in memory, encoded by every run.
+        query_tokens: the teacher's tokens of the English texts, `{format: hub_tokens, ...}` or `{format: stored_tokens, path:
+            ...}`; default: the teacher reads them.
+        passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`; beside the formats above
+            `{format: index, path: ...}`, an index that the teacher made.
+        weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
+        dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
+            fifth). A text that stands in several sets is cut off all of them; none is where nothing is evaluated.
+        limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
+        language_temperature: T: within a set, a language with n rows is drawn with probability proportional to n^(1/T).
+            Default 1: by size. With more, small languages come more often, and `max_steps` is needed.
+        stream: parallel text of a folder that `drdecr prepare` wrote, in place of all other sets and in constant memory:
+            `{folder: ..., weights: {source: number}, languages: [...]}` (`drdecr.data.prepared_mixture`). The teacher reads
+            every batch, `max_steps` is needed, and no rows are cut off for evaluation.
+    """
+
+    parallel: list[dict[str, Any]] = field(default_factory=list)
+    questions: list[dict[str, Any]] = field(default_factory=list)
+    unlabelled: list[dict[str, Any]] = field(default_factory=list)
+    annotated: list[dict[str, Any]] = field(default_factory=list)
+    pool: list[dict[str, Any]] = field(default_factory=list)
+    held_out: list[dict[str, Any]] = field(default_factory=list)
+    num_candidates: int = 16
+    candidate_depth: int | None = None
+    candidates_by: str = "maxsim"
+    english_share: float = 0.0
+    cache_teacher: bool = True
+    cache_passages: bool = False
+    token_folder: str | None = None
+    query_tokens: dict[str, Any] | None = None
+    passage_tokens: dict[str, Any] | None = None
+    weights: dict[str, float] | None = None
+    dev_texts: int = 16
+    limits: dict[str, int] = field(default_factory=dict)
+    language_temperature: float = 1.0
+    stream: dict[str, Any] | None = None
+
+
+@dataclass
+class Recipe:
+    """One stage: where it starts, what it learns from, what it is measured on.
+
+    Args:
+        stage: `initialise`, `contrastive`, `representation`, `relevance` or `mixed`.
+        output: the run's folder.
+        start: a checkpoint folder or Hub name, `offline`, or `stage:NAME` for the model of the run beside this one.
+        teacher: a checkpoint folder, Hub name or `stage:NAME`, none of them a bare encoder; or with `lora` `adapters_off`:
+            the model that the stage starts from; default: none.
+        processor: settings of `DrDecrProcessor`, for a start that is a bare encoder.
+        embedding_dim: width of the projection, for a start that is a bare encoder (default 128, the paper's).
+        projection: how the projection of a bare encoder is set (`drdecr.trainers.projection`; default language_neutral).
+        projection_text: parallel text that it is set from.
+        projection_texts: how many texts a language are read for it (default 400: some 8,000 tokens).
+        data: what is learnt from.
+        validation: question sets that the student is measured on during training; `avg` of MRR@10 picks the checkpoint. An
+            entry may have `distractors`, question sets whose passages are searched too.
+        training: settings of the stage's arguments; those not named keep the paper's values.
+        revision: of `start`, if it is on the Hub.
+        precision: what the student's training computes in, beside float32 weights: `float32` (default), `bfloat16`, or `auto`,
+            whichever a measurement at the start finds faster on the machine. A resumed run goes on in what it began with.
+        teacher_dtype: precision in which the teacher encodes, likewise (default float32). bfloat16 is about 1.7 times as fast
+            on CPUs that have it and far slower on others; the smallest token cosine to float32 is 0.99.
+        lora: train an adapter and the projection only (`drdecr.trainers.adapters.LoraSettings`); default: the whole model.
+            The start is then a checkpoint, and the adapter only fits that one.
+        encoder: settings of the start's encoder, by their names in its `config.json` (`hidden_dropout_prob: 0.0`); saved with
+            the model.
+    """
+
+    stage: str
+    output: str
+    start: str
+    teacher: str | None = None
+    processor: dict[str, Any] = field(default_factory=dict)
+    embedding_dim: int | None = None
+    projection: str | None = None
+    projection_text: list[dict[str, Any]] = field(default_factory=list)
+    projection_texts: int = 400
+    data: DataSettings = field(default_factory=DataSettings)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
+    revision: str | None = None
+    precision: str = "float32"
+    teacher_dtype: str = "float32"
+    lora: LoraSettings | None = None
+    encoder: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        self.output = str(self.output)  # `--output 7` reads as a number
+        if self.stage not in STAGES:
+            raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {self.stage!r}.")
+        if not isinstance(self.data, DataSettings):
+            self.data = _built(DataSettings, self.data, "data")
+        if self.lora is not None and not isinstance(self.lora, LoraSettings):
+            self.lora = _built(LoraSettings, self.lora, "lora")
+        if self.lora is not None and self.stage == "initialise":
+            raise ValueError(
+                "lora: the stage `initialise` trains nothing. Give `lora` to the stage that starts from it."
+            )
+        for key in ("precision", "teacher_dtype"):
+            if getattr(self, key) not in PRECISIONS:
+                raise ValueError(f"{key}: expected one of {', '.join(PRECISIONS)}, got {getattr(self, key)!r}.")
+        if self.precision != "float32" and (self.training.get("bf16") or self.training.get("fp16")):
+            raise ValueError(
+                f"precision: expected it alone, got {self.precision!r} beside `bf16` or `fp16` under `training`. Leave one out."
+            )
+        if self.teacher == ADAPTERS_OFF and (self.lora is None or self.teacher_dtype != "float32"):
+            raise ValueError(
+                "teacher: `adapters_off` is the student's own backbone. It needs `lora`, and `teacher_dtype` left out."
+            )
+        settings = list(inspect.signature(DrDecrProcessor).parameters)
+        known_keys(self.processor, [name for name in settings if name != "tokenizer"], "processor")
+        if self.stage != "initialise":
+            known_keys(self.training, [f.name for f in fields(ARGUMENTS[self.stage]) if f.init], "training")
+            check_values(self.training, ARGUMENTS[self.stage], "training")
+        if "hub_token" in self.training:
+            raise ValueError(
+                "training.hub_token: a recipe is written down and shared, so it must hold no token. Log in with "
+                "`hf auth login`, or set HF_TOKEN."
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.output)
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the run's model is written when it is done: of an adapter that is not merged, its own folder."""
+        return self.adapter_folder if self.lora and not self.lora.merge else self.folder / "model"
+
+    @property
+    def adapter_folder(self) -> Path:
+        """Where a run with `lora` writes its adapter."""
+        return self.folder / "adapter"
+
+    def resolve(self, source: str) -> str:
+        """Return the folder or Hub name that `start` or `teacher` means.
+
+        Raises:
+            FileNotFoundError: for `stage:NAME` without a finished run of that name.
+        """
+        if not source.startswith("stage:"):
+            return source
+        run = self.folder.parent / source.removeprefix("stage:")
+        folder = next((run / name for name in ("model", "adapter") if (run / name).is_dir()), None)
+        if folder is None:
+            raise FileNotFoundError(
+                f"{source}: no model in {run / 'model'}. Run that stage first, with its output there."
+            )
+        return str(folder)
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether anything is evaluated while it trains: on a validation set, or because `eval_strategy` asks for it."""
+        return self.training.get("eval_strategy", "steps" if self.validation else "no") != "no"
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """Return the keys in which another recipe asks for something else; one that is not there has its default."""
+        return [key for key, value in _flat(self).items() if _flat(other).get(key) != value]
+
+    def as_yaml(self) -> str:
+        """Return the resolved recipe."""
+        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `--key value` overrides.
+
+    A bare key is looked for at the top level, then under `training` and `data`; `data.dev_texts` names the place itself.
+
+    Args:
+        path: a YAML file.
+        overrides: `["--learning_rate", "1e-5", "--data.dev_texts=8"]`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for YAML that is no mapping, an unknown key (with the nearest known one), or an odd override.
+    """
+    content = read_yaml(path)
+    for key, value in parse_overrides(overrides).items():
+        _override(content, key, value)
+    return _built(Recipe, content, str(path))
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Return all settings by their dotted keys; those that say nothing hold what they mean."""
+    content = asdict(recipe)
+    content["embedding_dim"] = EMBEDDING_DIM if recipe.embedding_dim is None else recipe.embedding_dim
+    content["projection"] = content["projection"] or PROJECTION
+    sections = {name: content.pop(name) for name in ("data", "training")}
+    names = [f.name for f in fields(ARGUMENTS.get(recipe.stage, DistillationArguments)) if f.init]
+    sections["training"] = {name: sections["training"].get(name) for name in names}
+    return content | {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+
+
+def _override(content: dict[str, Any], key: str, value: Any) -> None:
+    section, dot, name = key.partition(".")
+    if not dot and key in {f.name for f in fields(Recipe)}:
+        content[key] = value
+        return
+    if not dot:
+        section, name = ("data" if key in {f.name for f in fields(DataSettings)} else "training"), key
+    if content.get(section) is None:
+        content[section] = {}
+    if not isinstance(content[section], dict):
+        raise ValueError(f"--{key}: {section!r} holds one value, not settings of its own. Give `--{section} VALUE`.")
+    content[section][name] = value
+
+
+def _built(cls: Any, content: Mapping[str, Any], name: str) -> Any:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{name}: expected `key: value` lines, got {content!r}.")
+    known_keys(content, [f.name for f in fields(cls)], name)
+    content = {key: value for key, value in content.items() if value is not None}  # `training:` with nothing below it
+    missing = [f.name for f in fields(cls) if f.name in ("stage", "output", "start") and f.name not in content]
+    if missing:
+        raise ValueError(f"{name}: expected {', '.join(missing)}.")
+    check_values({key: value for key, value in content.items() if key not in ("output", "data")}, cls, name)
+    return cls(**content)
+
+
+@dataclass
+class EvaluatedSystem:
+    """One row of the table: a stage's model and what it reads.
+
+    Args:
+        label: of the row.
+        stage: name of the stage whose model is measured.
+        reads: column of the questions that is asked: `query`, or `english` for the teacher's upper bound.
+        index: name of the stage whose model encodes the passages; default: the same. The teacher's, for a student that was
+            distilled into the teacher's index.
+    """
+
+    label: str
+    stage: str
+    reads: str = "query"
+    index: str | None = None
+
+
+@dataclass
+class Pipeline:
+    """Stages, and what is measured after them.
+
+    Args:
+        output: folder of the whole run; each stage has a folder of its name in it.
+        stages: names of the stages in order; each is the recipe `NAME.yaml` beside the pipeline's file.
+        systems: the rows of the table; the first is the baseline of the paired comparison.
+        student: the stage whose model is the result.
+        test: the question sets that are measured on, by name.
+        collection: what the passages are, for the table's note.
+        card: facts for the model card that no run can know: licence, title, description of the data.
+    """
+
+    output: str
+    stages: list[str]
+    systems: list[EvaluatedSystem]
+    student: str
+    test: list[dict[str, Any]]
+    collection: str
+    folder: Path = field(default_factory=Path)
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that rows and student name stages."""
+        named = [self.student, *(stage for row in self.systems for stage in (row.stage, row.index or row.stage))]
+        unknown = next((stage for stage in named if stage not in self.stages), None)
+        if unknown is not None:
+            raise ValueError(f"systems, student: expected one of the stages {', '.join(self.stages)}, got {unknown!r}.")
+        labels = [row.label for row in self.systems]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ValueError(f"systems: expected labels that differ, got {twice!r} twice. Name each row otherwise.")
+        if not any(row.stage == self.student and row.reads == "query" for row in self.systems):
+            raise ValueError(f"systems: expected a row for the student {self.student!r}. Add one that reads `query`.")
+
+    @property
+    def student_label(self) -> str:
+        """The row that is the result: the first of the student that reads the questions as they were asked."""
+        return next(row.label for row in self.systems if row.stage == self.student and row.reads == "query")

@@ -1,0 +1,379 @@
+"""A stage's training rows, made from its recipe: cleaned, with candidates, with the teacher's words looked up."""
+
+from .candidates import cached_candidates
+from .config import known_keys
+from .recipe import ARGUMENTS
+from .recipe import DataSettings
+from .recipe import Recipe
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datasets import Dataset
+from datasets import concatenate_datasets
+from drdecr.data.collators import DistillationCollator
+from drdecr.data.embeddings.cache import TokenCache
+from drdecr.data.embeddings.cache import Tokens
+from drdecr.data.embeddings.from_index import IndexTokens
+from drdecr.data.embeddings.store import StoredTokens
+from drdecr.data.embeddings.store import stored_documents
+from drdecr.data.embeddings.store import stored_queries
+from drdecr.data.languages import normalise_text
+from drdecr.data.mixture import MixedSet
+from drdecr.data.prepare.cleaning import drop_leaks
+from drdecr.data.prepare.cleaning import drop_repeated
+from drdecr.data.prepare.leakage import HeldOutTexts
+from drdecr.data.prepared_mixture import PreparedMixture
+from drdecr.data.readers.text import expanded
+from drdecr.data.schema import QuestionSet
+from drdecr.data.schema import joined_passages
+from drdecr.data.sources import QUESTION_READERS
+from drdecr.data.sources import question_texts
+from drdecr.data.sources import read_candidates
+from drdecr.data.sources import read_parallel
+from drdecr.data.sources import read_questions
+from drdecr.data.sources import read_tokens
+from drdecr.data.teacher.candidates import add_negatives
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.retrieval.encoder import model_digest
+from typing import Any
+import logging
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingData:
+    """What a trainer needs of the data.
+
+    Args:
+        train: rows, one set or a mixture.
+        dev: rows cut off for the evaluation of the loss terms, by set; None without.
+        collator: makes batches of them.
+        counts: rows of each set, for the record.
+        cleaning: rows read, and dropped for which reason, of each set.
+        languages: of the questions and sentences, sorted.
+    """
+
+    train: Any
+    dev: dict[str, Dataset] | None
+    collator: DistillationCollator
+    counts: dict[str, int]
+    cleaning: dict[str, dict[str, int]]
+    languages: list[str]
+
+
+@dataclass
+class CleanedSets:
+    """A stage's rows before they are split and mixed.
+
+    Args:
+        rows: of each set, by its name in the recipe.
+        passages: `{document_id: text}` of all collections.
+        passage_cache: the reader's tokens of them, where they were needed.
+        query_cache: the teacher's tokens of English texts, where they were needed to find candidates.
+        cleaning: for each set how many rows were read, and how many went for which reason.
+    """
+
+    rows: dict[str, Dataset]
+    passages: dict[str, str]
+    passage_cache: Tokens | None
+    query_cache: Tokens | None
+    cleaning: dict[str, dict[str, int]]
+
+
+def build_training_data(
+    recipe: Recipe,
+    student: DrDecrModel,
+    teacher: DrDecrModel | None,
+    num_steps: int,
+    batch_size: int,
+    seed: int,
+    batches_a_step: int = 1,
+) -> TrainingData:
+    """Read, clean and annotate a stage's rows.
+
+    Args:
+        recipe: of the stage.
+        student: its processor tokenises; it mines negatives where there is no teacher.
+        teacher: finds candidates and fills the caches.
+        num_steps: of the whole run, for laying out its rows; 0: as many as one pass has.
+        batch_size: rows of one batch on one device.
+        seed: of sampling and mixing.
+        batches_a_step: accumulation steps times processes (default 1).
+    """
+    settings = recipe.data
+    if settings.stream is not None:
+        return streamed_data(recipe, student, teacher, num_steps * batch_size * batches_a_step, seed)
+    prepared = prepare_sets(recipe, teacher or student, seed)
+    collator = _collator(recipe, student, teacher, prepared)
+    parts = split_dev(prepared.rows, settings.dev_texts if recipe.is_evaluated else 0, seed)
+    dev = {name: part for name, (_, part) in parts.items() if len(part)} or None
+    train = _mixed(
+        {name: part for name, (part, _) in parts.items()}, settings, num_steps, batch_size, seed, batches_a_step
+    )
+    counts = {name: len(part) for name, (part, _) in parts.items()}
+    languages = {code for rows in prepared.rows.values() for code in rows.unique("language")}
+    return TrainingData(train, dev, collator, counts, prepared.cleaning, sorted(languages))
+
+
+def streamed_data(
+    recipe: Recipe, student: DrDecrModel, teacher: DrDecrModel | None, num_rows: int, seed: int
+) -> TrainingData:
+    """Read a prepared folder as the training goes, in constant memory; the teacher reads each batch.
+
+    A row that stands, or nearly stands, in a set that the recipe holds out or validates on gives its place to the next one.
+
+    Args:
+        recipe: with `data.stream` and no other set.
+        student: its processor tokenises.
+        teacher: if it has a tokenizer of its own.
+        num_rows: of the whole run.
+        seed: of the order.
+
+    Raises:
+        ValueError: for other sets beside the stream, or a run without `max_steps`.
+    """
+    settings = recipe.data
+    others = [name for name in ("parallel", "questions", "unlabelled", "annotated", "pool") if getattr(settings, name)]
+    if others or not num_rows:
+        wrong = f"also {', '.join(others)}" if others else "no `max_steps`"
+        raise ValueError(
+            f"data.stream: expected no other set and `training.max_steps`, got {wrong}. Prepare all sets into one folder."
+        )
+    given = dict(settings.stream or {})
+    known_keys(given, ["folder", "weights", "languages"], "data.stream")
+    held_out = HeldOutTexts(held_out_texts(recipe))
+    train = PreparedMixture(
+        given.get("folder", ""),
+        num_rows,
+        given.get("weights"),
+        settings.language_temperature,
+        seed,
+        settings.english_share,
+        given.get("languages"),
+        lambda row: any(held_out.leak(row[column]) for column in ("query", "english")),
+    )
+    collator = DistillationCollator(
+        student.processor,
+        teacher_processor=teacher.processor if teacher is not None else None,
+        anchor=_wants_anchor(recipe),
+    )
+    counts = {"stream": sum(strand.rows for strand in train.strands)}
+    return TrainingData(train, None, collator, counts, {}, sorted({strand.language for strand in train.strands}))
+
+
+def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> CleanedSets:
+    """Read and clean every set of a recipe, and let the reader find and score candidates.
+
+    Args:
+        recipe: of the stage.
+        reader: the teacher, or the student where there is none; None where nothing asks for candidates.
+        seed: of sampling.
+    """
+    settings = recipe.data
+    held_out = held_out_texts(recipe)
+    questions = [read_questions(entry) for entry in settings.questions]
+    annotated = [read_candidates(entry) for entry in settings.annotated]
+    pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.pool), *annotated]
+    passages = joined_passages(pools)
+    passage_cache = _passage_cache(recipe, reader, passages)
+    sets: dict[str, Dataset] = {}
+    cleaning: dict[str, dict[str, int]] = {}
+    query_cache: Tokens | None = None
+
+    def cleaned(rows: Dataset, name: str) -> Dataset:
+        kept, cleaning[name] = _cleaned(rows, held_out, name)
+        return _limited(kept, settings.limits.get(name), seed)
+
+    if settings.parallel:
+        rows = cleaned(read_parallel(settings.parallel), "parallel")
+        sets["parallel"] = _with_english(rows, settings.english_share, seed)
+    if questions and passage_cache is not None and reader is not None:
+        rows = cleaned(concatenate_datasets([_question_rows(found) for found in questions]), "questions")
+        sets["questions"] = add_negatives(rows, reader, passage_cache, settings.num_candidates, seed=seed)
+    if settings.unlabelled:
+        rows = cleaned(read_parallel(settings.unlabelled), "unlabelled")
+        rows = _with_english(rows, settings.english_share, seed)
+        if reader is not None and settings.cache_teacher and recipe.teacher:
+            query_cache = read_english(reader, {**sets, "unlabelled": rows}, settings.token_folder)
+        if passage_cache is None or reader is None:
+            raise ValueError(
+                "data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one."
+            )
+        sets["unlabelled"] = cached_candidates(recipe, rows, reader, passages, passage_cache, query_cache)
+    if annotated:
+        sets["annotated"] = cleaned(concatenate_datasets([found.rows for found in annotated]), "annotated")
+    if not sets:
+        raise ValueError(
+            "data: expected at least one of `parallel`, `questions`, `unlabelled` and `annotated`, got none."
+        )
+    return CleanedSets(sets, passages, passage_cache, query_cache, cleaning)
+
+
+def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset], token_folder: str | None = None) -> Tokens:
+    """Let the teacher read every English text of the sets, each once; what the folder holds is not read again."""
+    english = [text for rows in sets.values() for text in rows.unique("english")]
+    logger.info("Reading %d English questions and sentences with the teacher.", len(set(english)))
+    return (
+        stored_queries(teacher, english, expanded(token_folder))
+        if token_folder
+        else TokenCache.of_queries(teacher, english)
+    )
+
+
+def english_cache(teacher: DrDecrModel, prepared: CleanedSets, token_folder: str | None = None) -> Tokens:
+    """Return the teacher's tokens of every English text; what finding candidates has read already is not read again."""
+    english = {text for rows in prepared.rows.values() for text in rows.unique("english")}
+    if prepared.query_cache is not None and all(text in prepared.query_cache for text in english):
+        return prepared.query_cache
+    return read_english(teacher, prepared.rows, token_folder)
+
+
+def split_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str, tuple[Dataset, Dataset]]:
+    """Cut rows off for evaluation by their English text: a text is of dev in every set and translation, or in none.
+
+    Args:
+        sets: rows with `english`, by name.
+        num_texts: how many texts a set gives at most; never more than a fifth of its own.
+        seed: of the choice.
+
+    Returns:
+        Training and dev rows of each set.
+    """
+    keys = {name: [normalise_text(text) for text in rows["english"]] for name, rows in sets.items()}
+    room = {name: min(num_texts, len(set(found)) // 5) for name, found in keys.items()}
+    homes: dict[str, list[str]] = {}
+    for name, found in keys.items():
+        for key in set(found):
+            homes.setdefault(key, []).append(name)
+    chosen: set[str] = set()
+    texts = sorted({text for rows in sets.values() for text in rows.unique("english")})
+    for text in np.random.default_rng(seed).permutation(np.array(texts, dtype=object)).tolist():
+        key = normalise_text(text)
+        if key not in chosen and all(room[name] for name in homes[key]):
+            chosen.add(key)
+            for name in homes[key]:
+                room[name] -= 1
+    parts = {}
+    for name, rows in sets.items():
+        is_dev = np.array([key in chosen for key in keys[name]], dtype=bool)
+        parts[name] = (rows.select(np.flatnonzero(~is_dev)), rows.select(np.flatnonzero(is_dev)))
+    return parts
+
+
+def held_out_texts(recipe: Recipe) -> list[str]:
+    """Return the questions, and their English, of what a recipe is measured on or told to hold out."""
+    return texts_of([*recipe.data.held_out, *recipe.validation])
+
+
+def texts_of(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the questions, and their English, of sets that must not be learnt."""
+    texts: list[str] = []
+    for entry in entries:
+        entry = {name: value for name, value in entry.items() if name != "distractors"}
+        if entry.get("format") == "texts":
+            texts += question_texts(entry)
+            continue
+        rows = read_questions(entry).questions if entry.get("format") in QUESTION_READERS else read_parallel([entry])
+        texts += rows["query"]
+        texts += rows["english"] if "english" in rows.column_names else []
+    return texts
+
+
+def _question_rows(found: QuestionSet) -> Dataset:
+    rows = found.questions
+    if "english" not in rows.column_names:  # an English set is its own translation
+        rows = rows.add_column("english", rows["query"])
+    return rows.select_columns(["query_id", "query", "english", "language", "document_ids"])
+
+
+def _cleaned(rows: Dataset, held_out: list[str], name: str) -> tuple[Dataset, dict[str, int]]:
+    once = drop_repeated(rows, name)
+    kept = drop_leaks(once, held_out, name)
+    if not len(kept):
+        raise ValueError(f"data.{name}: all {len(rows)} rows stand in a held-out set. Give others to learn from.")
+    counts = {"read": len(rows), "repeated": len(rows) - len(once), "held_out": len(once) - len(kept)}
+    return kept, {**counts, "kept": len(kept)}
+
+
+def _limited(rows: Dataset, limit: int | None, seed: int) -> Dataset:
+    return rows if limit is None or limit >= len(rows) else rows.shuffle(seed=seed).select(range(limit))
+
+
+def _with_english(rows: Dataset, share: float, seed: int) -> Dataset:
+    if share <= 0:
+        return rows
+    english = _limited(rows, round(share * len(rows)), seed)
+    english = english.map(lambda row: {"query": row["english"], "language": "en"}, desc="adding English")
+    return concatenate_datasets([rows, english])
+
+
+def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str]) -> Tokens | None:
+    settings = recipe.data
+    used = settings.questions or settings.unlabelled or (settings.cache_passages and not settings.passage_tokens)
+    if not passages or not used or reader is None:
+        return None
+    logger.info("Encoding %d passages with the %s.", len(passages), "teacher" if recipe.teacher else "student")
+    if settings.token_folder:
+        return stored_documents(reader, passages, expanded(settings.token_folder))
+    return TokenCache.of_documents(reader, dict(passages))
+
+
+def _mixed(
+    sets: dict[str, Dataset], settings: DataSettings, num_steps: int, batch_size: int, seed: int, batches_a_step: int
+) -> Any:
+    lengths = {name: [len(text) for text in rows["query"]] for name, rows in sets.items()}
+    temperature = settings.language_temperature
+    if temperature != 1 and not num_steps:
+        raise ValueError(
+            "data.language_temperature needs `max_steps`: an epoch has every row once. Give `training.max_steps`."
+        )
+    languages = {name: rows["language"][:] for name, rows in sets.items()} if temperature != 1 else None
+    drawn: tuple[Any, ...] = (seed, lengths, languages, temperature)
+    if len(sets) == 1:
+        if not num_steps:  # epochs, which the Trainer shuffles
+            return next(iter(sets.values()))
+        # Laid out by steps, so that accumulation and processes share out the rows that one large batch would have.
+        return MixedSet(sets, batch_size * batches_a_step, num_steps, None, *drawn)
+    one_pass = -(-sum(len(rows) for rows in sets.values()) // batch_size)
+    return MixedSet(sets, batch_size, num_steps * batches_a_step or one_pass, settings.weights, *drawn)
+
+
+def _collator(
+    recipe: Recipe, student: DrDecrModel, teacher: DrDecrModel | None, prepared: CleanedSets
+) -> DistillationCollator:
+    settings = recipe.data
+    query_cache = read_tokens(settings.query_tokens) if settings.query_tokens else None
+    if query_cache is None and teacher is not None and settings.cache_teacher:
+        query_cache = english_cache(teacher, prepared, settings.token_folder)
+    document_cache = prepared.passage_cache if settings.cache_passages else None
+    if settings.passage_tokens:
+        document_cache = read_tokens(settings.passage_tokens)
+        if isinstance(document_cache, StoredTokens):  # of texts, whatever their ids are here
+            document_cache = document_cache.named(prepared.passages)
+        elif isinstance(document_cache, IndexTokens):
+            document_cache = _of_teacher(document_cache, teacher).named(prepared.passages)
+    return DistillationCollator(
+        student.processor,
+        passages=prepared.passages,
+        teacher_processor=teacher.processor if teacher is not None else None,
+        query_cache=query_cache,
+        document_cache=document_cache,
+        anchor=_wants_anchor(recipe),
+        scores_suffice=recipe.training.get("relevance_over", ARGUMENTS[recipe.stage].relevance_over) == "row",
+    )
+
+
+def _of_teacher(tokens: IndexTokens, teacher: DrDecrModel | None) -> IndexTokens:
+    made_by = tokens.index.about.get("model_digest")
+    if teacher is not None and made_by not in (None, model_digest(teacher)):
+        raise ValueError(
+            f"{tokens.index.folder}: expected an index of the recipe's teacher, got one that was made with "
+            f"{tokens.index.about.get('model')}. Name that teacher, or index with this one."
+        )
+    return tokens
+
+
+def _wants_anchor(recipe: Recipe) -> bool:
+    return bool(recipe.training.get("anchor_weight", 0.5 if recipe.stage == "representation" else 0.0))
