@@ -213,10 +213,11 @@ def page(
     Without MODEL it shows what `drdecr demo` made. Passages are encoded once and kept for the next time. Needs the extra
     `page`; nothing is asked of any other host. With a translator the English of a question may be left empty.
     """
+    from drdecr.data.teacher.translators import load_query_translator
     from drdecr.page.app import PageSources, run_page
 
-    sources = PageSources(model, teacher, passages, index, teacher_index, translate_from, translator)
-    run_page(sources, host, port)
+    sources = PageSources(model, teacher, passages, index, teacher_index)
+    run_page(sources, host, port, load_query_translator(translate_from, translator))
 
 
 @app.command("export-data", context_settings=EXTRA)
