@@ -79,11 +79,11 @@ def markdown_summary(reports: Reports) -> str:
     ]
     rows = []
     for label, report in reports.items():
-        for code, found in report.bias.items():
-            p_value = "<0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
-            measured = (found.own, found.reciprocal_rank, found.abroad, found.peer, found.peer_others)
-            cells = [_text(found.kendall_w), p_value, *map(_text, measured)]
-            rows.append([f"{label}: {code}", str(found.kendall_w.n), *cells])
+        for code, bias in report.bias.items():
+            p_value = "<0.001" if bias.p_value < 0.001 else f"{bias.p_value:.3f}"
+            measured = (bias.own, bias.reciprocal_rank, bias.abroad, bias.peer, bias.peer_others)
+            cells = [_text(bias.kendall_w), p_value, *map(_text, measured)]
+            rows.append([f"{label}: {code}", str(bias.kendall_w.n), *cells])
     return markdown_rows(header, rows)
 
 
@@ -127,7 +127,7 @@ def _cells(report: BiasReport, name: str) -> str:
     documents = list(report.metadata["documents"])
     digits = 1 if name == "rank" else 3
     rows = [
-        [f"{code} (n={report.bias[code].kendall_w.n})", *(_text(row[found], digits) for found in documents)]
+        [f"{code} (n={report.bias[code].kendall_w.n})", *(_text(row[language], digits) for language in documents)]
         for code, row in report.cells[name].items()
     ]
     return markdown_rows(["", *documents], rows)

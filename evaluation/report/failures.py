@@ -51,7 +51,7 @@ class Failure:
         rank: of the first right passage; None: not among those kept.
         baseline_rank: the baseline's; None: not among those kept, or no baseline.
         gold: right passages, or the answers where no passage is labelled.
-        found: the best passages, best first.
+        retrieved: the best passages, best first.
     """
 
     query_id: str
@@ -61,65 +61,72 @@ class Failure:
     rank: int | None
     baseline_rank: int | None
     gold: list[ShownPassage]
-    found: list[ShownPassage]
+    retrieved: list[ShownPassage]
 
 
-def right_passages(found: QuestionSet) -> IsRight:
+def right_passages(question_set: QuestionSet) -> IsRight:
     """Return what tells right passages: those labelled, or where none is labelled those that hold an answer as it is written."""
-    qrels = found.qrels
-    answers = {} if qrels else found.answers
-    wanted = {query_id: span_answers(texts) for query_id, texts in answers.items()}
+    qrels = question_set.qrels
+    answers = {} if qrels else question_set.answers
+    spans = {query_id: span_answers(texts) for query_id, texts in answers.items()}
 
     def is_right(query_id: str, document_id: str) -> bool:
         if qrels:
             return qrels.get(query_id, {}).get(document_id, 0) > 0
-        return any(answer in found.passages[document_id] for answer in wanted.get(query_id, ()))
+        return any(answer in question_set.passages[document_id] for answer in spans.get(query_id, ()))
 
     return is_right
 
 
-def first_ranks(found: QuestionSet, run: Run, depth: int) -> Ranks:
+def first_ranks(question_set: QuestionSet, run: Run, depth: int) -> Ranks:
     """Return the rank of every question's first right passage.
 
     Args:
-        found: the questions; those that nothing could be right for (yes and no) are left out.
+        question_set: the questions; those that nothing could be right for (yes and no) are left out.
         run: what was found.
         depth: passages a question that are looked at.
     """
-    is_right = right_passages(found)
-    asked = list(found.qrels) or [query_id for query_id, texts in found.answers.items() if span_answers(texts)]
+    is_right = right_passages(question_set)
+    query_ids = list(question_set.qrels) or [
+        query_id for query_id, texts in question_set.answers.items() if span_answers(texts)
+    ]
     ranks: Ranks = {}
-    for query_id in asked:
+    for query_id in query_ids:
         ids = ranked(run.get(query_id, {}))[:depth]
         ranks[query_id] = next((place for place, name in enumerate(ids, start=1) if is_right(query_id, name)), None)
     return ranks
 
 
-def collect_failures(found: QuestionSet, run: Run, ranks: Ranks, baseline_ranks: Ranks | None = None) -> list[Failure]:
+def collect_failures(
+    question_set: QuestionSet, run: Run, ranks: Ranks, baseline_ranks: Ranks | None = None
+) -> list[Failure]:
     """Return every question whose first passage is wrong, with what should have been found and what was.
 
     Args:
-        found: the questions and their collection.
+        question_set: the questions and their collection.
         run: what the system found.
         ranks: its `first_ranks`; of other sets' questions too, which are passed over.
         baseline_ranks: those of the system that it is compared with.
     """
-    is_right = right_passages(found)
-    qrels, answers = found.qrels, found.answers
-    rows: dict[str, Any] = {row["query_id"]: row for row in found.questions}  # type: ignore[index]
+    is_right = right_passages(question_set)
+    qrels, answers = question_set.qrels, question_set.answers
+    rows: dict[str, Any] = {row["query_id"]: row for row in question_set.questions}  # type: ignore[index]
     failures = []
     for query_id, rank in ranks.items():
         if rank == 1 or query_id not in rows:
             continue
         hits, row = run.get(query_id, {}), rows[query_id]
         gold = [name for name, grade in qrels.get(query_id, {}).items() if grade > 0]
-        shown = [ShownPassage(name, _cut(found.passages[name]), True, hits.get(name)) for name in gold[:SHOWN_PASSAGES]]
+        labelled = [
+            ShownPassage(name, _cut(question_set.passages[name]), True, hits.get(name))
+            for name in gold[:SHOWN_PASSAGES]
+        ]
         best = [
-            ShownPassage(name, _cut(found.passages[name]), is_right(query_id, name), hits[name])
+            ShownPassage(name, _cut(question_set.passages[name]), is_right(query_id, name), hits[name])
             for name in ranked(hits)[:SHOWN_PASSAGES]
         ]
         english = row.get("english") if row.get("english") != row["query"] else None
-        texts = shown or [ShownPassage("answer", text, True) for text in answers.get(query_id, [])[:SHOWN_PASSAGES]]
+        texts = labelled or [ShownPassage("answer", text, True) for text in answers.get(query_id, [])[:SHOWN_PASSAGES]]
         baseline = (baseline_ranks or {}).get(query_id)
         failures.append(Failure(query_id, row["language"], row["query"], english, rank, baseline, texts, best))
     return failures

@@ -149,7 +149,9 @@ def _is_shown(row: Difference) -> bool:
 
 
 def _score(row: Score | None) -> dict[str, Any] | None:
-    return row and {"mean": f"{row.mean:.3f}", "interval": f"[{row.low:.2f}, {row.high:.2f}]", "n": row.n}
+    if row is None:
+        return None
+    return {"mean": f"{row.mean:.3f}", "interval": f"[{row.low:.2f}, {row.high:.2f}]", "n": row.n}
 
 
 def _difference(row: Difference) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_a_passage_with_an_answer_is_right_where_none_is_labelled():
     assert first_ranks(found, run, depth=10) == {"a": 2}  # nothing can be right for yes and no
     (failure,) = collect_failures(found, run, {"a": 2})
     assert [shown.text for shown in failure.gold] == ["Ann"]
-    assert [shown.is_right for shown in failure.found] == [False, True]
+    assert [shown.is_right for shown in failure.retrieved] == [False, True]
 
 
 def test_a_failure_holds_what_is_right_and_what_was_found(labelled):
@@ -53,7 +53,7 @@ def test_a_failure_holds_what_is_right_and_what_was_found(labelled):
     assert list(found) == ["q2", "q3", "q4"]
     assert (found["q2"].rank, found["q2"].baseline_rank) == (3, 1)
     assert [(one.document_id, one.is_right, one.score) for one in found["q2"].gold] == [("p3", True, 1.0)]
-    assert [(one.document_id, one.is_right) for one in found["q2"].found] == [
+    assert [(one.document_id, one.is_right) for one in found["q2"].retrieved] == [
         ("p1", False),
         ("p2", False),
         ("p3", True),

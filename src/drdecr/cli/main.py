@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from drdecr import __version__
+from drdecr.data.shards import is_main_process
 
 from .data import add_commands
 from .errors import SHOWN, in_one_line
@@ -213,10 +214,11 @@ def page(
     Without MODEL it shows what `drdecr demo` made. Passages are encoded once and kept for the next time. Needs the extra
     `page`; nothing is asked of any other host. With a translator the English of a question may be left empty.
     """
+    from drdecr.data.teacher.translators import load_query_translator
     from drdecr.page.app import PageSources, run_page
 
-    sources = PageSources(model, teacher, passages, index, teacher_index, translate_from, translator)
-    run_page(sources, host, port)
+    sources = PageSources(model, teacher, passages, index, teacher_index)
+    run_page(sources, host, port, load_query_translator(translate_from, translator))
 
 
 @app.command("export-data", context_settings=EXTRA)
@@ -338,7 +340,7 @@ def common(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show a traceback with an error.")] = False,  # see `main`
 ) -> None:
     """Options before the command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO if is_main_process() else logging.ERROR, format="%(message)s")
     for noisy in ("httpx", "httpx2", "httpcore", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if version:
@@ -357,6 +359,8 @@ def main() -> None:
             raise
         Console(stderr=True, soft_wrap=True).print(in_one_line(error), markup=False, style="red")
         sys.exit(1)
+    finally:
+        shut_down()
 
 
 def shut_down() -> None:

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -16,15 +17,15 @@ from drdecr.retrieval.retriever import Searchable, search_documents
 from drdecr.retrieval.token_matches import TextTokens, TokenMatches, match_tokens, read_passages, read_query
 from drdecr.trainers.alignment import pair_tokens
 
-SHOWN = 3
+PASSAGES_PER_MODEL = 3
 """Passages of each model: what stands side by side without scrolling far."""
 
-LONGEST = 2000
+MAX_CHARACTERS = 2000
 """Characters of a question. The model reads some tens of tokens; more is a text pasted by mistake."""
 
 
 @dataclass(frozen=True)
-class KnownQuestion:
+class SampleQuestion:
     """A question of the sample data.
 
     Args:
@@ -41,7 +42,7 @@ class KnownQuestion:
 
 
 @dataclass(frozen=True)
-class FoundPassage:
+class MatchedPassage:
     """A passage, why it was found, and whether it is known to answer (None: not known)."""
 
     document_id: str
@@ -52,11 +53,11 @@ class FoundPassage:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one model read and found, best passage first."""
+class ModelAnswer:
+    """The tokens of a question as one model reads them, and the passages that it finds, best first."""
 
     query: TextTokens
-    found: list[FoundPassage]
+    passages: list[MatchedPassage]
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Alignment:
 class Answer:
     """Everything that the page shows for a question; `teacher` and `alignment` are None without English, `notes` say why."""
 
-    student: Reading
-    teacher: Reading | None
+    student: ModelAnswer
+    teacher: ModelAnswer | None
     alignment: Alignment | None
     notes: list[str] = field(default_factory=list)
 
@@ -97,7 +98,7 @@ class Searcher:
         index = ExactIndex(list(passages), model.encode_documents(list(passages.values())))
         return cls(model, InMemoryIndex(index, passages))
 
-    def read(self, text: str, answers: Sequence[str] | None = None) -> Reading:
+    def read(self, text: str, answers: Sequence[str] | None = None) -> ModelAnswer:
         """Search, and encode again what was found, so that its tokens can be shown whatever the index keeps.
 
         Args:
@@ -105,22 +106,24 @@ class Searcher:
             answers: ids of the documents that answer it, if known.
         """
         query = read_query(self.model, text)
-        hits = search_documents(self.index, [query.embeddings], SHOWN)[0]
-        passages = read_passages(self.model, [passage_text(hit.title, hit.text) for hit in hits])
-        found = [
-            FoundPassage(
+        hits = search_documents(self.index, [query.embeddings], PASSAGES_PER_MODEL)[0]
+        texts = read_passages(self.model, [passage_text(hit.title, hit.text) for hit in hits])
+        passages = [
+            MatchedPassage(
                 hit.document_id,
                 hit.score,
                 tokens,
                 match_tokens(query.embeddings, tokens.embeddings),
                 None if answers is None else hit.document_id in answers,
             )
-            for hit, tokens in zip(hits, passages, strict=True)
+            for hit, tokens in zip(hits, texts, strict=True)
         ]
-        return Reading(query, found)
+        return ModelAnswer(query, passages)
 
 
-def ask(student: Searcher, teacher: Searcher, question: str, english: str, known: KnownQuestion | None) -> Answer:
+def answer_question(
+    student: Searcher, teacher: Searcher, question: str, english: str, sample: SampleQuestion | None
+) -> Answer:
     """Answer a question.
 
     Args:
@@ -128,37 +131,37 @@ def ask(student: Searcher, teacher: Searcher, question: str, english: str, known
         teacher: reads its English.
         question: in any language.
         english: its English; empty: nothing is shown for the teacher.
-        known: the question in the sample data, if it is there.
+        sample: the question in the sample data, if it is there.
 
     Raises:
         ValueError: for a question that has no words or too many, in words for whoever asked.
     """
-    answers = known.document_ids if known else None
-    reading = student.read(clean_question(question), answers)
+    answers = sample.document_ids if sample else None
+    students = student.read(clean_question(question), answers)
     notes = []
-    if reading.query.is_cut:
+    if students.query.is_cut:
         notes.append("The question is longer than what the model reads: its end, grey, was left out.")
     if not english.strip():
         notes.append("Write the question in English as well to see what the teacher finds, and the token alignment.")
-        return Answer(reading, None, None, notes)
+        return Answer(students, None, None, notes)
     teachers = teacher.read(clean_question(english), answers)
     if teachers.query.is_cut:
         notes.append("The English is longer than what the model reads: its end, grey, was left out.")
     try:
-        alignment = align(reading.query, teachers.query)
+        alignment = align_questions(students.query, teachers.query)
     except ValueError as error:  # models of another width: each searches its own space, and their tokens do not compare
-        return Answer(reading, teachers, None, [*notes, str(error)])
-    return Answer(reading, teachers, alignment, notes)
+        return Answer(students, teachers, None, [*notes, str(error)])
+    return Answer(students, teachers, alignment, notes)
 
 
-def align(student: TextTokens, teacher: TextTokens) -> Alignment:
+def align_questions(student: TextTokens, teacher: TextTokens) -> Alignment:
     """Pair the tokens of a question with those of its English as the trainers do: those that stand for the text."""
-    own, other = _of_text(student), _of_text(teacher)
-    cosines, partners = pair_tokens(own.embeddings, other.embeddings)
-    return Alignment(own, other, cosines.tolist(), partners.tolist())
+    student, teacher = _text_tokens_only(student), _text_tokens_only(teacher)
+    cosines, partners = pair_tokens(student.embeddings, teacher.embeddings)
+    return Alignment(student, teacher, cosines.tolist(), partners.tolist())
 
 
-def _of_text(tokens: TextTokens) -> TextTokens:
+def _text_tokens_only(tokens: TextTokens) -> TextTokens:
     embeddings: Tensor = tokens.embeddings[tokens.in_text]
     return TextTokens(tokens.text, [span for span in tokens.spans if span is not None], embeddings, tokens.is_cut)
 
@@ -171,94 +174,83 @@ def clean_question(text: str | None) -> str:
     """
     # Format characters (Cf) stay: the joiners of Indic and Arabic script are among them.
     dropped = {"Cc", "Cs", "Cn", "Co"}
-    kept = "".join(" " if unicodedata.category(sign) in dropped else sign for sign in (text or "")[: LONGEST * 10])
-    line = " ".join(kept.split())
+    start = (text or "")[: MAX_CHARACTERS * 10]
+    line = " ".join("".join(" " if unicodedata.category(sign) in dropped else sign for sign in start).split())
     if not any(unicodedata.category(sign)[0] in "LNSP" for sign in line):
         raise ValueError("There is no question yet. Write one in any language, or choose an example.")
-    if len(line) > LONGEST:
-        raise ValueError(f"A question of {len(text or ''):,} characters is too long. Ask in at most {LONGEST:,}.")
+    if len(line) > MAX_CHARACTERS:
+        raise ValueError(
+            f"A question of {len(text or ''):,} characters is too long. Ask in at most {MAX_CHARACTERS:,}."
+        )
     return line
 
 
-def sample_known() -> dict[str, KnownQuestion]:
+def read_sample() -> dict[str, SampleQuestion]:
     """Return every question of the sample data by its text."""
-    known: dict[str, KnownQuestion] = {}
-    for split in SPLITS:
-        for row in read_sample_questions(split, ["en", *LANGUAGES]).questions:
-            found = KnownQuestion(row["query"], row["english"], row["language"], row["document_ids"])
-            known.setdefault(row["query"], found)
-    return known
+    rows = [row for split in SPLITS for row in read_sample_questions(split, ["en", *LANGUAGES]).questions]
+    return {row["query"]: _sample_question(row) for row in reversed(rows)}  # of equal texts the first stays
 
 
-def sample_examples() -> list[KnownQuestion]:
-    """Return one test question a language, each about something else."""
-    rows = list(read_sample_questions("test", [*LANGUAGES, "en"]).questions)
-    found = []
-    for number, code in enumerate([*LANGUAGES, "en"]):
-        own = [row for row in rows if row["language"] == code]
-        row = own[(5 * number + 2) % len(own)]
-        found.append(KnownQuestion(row["query"], row["english"], code, row["document_ids"]))
-    return found
+def choose_examples() -> list[SampleQuestion]:
+    """Return one test question of each language, each about something else."""
+    codes = [*LANGUAGES, "en"]
+    rows = list(read_sample_questions("test", codes).questions)
+    by_language = {code: [row for row in rows if row["language"] == code] for code in codes}
+    places = enumerate(by_language.values())
+    return [_sample_question(questions[(5 * number + 2) % len(questions)]) for number, questions in places]
 
 
-CACHED_TRANSLATIONS = 1000
+def _sample_question(row: Mapping[str, Any]) -> SampleQuestion:
+    return SampleQuestion(row["query"], row["english"], row["language"], row["document_ids"])
+
+
+MAX_CACHED_TRANSLATIONS = 1000
 """Translations that are remembered: those that may still stand in somebody's box."""
 
 
-class EnglishOf:
-    """Finds the English of questions.
+class EnglishQuestions:
+    """Finds the English of questions: of sample questions a person's, of others a machine translation.
 
     Args:
-        known: questions of the sample by their text.
-        first: translates all others (default None: their English is for people to write).
+        sample: questions of the sample by their text.
+        translator: translates all others (default None: people write the English themselves).
     """
 
-    def __init__(self, known: Mapping[str, KnownQuestion], first: QueryTranslator | None = None) -> None:
-        self.known, self.first = known, first
-        self._by_people = {row.english for row in known.values()}
-        self._translated: dict[str, str] = {}
+    def __init__(self, sample: Mapping[str, SampleQuestion], translator: QueryTranslator | None = None) -> None:
+        self.sample, self.translator = sample, translator
+        self._by_people = {row.english for row in sample.values()}
+        self._translations: dict[str, str] = {}
 
-    def __call__(self, question: str) -> str:
-        """Return the English; an empty text where it is not known and nothing translates.
+    def find(self, question: str) -> str:
+        """Return the English of a question; an empty text where nobody wrote one and nothing translates.
 
         Raises:
-            ValueError: for what is no question (`clean_question`). A translator may raise anything else.
+            ValueError: for a text that is no question (`clean_question`). A translator may raise anything else.
         """
-        sample = self.known.get(question.strip())
-        if sample is not None:
-            return sample.english
-        if self.first is None:
+        if question.strip() in self.sample:
+            return self.sample[question.strip()].english
+        if self.translator is None:
             return ""
         line = clean_question(question)
-        if line not in self._translated:
-            self._translated[line] = self.first.english(line)
-            for oldest in list(self._translated)[:-CACHED_TRANSLATIONS]:
-                self._translated.pop(oldest, None)
-        return self._translated[line]
+        if line not in self._translations:
+            self._translations[line] = self.translator.english(line)
+            for oldest in list(self._translations)[:-MAX_CACHED_TRANSLATIONS]:
+                self._translations.pop(oldest, None)
+        return self._translations[line]
 
     def fill(self, question: str, english: str) -> str:
-        """Return what the English box is to hold when a question is asked: what a person wrote there, or what is found.
+        """Return what the English box holds when a question is sent: what a person wrote there, else what `find` finds.
 
-        What was found for another question may stand there still, where it is asked before `follow` has answered.
+        The box may still hold the English of the question before: that is replaced.
         """
         english = english or ""  # a client of the API may send nothing
-        if english.strip() and not self._was_filled_in(english):
+        if english.strip() and english not in self._by_people and not self.is_translation(english):
             return english
         try:
-            return self(question or "")
-        except Exception:  # noqa: BLE001  # told by the answer, which asks for it too
+            return self.find(question or "")
+        except Exception:  # noqa: BLE001  # the answer tells why: it asks for the English too
             return ""
-
-    def follow(self, question: str, english: str) -> str:
-        """Return what it is to hold while a question is typed: what is known, and nothing that belonged to another one."""
-        question, english = question or "", english or ""
-        if question.strip() in self.known:
-            return self.known[question.strip()].english
-        return "" if self._was_filled_in(english) else english
-
-    def _was_filled_in(self, english: str) -> bool:
-        return english in self._by_people or self.is_translation(english)
 
     def is_translation(self, english: str) -> bool:
         """Return whether a text was made by the translator."""
-        return bool(english) and english in list(self._translated.values())
+        return bool(english) and english in list(self._translations.values())

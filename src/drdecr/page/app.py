@@ -1,8 +1,9 @@
-"""`drdecr page`: a page in the browser that asks a student and its teacher, and shows why a passage was found.
+"""`drdecr page`: a page in the browser that asks a student and its teacher, and shows why a passage is an answer.
 
-Layout and events alone: what is computed stands in page_answers.py, how it is drawn in page_view.py.
+This module holds layout and events; `answers` computes, `view` draws.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +12,23 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from drdecr.data.corpus import read_passages
+from drdecr.data.files import value_digest
 from drdecr.data.offline.sample import read_sample_questions
-from drdecr.data.teacher.translators import load_query_translator
-from drdecr.retrieval.encoder import load_encoder
+from drdecr.data.teacher.translators import QueryTranslator
+from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.build import build_index, check_index, open_or_create_index
+from drdecr.retrieval.encoder import load_encoder, model_digest
+from drdecr.retrieval.passages import Document, Splitter
+from drdecr.retrieval.retriever import Searchable, open_index
 
-from .answers import EnglishOf, KnownQuestion, Searcher, ask, sample_examples, sample_known
-from .index import kept_index, open_page_index
+from .answers import EnglishQuestions, SampleQuestion, Searcher, answer_question, choose_examples, read_sample
 from .view import LANGUAGE_NAMES, show_alignment, show_answer, show_notice, style_sheet
 
 if TYPE_CHECKING:
     import gradio
 
-Answering = Callable[[str, str], tuple[str, str]]
+AnswerFunction = Callable[[str, str], tuple[str, str]]
 """Question and English to the HTML of the passages and of the alignment."""
 
 DEMO = Path("runs/demo")
@@ -33,13 +39,9 @@ INTRODUCTION = (
 )
 ENGLISH = "The same in English, for the teacher"
 TRANSLATED = "The English was translated by a machine. Correct it in its box, and ask again, where it is wrong."
-TAKE_UP = "(question, english, [asked, stood, found]) => question === asked && english === stood ? found : english"
-"""In the browser, when the English of a question arrives: what was typed meanwhile stays."""
-NOTHING_ASKED = (
-    "Nothing has been asked yet. Write a question in any language and, for the teacher, its English; then press Ask."
-)
-MOST_LINES = 4
-"""Of a box, which else grows until what was found is out of sight."""
+FIRST_STEP = "Write a question in any language and, for the teacher, its English; then press Ask."
+MAX_LINES = 4
+"""Lines of a box; a taller one would push the answers out of sight."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,6 @@ class PageSources:
         passages: JSON Lines, encoded the first time that the page opens; default: the sample data.
         index: or: an index that the student encoded.
         teacher_index: and one that the teacher did.
-        translate_from: language of the questions whose English is left empty, to be translated.
-        translator: what translates them (`first_step.open_first_step`).
 
     Raises:
         ValueError: for an index beside passages, or one for one of two models alone.
@@ -64,8 +64,6 @@ class PageSources:
     passages: Path | None = None
     index: Path | None = None
     teacher_index: Path | None = None
-    translate_from: str | None = None
-    translator: str | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without models."""
@@ -82,25 +80,30 @@ class PageSources:
             )
 
 
-def run_page(sources: PageSources, host: str, port: int | None) -> None:
+def run_page(sources: PageSources, host: str, port: int | None, translator: QueryTranslator | None = None) -> None:
     """Serve the page until the process is stopped; without a model, over what `drdecr demo` made.
+
+    Args:
+        sources: models and passages.
+        host: address that is listened at.
+        port: default: the first free one from 7860 on.
+        translator: translates questions whose English is left empty (default: nobody does).
 
     Raises:
         FileNotFoundError: if the demo has not run.
-        ImportError: without the extra `page`, or for a translator that is not installed.
+        ImportError: without the extra `page`.
     """
-    first = load_query_translator(sources.translate_from, sources.translator)
     if sources.model is None:
-        model, teacher = from_demo(DEMO, sources.teacher)
+        model, teacher = find_demo_models(DEMO, sources.teacher)
         sources = replace(sources, model=model, teacher=teacher)
-    import_gradio()  # said before models are loaded
-    student, other, known = load_searchers(sources)
-    english = EnglishOf(known, first)
-    page = build_page(answering(student, other, english), english, sample_examples() if known else [])
+    import_gradio()  # an error comes before models are loaded
+    student, teacher_searcher, sample = load_searchers(sources)
+    english = EnglishQuestions(sample, translator)
+    page = build_page(answer_function(student, teacher_searcher, english), english, choose_examples() if sample else [])
     serve_page(page, host, port)
 
 
-def from_demo(run: Path, teacher: str | None) -> tuple[str, str]:
+def find_demo_models(run: Path, teacher: str | None) -> tuple[str, str]:
     """Return the demo's student, and its teacher where no other is given.
 
     Raises:
@@ -115,61 +118,103 @@ def from_demo(run: Path, teacher: str | None) -> tuple[str, str]:
     return str(student), teacher or str(run / "teacher" / "model")
 
 
-def load_searchers(sources: PageSources) -> tuple[Searcher, Searcher, Mapping[str, KnownQuestion]]:
-    """Load both models and open their indexes, which are made where there is none.
+def load_searchers(sources: PageSources) -> tuple[Searcher, Searcher, Mapping[str, SampleQuestion]]:
+    """Load both models and open their indexes; an index that does not exist is made.
 
     Returns:
-        Student, teacher, and the sample's questions by their text; no questions for passages of one's own.
+        Student, teacher, and the sample's questions by their text; no questions for passages of the user's.
     """
     model, teacher = str(sources.model), sources.teacher
-    student = _searcher(model, sources, sources.index)
-    other = _searcher(teacher, sources, sources.teacher_index) if teacher and teacher != model else student
-    return student, other, {} if sources.passages or sources.index else sample_known()
+    student = _load_searcher(model, sources.passages, sources.index)
+    if not teacher or teacher == model:
+        teacher_searcher = student
+    else:
+        teacher_searcher = _load_searcher(teacher, sources.passages, sources.teacher_index)
+    return student, teacher_searcher, {} if sources.passages or sources.index else read_sample()
 
 
-def _searcher(name: str, sources: PageSources, folder: Path | None) -> Searcher:
+def _load_searcher(name: str, passages: Path | None, folder: Path | None) -> Searcher:
     model = load_encoder(name)
-    if folder is not None:
-        return Searcher(model, open_page_index(folder, model))
-    own = sources.passages
-    collection = read_passages(str(own)) if own else read_sample_questions("test").passages
-    return Searcher(model, kept_index(model, collection, str(own.resolve()) if own else "sample"))
+    if folder is None:
+        collection = read_passages(str(passages)) if passages else read_sample_questions("test").passages
+        return Searcher(model, cached_index(model, collection, str(passages.resolve()) if passages else "sample"))
+    return Searcher(model, open_index_of(model, folder))
 
 
-def answering(student: Searcher, teacher: Searcher, english_of: EnglishOf) -> Answering:
-    """Return the function behind the button: it answers whatever is typed, if need be with a plain message."""
+def open_index_of(model: DrDecrModel, folder: Path) -> Searchable:
+    """Open an index on disk to search it with a model.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if its vectors have another width than the model's.
+    """
+    check_index(folder)
+    index = open_index(folder)
+    dim, expected = getattr(index, "dim", model.config.embedding_dim), model.config.embedding_dim
+    if dim != expected:
+        raise ValueError(
+            f"{folder}: expected vectors of {expected} dimensions, as the model makes them, got {dim}. Name the index that "
+            "this model encoded."
+        )
+    return index
+
+
+def cached_index(
+    model: DrDecrModel, passages: Mapping[str, str], collection: str, cache_dir: Path | None = None
+) -> StoredIndex:
+    """Return an index of passages by a model: made once, and brought up to date when some of them have changed.
+
+    Args:
+        model: with its processor; after a training it is another model, with another index.
+        passages: `{document_id: text}`.
+        collection: name of the passages' source.
+        cache_dir: default `$DRDECR_CACHE`, or `~/.cache/drdecr`; the index is `page/<digest>` in it.
+    """
+    root = cache_dir or Path(os.environ.get("DRDECR_CACHE") or Path.home() / ".cache" / "drdecr")
+    digest = model_digest(model)
+    folder = root.expanduser() / "page" / value_digest([digest, collection])[:16]
+    documents = (Document(name, text) for name, text in passages.items())
+    with open_or_create_index(folder, model.config.embedding_dim, {"model": digest}, "float16", 1) as index:
+        build_index(model, documents, index, Splitter(), prune=True)
+    return StoredIndex.open(folder, verify=False)  # its passages were read through a moment ago
+
+
+def answer_function(student: Searcher, teacher: Searcher, english_questions: EnglishQuestions) -> AnswerFunction:
+    """Return the function behind the button: it answers any text, if need be with a plain message."""
 
     def answer(question: str, english: str) -> tuple[str, str]:
         question, english = question or "", english or ""  # a client of the API may send nothing
-        sample = english_of.known.get(question.strip())
+        sample = english_questions.sample.get(question.strip())
         notes = []
         try:
-            english = english if english.strip() else english_of(question)
+            english = english if english.strip() else english_questions.find(question)
         except Exception as error:  # noqa: BLE001  # of the translator: the student answers, and the note says why alone
             notes.append(f"There is no translation: {error}")
         try:
-            found = ask(student, teacher, question, english, sample)
+            both = answer_question(student, teacher, question, english, sample)
         except ValueError as error:
             return show_notice(str(error)), show_notice(str(error))
-        if english_of.is_translation(english):
+        if english_questions.is_translation(english):
             notes.append(TRANSLATED)
-        found = replace(found, notes=[*found.notes, *notes])
-        shown = show_answer(found, sample, same_model=teacher is student)
-        return shown, show_alignment(found.alignment, found.notes)
+        both = replace(both, notes=[*both.notes, *notes])
+        passages = show_answer(both, sample, same_model=teacher is student)
+        return passages, show_alignment(both.alignment, both.notes)
 
     return answer
 
 
-def build_page(answer: Answering, english_of: EnglishOf, examples: list[KnownQuestion]) -> "gradio.Blocks":
+def build_page(
+    answer: AnswerFunction, english_questions: EnglishQuestions, examples: list[SampleQuestion]
+) -> "gradio.Blocks":
     """Lay the page out.
 
     Args:
-        answer: as from `answering`.
-        english_of: finds the English of questions.
+        answer: as from `answer_function`.
+        english_questions: finds the English of questions.
         examples: questions to choose from; the first is asked when the page opens.
     """
     gradio = import_gradio()
-    first = examples[0] if examples else KnownQuestion("", "", "", [])
+    first = examples[0] if examples else SampleQuestion("", "", "", [])
 
     with gradio.Blocks(title="drdecr", analytics_enabled=False) as page:
         gradio.HTML(INTRODUCTION)
@@ -180,53 +225,40 @@ def build_page(answer: Answering, english_of: EnglishOf, examples: list[KnownQue
                 elem_id="question",
                 scale=3,
                 min_width=280,
-                max_lines=MOST_LINES,
+                max_lines=MAX_LINES,
             )
             english = gradio.Textbox(
                 first.english,
-                label=f"{ENGLISH}; left empty, it is translated" if english_of.first else ENGLISH,
+                label=f"{ENGLISH}; left empty, it is translated" if english_questions.translator else ENGLISH,
                 elem_id="english",
                 scale=3,
                 min_width=280,
-                max_lines=MOST_LINES,
+                max_lines=MAX_LINES,
             )
             button = gradio.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=90)
-        nothing = show_notice(NOTHING_ASKED) if not examples else None
-        passages = gradio.HTML(nothing, elem_id="passages", render=False)
-        alignment = gradio.HTML(nothing, elem_id="alignment", render=False)
-        asked, shown = [question, english], [passages, alignment]
+        notice = show_notice(FIRST_STEP) if not examples else None
+        passages = gradio.HTML(notice, elem_id="passages", render=False)
+        alignment = gradio.HTML(notice, elem_id="alignment", render=False)
+        boxes, answers = [question, english], [passages, alignment]
         if examples:
             rows = [[row.query, row.english] for row in examples]
             labels = [f"{LANGUAGE_NAMES[row.language]}: {row.query}" for row in examples]
-            chosen = gradio.Examples(rows, asked, label="Examples", example_labels=labels, elem_id="examples")
-            # Not by `run_on_click`, which passes over an example that is chosen while another is answered.
-            loaded = chosen.load_input_event
-            loaded.then(answer, asked, shown, trigger_mode="always_last", api_visibility="private")
-            page.load(answer, asked, shown, api_visibility="private")
+            chooser = gradio.Examples(rows, boxes, label="Examples", example_labels=labels, elem_id="examples")
+            # `run_on_click` would pass over an example that is clicked while another is answered.
+            chooser.load_input_event.then(answer, boxes, answers, trigger_mode="always_last", api_visibility="private")
+            page.load(answer, boxes, answers, api_visibility="private")
         with gradio.Tabs():
             with gradio.Tab("Passages"):
                 passages.render()
             with gradio.Tab("Alignment"):
                 alignment.render()
-        _follow_question(gradio, question, english, english_of)
-        # First the box, so that whoever asks sees what the teacher is asked. Of several askings the last is answered.
-        ways = [button.click, question.submit, english.submit]
-        filled = gradio.on(ways, english_of.fill, asked, english, trigger_mode="always_last", api_visibility="private")
-        filled.then(answer, asked, shown, trigger_mode="always_last", api_name="ask")
+        # The box is filled first, so that people see what the teacher is asked. Of several questions the last is answered.
+        sends = [button.click, question.submit, english.submit]
+        filled = gradio.on(
+            sends, english_questions.fill, boxes, english, trigger_mode="always_last", api_visibility="private"
+        )
+        filled.then(answer, boxes, answers, trigger_mode="always_last", api_name="ask")
     return page
-
-
-def _follow_question(gradio: Any, question: Any, english: Any, english_of: EnglishOf) -> None:
-    """Let the English box follow its question, however that comes to stand there: `input` is silent when text is pasted."""
-    found = gradio.JSON(visible=False)
-
-    def follow(question: str, english: str) -> list[str]:
-        return [question, english, english_of.follow(question, english)]
-
-    followed = question.change(follow, [question, english], found, show_progress="hidden", api_visibility="private")
-    followed.then(
-        None, [question, english, found], english, js=TAKE_UP, show_progress="hidden", api_visibility="private"
-    )
 
 
 def serve_page(page: "gradio.Blocks", host: str, port: int | None, wait: bool = True) -> str:

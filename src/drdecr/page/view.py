@@ -4,19 +4,15 @@ Colour is one hue that grows with the cosine, so that it reads in light and dark
 there in words too. The page's text is escaped: passages and questions may hold markup.
 """
 
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from drdecr.evaluation.tables import NO_CELL
-from drdecr.retrieval.token_matches import NO_TOKEN, TextTokens, TokenMatches, cut_text
+from drdecr.retrieval.token_matches import NO_TOKEN, TextTokens, cut_text
 
-from .answers import Alignment, Answer, KnownQuestion, Reading
-
-LINKED = 64
-"""Query tokens that show their partners when pointed at; more than a query has, and a rule of the style sheet each."""
+from .answers import Alignment, Answer, ModelAnswer, SampleQuestion
 
 LANGUAGE_NAMES = {
     "ar": "العربية",
@@ -30,28 +26,20 @@ LANGUAGE_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A piece of a text as it is drawn.
-
-    Args:
-        characters: of the text.
-        classes: what it is linked with: `q3` a query token, `m3` what query token 3 matched.
-        strength: 0 to 1, how strong its colour is; None: without colour.
-        title: what is said when it is pointed at.
-    """
+class ColouredPiece(NamedTuple):
+    """A piece of a text and how it is drawn: `strength` of its colour, 0 to 1 (None: no colour); `title` explains it."""
 
     characters: str
-    classes: str
-    strength: float | None
-    title: str
+    strength: float | None = None
+    title: str = ""
+    is_read: bool = True
 
 
-def show_answer(answer: Answer, known: KnownQuestion | None, same_model: bool) -> str:
-    """Draw what both models found, side by side."""
-    readings = [("student", answer.student)] + ([("teacher", answer.teacher)] if answer.teacher else [])
-    sides = [_side(name, reading) for name, reading in readings]
-    return _draw("answer", sides=sides, notes=answer.notes, known=known, same_model=same_model, names=LANGUAGE_NAMES)
+def show_answer(answer: Answer, sample: SampleQuestion | None, same_model: bool) -> str:
+    """Draw the passages of both models side by side."""
+    models = [("student", answer.student)] + ([("teacher", answer.teacher)] if answer.teacher else [])
+    sides = [_side(name, model) for name, model in models]
+    return _draw("answer", sides=sides, notes=answer.notes, sample=sample, same_model=same_model)
 
 
 def show_alignment(alignment: Alignment | None, notes: list[str]) -> str:
@@ -78,13 +66,8 @@ def show_notice(text: str) -> str:
 
 
 def style_sheet() -> str:
-    """Return the page's style sheet; pointing at a query token frames what it matched."""
-    rules = [
-        f".side:has(.q{number}:is(:hover, :focus)) .m{number}, .side:has(.m{number}:hover) .q{number}"
-        for number in range(LINKED)
-    ]
-    own = files("drdecr.page").joinpath("page.css").read_text(encoding="utf-8")
-    return own + ",\n".join(rules) + " { outline: 2px solid var(--mark); outline-offset: 1px; }\n"
+    """Return the page's style sheet."""
+    return files("drdecr.page").joinpath("page.css").read_text(encoding="utf-8")
 
 
 def token_labels(tokens: TextTokens) -> list[str]:
@@ -93,22 +76,27 @@ def token_labels(tokens: TextTokens) -> list[str]:
     return [label or "▫" for label in labels]
 
 
-def _side(name: str, reading: Reading) -> dict[str, Any]:
+def _side(name: str, answer: ModelAnswer) -> dict[str, Any]:
     """Gather one model's column: colours are on one scale over the question and all of its passages."""
-    lowest, highest = _range([value for passage in reading.found for value in passage.matches.cosines])
-    labels = token_labels(reading.query)
-    best = reading.found[0].matches if reading.found else TokenMatches([], [])
+    lowest, highest = _range([value for passage in answer.passages for value in passage.matches.cosines])
+    labels = token_labels(answer.query)
+    best = answer.passages[0].matches.cosines if answer.passages else []
     passages = []
-    for found in reading.found:
-        names = token_labels(found.tokens)
+    for passage in answer.passages:
+        names = token_labels(passage.tokens)
+        matches = list(zip(labels, passage.matches.tokens, passage.matches.cosines, strict=True))
+        cosines: dict[int, list[tuple[str, float]]] = {}
+        for label, token, value in matches:
+            cosines.setdefault(token, []).append((label, value))
         terms = [
             (label, names[token] if token != NO_TOKEN else NO_CELL, value, _strength(value, lowest, highest))
-            for label, token, value in zip(labels, found.matches.tokens, found.matches.cosines, strict=True)
+            for label, token, value in matches
         ]
-        passages.append((found, _passage_pieces(found.tokens, found.matches, labels, (lowest, highest)), terms))
+        passages.append((passage, _colour_pieces(passage.tokens, cosines, lowest, highest), terms))
+    query_cosines = {token: [("best in the first passage", value)] for token, value in enumerate(best)}
     return {
         "name": name,
-        "query": _query_pieces(reading.query, best, (lowest, highest)),
+        "query": _colour_pieces(answer.query, query_cosines, lowest, highest),
         "passages": passages,
         "num_tokens": len(labels),
         "lowest": lowest,
@@ -116,44 +104,23 @@ def _side(name: str, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _query_pieces(query: TextTokens, best: TokenMatches, ends: tuple[float, float]) -> list[Shown]:
-    """Colour a question by what its tokens matched in the best passage; what the model did not read is said so."""
-    read_to = _read_to(query)
-    shown, place = [], 0
-    for piece in cut_text(query.text, query.spans):
-        if not piece.tokens or not best.cosines:
-            shown.append(Shown(piece.characters, "" if place < read_to else "unread", None, ""))
-        else:
-            value = max(best.cosines[token] for token in piece.tokens)
-            classes = " ".join(f"q{token}" for token in piece.tokens)
-            shown.append(Shown(piece.characters, classes, _strength(value, *ends), f"cosine {value:.2f} in the best"))
-        place += len(piece.characters)
-    return shown
-
-
-def _passage_pieces(
-    tokens: TextTokens, matches: TokenMatches, labels: list[str], ends: tuple[float, float]
-) -> list[Shown]:
-    """Colour the tokens of a passage that a query token matched, by the highest such cosine."""
-    queries_of = matches.queries_of(len(tokens.spans))
-    read_to = _read_to(tokens) if tokens.is_cut else len(tokens.text)
-    shown, place = [], 0
+def _colour_pieces(
+    tokens: TextTokens, cosines: dict[int, list[tuple[str, float]]], lowest: float, highest: float
+) -> list[ColouredPiece]:
+    """Colour the tokens of a text that have a cosine by their highest one; what the model did not read is marked."""
+    read_to = max((span[1] for span in tokens.spans if span is not None), default=0)
+    pieces, place = [], 0
     for piece in cut_text(tokens.text, tokens.spans):
-        queries = sorted({query for token in piece.tokens for query in queries_of[token]})
+        values = [pair for token in piece.tokens for pair in cosines.get(token, [])]
+        is_read = place < read_to or not tokens.is_cut
         place += len(piece.characters)
-        if not queries:
-            shown.append(Shown(piece.characters, "" if place <= read_to else "unread", None, ""))
+        if not values:
+            pieces.append(ColouredPiece(piece.characters, is_read=is_read))
             continue
-        value = max(matches.cosines[query] for query in queries)
-        title = ", ".join(f"{labels[query]} {matches.cosines[query]:.2f}" for query in queries)
-        classes = " ".join(f"m{query}" for query in queries)
-        shown.append(Shown(piece.characters, classes, _strength(value, *ends), title))
-    return shown
-
-
-def _read_to(tokens: TextTokens) -> int:
-    """Return where the last token that scores ends in the text."""
-    return max((span[1] for span in tokens.spans if span is not None), default=0)
+        title = ", ".join(f"{label} {value:.2f}" for label, value in values)
+        strength = _strength(max(value for _, value in values), lowest, highest)
+        pieces.append(ColouredPiece(piece.characters, strength, title))
+    return pieces
 
 
 def _range(values: list[float]) -> tuple[float, float]:
@@ -166,13 +133,11 @@ def _strength(value: float, lowest: float, highest: float) -> float:
 
 
 def _draw(macro: str, **values: Any) -> str:
-    return str(getattr(_environment().get_template("page.html").module, macro)(**values))
-
-
-def _environment() -> Environment:
-    def source(name: str) -> str:
-        return files("drdecr.page").joinpath(name).read_text(encoding="utf-8")
-
-    return Environment(
-        loader=FunctionLoader(source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    environment = Environment(
+        loader=PackageLoader("drdecr.page", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    return str(getattr(environment.get_template("page.html").module, macro)(**values))

@@ -82,7 +82,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
     recipes = {name: stage_recipe(pipeline, name, overrides or []) for name in pipeline.stages}
     sets = [read_questions(entry) for entry in pipeline.test]
     check_sets(sets, [row.reads for row in pipeline.systems])
-    unlabelled = next((found.name for found in sets if not found.qrels), None)
+    unlabelled = next((questions.name for questions in sets if not questions.qrels), None)
     if unlabelled is not None:
         raise ValueError(
             f"test: expected labelled passages, {unlabelled!r} has answers alone. Measure it with `drdecr evaluate`."
@@ -141,12 +141,12 @@ class PipelineResults:
 
 def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[QuestionSet]) -> PipelineResults:
     """Measure every system on every test set, and the student against each other system by question."""
-    languages = {query_id: code for found in sets for query_id, code in found.languages.items()}
+    languages = {query_id: code for questions in sets for query_id, code in questions.languages.items()}
     others = sorted(set(languages.values()) - {"en"}) or None
     results: dict[str, EvaluationResult] = {}
     scores: dict[str, PerQuery] = {}
     indexes: dict[tuple[str, str], ExactIndex] = {}
-    digests = [content_digest(found) for found in sets]
+    digests = [content_digest(questions) for questions in sets]
     for system in pipeline.systems:
         scores[system.label], facts = _score_system(system, recipes, sets, digests, pipeline, indexes)
         results[system.label] = summarize(
@@ -160,8 +160,8 @@ def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[Ques
         )
     best = pipeline.student_label
     comparisons = {
-        label: compare(found, scores[best], languages, average_over=others)
-        for label, found in scores.items()
+        label: compare(by_query, scores[best], languages, average_over=others)
+        for label, by_query in scores.items()
         if label != best or label == pipeline.systems[0].label
     }
     return PipelineResults(results, comparisons, scores, languages)
@@ -187,8 +187,8 @@ def _score_system(
     key = hashlib.sha256(json.dumps([asdict(system), runs, digests]).encode()).hexdigest()
     name = file_names([row.label for row in pipeline.systems])[system.label]
     file = Path(pipeline.output) / "results" / f"{name}.scores.json"
-    if file.exists() and (kept := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
-        return kept["scores"], kept["environment"]
+    if file.exists() and (cached := json.loads(file.read_text(encoding="utf-8")))["key"] == key:
+        return cached["scores"], cached["environment"]
     logger.info("Measuring: %s.", system.label)
     memory = PeakMemory()
     model = load_encoder(str(recipes[system.stage].model_folder))
@@ -199,10 +199,12 @@ def _score_system(
         if place not in indexes:
             reader = model if index_stage == system.stage else load_encoder(str(recipes[index_stage].model_folder))
             indexes[place] = encode_passages(reader, questions)
-        own = search_questions(model, questions, indexes[place], query_column(questions, system.reads) or system.reads)
-        run.update(own)
+        retrieved = search_questions(
+            model, questions, indexes[place], query_column(questions, system.reads) or system.reads
+        )
+        run.update(retrieved)
         judged = questions.qrels
-        _add(scores, per_query_scores({query_id: own[query_id] for query_id in judged}, judged))
+        _add(scores, per_query_scores({query_id: retrieved[query_id] for query_id in judged}, judged))
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         write_run(file.with_name(f"{name}.run"), run, tag=name, top_k=RUN_DEPTH)
@@ -320,11 +322,13 @@ def run_failures(
         return [], {}
     runs = {label: read_run(file) for label, file in files.items()}
     ranks = {
-        label: {query_id: rank for found in sets for query_id, rank in first_ranks(found, run, RUN_DEPTH).items()}
+        label: {
+            query_id: rank for questions in sets for query_id, rank in first_ranks(questions, run, RUN_DEPTH).items()
+        }
         for label, run in runs.items()
     }
     before = ranks[baseline] if baseline else None
-    failures = [row for found in sets for row in collect_failures(found, runs[student], ranks[student], before)]
+    failures = [row for questions in sets for row in collect_failures(questions, runs[student], ranks[student], before)]
     return failures, ranks
 
 

@@ -5,15 +5,17 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Annotated, Any
 
+from pydantic import BaseModel, Field
+
 from drdecr import __version__
-from drdecr.retrieval.retriever import Retriever, TranslationError
+from drdecr.retrieval.retriever import RetrievedDocument, Retriever, TranslationError
 
 from .batching import Batcher, BusyError
-from .requests import Answering, Encode, Rerank, Search
+from .requests import EncodeRequest, RequestAnswerer, RerankRequest, SearchRequest
 
 try:
     import uvicorn
@@ -21,23 +23,10 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from fastapi.security import APIKeyHeader
-    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 except ImportError as error:
     raise ImportError("`drdecr serve` needs FastAPI and uvicorn: `pip install drdecr[serve]`.") from error
 
 logger = logging.getLogger(__name__)
-
-MAX_TEXTS, MAX_CHARACTERS, MAX_TOP_K = 64, 20_000, 1000
-
-
-def readable(value: Any) -> Any:
-    """Replace half surrogate pairs of a text, which JSON can hold and no tokenizer reads; other values stay."""
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
-
-
-Text = Annotated[str, BeforeValidator(readable), Field(max_length=MAX_CHARACTERS)]
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
@@ -71,58 +60,17 @@ class ServerSettings:
             )
 
 
-class Asked(BaseModel):
-    """What is asked: a name that is misspelt is told, not passed over."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class SearchRequest(Asked):
-    """Questions to search with."""
-
-    questions: Texts
-    top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="Documents a question.")
-    where: dict[str, Value | list[Value]] | None = Field(None, description="Metadata that documents must have.")
-
-
-class FoundDocument(BaseModel):
-    """A document and its best passage."""
-
-    document_id: str
-    score: float
-    passage_id: str
-    title: str
-    text: str
-    start: int
-    end: int
-    metadata: dict[str, Any]
-
-
 class SearchResponse(BaseModel):
     """For each question its documents, best first, and its translation where the server translates first."""
 
-    results: list[list[FoundDocument]]
+    results: list[list[RetrievedDocument]]
     searched_for: list[str] | None = Field(None, description="The questions' translations, which were searched for.")
-
-
-class EncodeRequest(Asked):
-    """Texts to encode."""
-
-    texts: Texts
-    kind: str = Field("query", pattern="^(query|document)$")
 
 
 class EncodeResponse(BaseModel):
     """For each text one vector a token that scores."""
 
     embeddings: list[list[list[float]]]
-
-
-class RerankRequest(Asked):
-    """A question and passages to order."""
-
-    question: Text
-    passages: Texts
 
 
 class RerankResponse(BaseModel):
@@ -143,20 +91,20 @@ class Health(BaseModel):
     batches: dict[int, int] = Field(description="Requests answered together, and how often so many were.")
 
 
-def create_app(system: Retriever, settings: ServerSettings | None = None) -> FastAPI:
+def create_app(retriever: Retriever, settings: ServerSettings | None = None) -> FastAPI:
     """Make the application.
 
     Args:
-        system: of one step, or of two: what is asked is translated first.
+        retriever: answers the questions, in one step or by a translation first.
         settings: default: no key, requests of 2 MiB.
     """
     settings = settings or ServerSettings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        answering = Answering(system)
-        async with Batcher(answering.answer, settings.max_batch, settings.max_waiting, settings.wait) as batcher:
-            app.state.batcher, app.state.answering = batcher, answering
+        answerer = RequestAnswerer(retriever)
+        async with Batcher(answerer.answer, settings.max_batch, settings.max_waiting, settings.wait) as batcher:
+            app.state.batcher, app.state.answerer = batcher, answerer
             yield
 
     app = FastAPI(title="drdecr", version=__version__, lifespan=lifespan, summary="Search in many languages.")
@@ -183,8 +131,10 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def misread(request: Request, error: RequestValidationError) -> Response:
         """Tell what is wrong and where. What came stays out: it may be large, and may be NaN or no UTF-8 at all."""
-        told = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
-        return Response(json.dumps({"detail": told}), 422, media_type="application/json")  # ASCII, whatever the names
+        problems = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
+        return Response(
+            json.dumps({"detail": problems}), 422, media_type="application/json"
+        )  # ASCII, whatever the names
 
 
 def _add_routes(app: FastAPI, checked: list[Any]) -> None:
@@ -201,20 +151,20 @@ def _add_routes(app: FastAPI, checked: list[Any]) -> None:
     @app.post("/search", dependencies=checked, responses=failures, response_model_exclude_unset=True)
     async def search(body: SearchRequest, request: Request) -> SearchResponse:
         """Find documents for questions in any language."""
-        answered = await request.app.state.batcher.submit(Search(body.questions, body.top_k, body.where))
-        results = [[FoundDocument(**asdict(one)) for one in own.found] for own in answered]
-        translations = [own.searched_for for own in answered if own.searched_for is not None]
-        return SearchResponse(results=results, **({"searched_for": translations} if translations else {}))
+        answers = await request.app.state.batcher.submit(body)
+        translations = [answer.searched_for for answer in answers if answer.searched_for is not None]
+        documents = [answer.found for answer in answers]
+        return SearchResponse(results=documents, **({"searched_for": translations} if translations else {}))
 
     @app.post("/encode", dependencies=checked, responses=failures)
     async def encode(body: EncodeRequest, request: Request) -> EncodeResponse:
         """Encode texts as queries or as documents."""
-        return EncodeResponse(embeddings=await request.app.state.batcher.submit(Encode(body.texts, body.kind)))
+        return EncodeResponse(embeddings=await request.app.state.batcher.submit(body))
 
     @app.post("/rerank", dependencies=checked, responses=failures)
     async def rerank(body: RerankRequest, request: Request) -> RerankResponse:
         """Order passages by how well they answer a question."""
-        scores = await request.app.state.batcher.submit(Rerank(body.question, body.passages))
+        scores = await request.app.state.batcher.submit(body)
         return RerankResponse(scores=scores, order=sorted(range(len(scores)), key=lambda row: -scores[row]))
 
     @app.get("/health")
@@ -223,7 +173,7 @@ def _add_routes(app: FastAPI, checked: list[Any]) -> None:
         batcher = request.app.state.batcher
         return Health(
             status="ok",
-            passages=request.app.state.answering.num_passages,
+            passages=request.app.state.answerer.num_passages,
             version=__version__,
             waiting=batcher.num_waiting,
             refused=batcher.refused,
@@ -259,9 +209,9 @@ def limit_bodies(
     return limited
 
 
-def make_server(system: Retriever, settings: ServerSettings, host: str, port: int) -> uvicorn.Server:
+def make_server(retriever: Retriever, settings: ServerSettings, host: str, port: int) -> uvicorn.Server:
     """Return a server that runs until SIGTERM or Ctrl-C; what has been asked by then is still answered, in 30 seconds at most."""
-    app = create_app(system, settings)
+    app = create_app(retriever, settings)
     if settings.api_key is None and not _is_this_machine(host):
         logger.warning("Whoever reaches %s may ask: no key is asked for. Set one: DRDECR_API_KEY.", host)
     return uvicorn.Server(uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=30, log_level="info"))

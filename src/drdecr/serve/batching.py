@@ -74,10 +74,10 @@ class Batcher:
                 await asyncio.sleep(self.wait)
             while len(batch) < self.max_batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            wanted = [(item, future) for item, future in batch if not future.done()]  # of others the sender is gone
-            if wanted:
-                self.sizes[len(wanted)] += 1
-                await self._answer(wanted)
+            open_items = [(item, future) for item, future in batch if not future.done()]  # the others' senders left
+            if open_items:
+                self.sizes[len(open_items)] += 1
+                await self._answer(open_items)
             for _ in batch:
                 self._queue.task_done()
 

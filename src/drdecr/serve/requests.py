@@ -1,104 +1,117 @@
-"""What a server is asked, and the answers: requests of one kind in one batch, an error to its own sender alone."""
+"""Requests to the server and how they are answered: those of one kind in one batch, an error to its own sender alone."""
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from drdecr.retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Search:
+MAX_TEXTS, MAX_CHARACTERS, MAX_TOP_K = 64, 20_000, 1000
+
+
+def replace_surrogates(value: Any) -> Any:
+    """Replace half surrogate pairs of a text, which JSON can hold and no tokenizer reads; other values stay."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(replace_surrogates), Field(max_length=MAX_CHARACTERS)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+Value = str | int | float | bool
+
+
+class StrictRequest(BaseModel):
+    """A request in which a misspelt name is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchRequest(StrictRequest):
     """Questions to search with."""
 
-    questions: list[str]
-    top_k: int
-    where: dict[str, Any] | None
+    questions: Texts
+    top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="Documents a question.")
+    where: dict[str, Value | list[Value]] | None = Field(None, description="Metadata that documents must have.")
 
 
-@dataclass(frozen=True)
-class Encode:
-    """Texts to encode, as `query` or `document`."""
+class EncodeRequest(StrictRequest):
+    """Texts to encode."""
 
-    texts: list[str]
-    kind: str
-
-
-@dataclass(frozen=True)
-class Rerank:
-    """Passages to order for a question."""
-
-    question: str
-    passages: list[str]
+    texts: Texts
+    kind: str = Field("query", pattern="^(query|document)$")
 
 
-class Answering:
+class RerankRequest(StrictRequest):
+    """A question and passages to order."""
+
+    question: Text
+    passages: Texts
+
+
+class RequestAnswerer:
     """Answers requests that came together.
 
     Args:
-        system: of one step, or of two.
-
+        retriever: answers questions and encodes texts.
     """
 
-    def __init__(self, system: Retriever) -> None:
-        self.system, self.num_passages = system, system.num_passages
+    def __init__(self, retriever: Retriever) -> None:
+        self.retriever, self.num_passages = retriever, retriever.num_passages
 
-    def answer(self, requests: list[Any]) -> list[Any]:
+    def answer(self, requests: list[StrictRequest]) -> list[Any]:
         """Return an answer, or the exception that it ended with, for each request; all from the index's last commit."""
         self._refresh()
         answers: list[Any] = [None] * len(requests)
-        groups: dict[str, list[int]] = {}
-        for number, request in enumerate(requests):
-            groups.setdefault(self._group(request), []).append(number)
-        for numbers in groups.values():
-            together = [requests[number] for number in numbers]
-            function = self._search if isinstance(together[0], Search) else self._one_by_one
-            for number, own in zip(numbers, _tried(function, together), strict=True):
-                answers[number] = own
+        places_by_group: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            places_by_group.setdefault(_group_key(request), []).append(place)
+        for places in places_by_group.values():
+            for place, answer in zip(places, self._answer_group([requests[place] for place in places]), strict=True):
+                answers[place] = answer
         return answers
 
     def _refresh(self) -> None:
         try:
-            is_newer = self.system.refresh()
-        except (OSError, ValueError) as error:  # what is open can still be searched
+            if self.retriever.refresh():
+                self.num_passages = self.retriever.num_passages
+        except (OSError, ValueError) as error:  # the open index can still be searched
             logger.warning("%s Until then the commit before is searched.", error)
-            is_newer = True  # of some of its shards, perhaps
-        if is_newer:
-            self.num_passages = self.system.num_passages
 
-    def _group(self, request: Any) -> str:
-        if isinstance(request, Search):
-            return json.dumps([request.top_k, request.where], sort_keys=True)
-        return type(request).__name__
+    def _answer_group(self, requests: list[Any]) -> list[Any]:
+        """Answer together; if that fails, each by itself, so that one request cannot spoil another's."""
+        try:
+            if isinstance(requests[0], SearchRequest):
+                return self._search(requests)
+            return [self._encode(one) if isinstance(one, EncodeRequest) else self._rerank(one) for one in requests]
+        except Exception as error:  # noqa: BLE001  # the sender gets it
+            if len(requests) == 1:
+                return [error]
+            return [answer for request in requests for answer in self._answer_group([request])]
 
-    def _search(self, requests: list[Search]) -> list[Any]:
+    def _search(self, requests: list[SearchRequest]) -> list[Any]:
         questions = [question for request in requests for question in request.questions]
-        found = self.system.answer(questions, requests[0].top_k, requests[0].where)
-        if len(found) != len(questions):
-            raise RuntimeError(f"{type(self.system).__name__}: expected {len(questions)} answers, got {len(found)}.")
-        answered = iter(found)
-        return [[next(answered) for _ in request.questions] for request in requests]
+        results = self.retriever.answer(questions, requests[0].top_k, requests[0].where)
+        if len(results) != len(questions):
+            raise RuntimeError(
+                f"{type(self.retriever).__name__}: expected {len(questions)} answers, got {len(results)}."
+            )
+        remaining = iter(results)
+        return [[next(remaining) for _ in request.questions] for request in requests]
 
-    def _one_by_one(self, requests: list[Any]) -> list[Any]:
-        return [self._encode(one) if isinstance(one, Encode) else self._rerank(one) for one in requests]
-
-    def _encode(self, request: Encode) -> list[list[list[float]]]:
-        encode = self.system.encode_queries if request.kind == "query" else self.system.encode_documents
+    def _encode(self, request: EncodeRequest) -> list[list[list[float]]]:
+        encode = self.retriever.encode_queries if request.kind == "query" else self.retriever.encode_documents
         return [tokens.tolist() for tokens in encode(request.texts)]
 
-    def _rerank(self, request: Rerank) -> list[float]:
-        return self.system.scores(request.question, request.passages)
+    def _rerank(self, request: RerankRequest) -> list[float]:
+        return self.retriever.scores(request.question, request.passages)
 
 
-def _tried(function: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:
-    """Answer together; if that fails, each by itself, so that one request cannot spoil another's."""
-    try:
-        return function(requests)
-    except Exception as error:  # noqa: BLE001  # told to whoever asked
-        if len(requests) == 1:
-            return [error]
-        return [answer for request in requests for answer in _tried(function, [request])]
+def _group_key(request: StrictRequest) -> str:
+    """Return what requests that are answered together have in common."""
+    if isinstance(request, SearchRequest):
+        return json.dumps([request.top_k, request.where], sort_keys=True)
+    return type(request).__name__

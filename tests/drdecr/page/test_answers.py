@@ -3,12 +3,20 @@
 import pytest
 import torch
 
-from drdecr.page.answers import KnownQuestion, Searcher, align, ask, clean_question, sample_examples, sample_known
+from drdecr.page.answers import (
+    SampleQuestion,
+    Searcher,
+    align_questions,
+    answer_question,
+    choose_examples,
+    clean_question,
+    read_sample,
+)
 from drdecr.retrieval.token_matches import read_query
 from drdecr.trainers import align_tokens
 
 PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
-KNOWN = KnownQuestion("z c z", "what is the city c", "xx", ["p-c"])
+KNOWN = SampleQuestion("z c z", "what is the city c", "xx", ["p-c"])
 
 
 @pytest.fixture
@@ -17,7 +25,7 @@ def searcher(tiny_model) -> Searcher:
 
 
 def test_both_find_what_a_loop_over_all_passages_finds(searcher, tiny_model):
-    answer = ask(searcher, searcher, KNOWN.query, KNOWN.english, KNOWN)
+    answer = answer_question(searcher, searcher, KNOWN.query, KNOWN.english, KNOWN)
     for reading, text in ((answer.student, KNOWN.query), (answer.teacher, KNOWN.english)):
         query = tiny_model.encode_queries([text])[0]
         scores = {
@@ -25,15 +33,15 @@ def test_both_find_what_a_loop_over_all_passages_finds(searcher, tiny_model):
             for name, passage in PASSAGES.items()
         }
         best = sorted(scores, key=lambda name: -scores[name])[:3]
-        assert [found.document_id for found in reading.found] == best
-        for found in reading.found:
+        assert [found.document_id for found in reading.passages] == best
+        for found in reading.passages:
             assert found.score == pytest.approx(scores[found.document_id], abs=1e-4)
             assert found.is_answer == (found.document_id == "p-c")
     assert answer.notes == []
 
 
 def test_the_alignment_is_that_of_the_trainers_over_tokens_of_the_text(searcher, tiny_model):
-    alignment = align(read_query(tiny_model, "z c z"), read_query(tiny_model, "the city c"))
+    alignment = align_questions(read_query(tiny_model, "z c z"), read_query(tiny_model, "the city c"))
     tokens = []
     for text in ("z c z", "the city c"):
         batch = tiny_model.processor.process_queries([text])
@@ -47,24 +55,24 @@ def test_the_alignment_is_that_of_the_trainers_over_tokens_of_the_text(searcher,
 
 
 def test_without_english_the_student_answers_alone_and_a_note_says_why(searcher):
-    answer = ask(searcher, searcher, "z c z", "  ", None)
+    answer = answer_question(searcher, searcher, "z c z", "  ", None)
     assert answer.teacher is None
     assert answer.alignment is None
     assert "in English" in answer.notes[0]
-    assert [found.is_answer for found in answer.student.found] == [None] * 3
+    assert [found.is_answer for found in answer.student.passages] == [None] * 3
 
 
 def test_a_question_that_is_cut_says_so(searcher):
-    assert "longer" in ask(searcher, searcher, "b " * 40, "b", None).notes[0]
+    assert "longer" in answer_question(searcher, searcher, "b " * 40, "b", None).notes[0]
 
 
 def test_models_of_another_width_are_shown_without_an_alignment(searcher, tiny_model):
     narrow = Searcher(tiny_model, searcher.index)
-    answer = ask(searcher, narrow, "z c z", "the city c", None)
+    answer = answer_question(searcher, narrow, "z c z", "the city c", None)
     assert answer.alignment is not None
     student = read_query(tiny_model, "z c z")
     with pytest.raises(ValueError, match="share one space"):
-        align(student, type(student)(student.text, student.spans, student.embeddings[:, :4], False))
+        align_questions(student, type(student)(student.text, student.spans, student.embeddings[:, :4], False))
 
 
 @pytest.mark.parametrize("text", ["", "   \n\t", "\x00\x07", "\u200d", None, "\ud800"])
@@ -87,7 +95,7 @@ def test_odd_characters_become_spaces_and_joiners_stay():
 
 
 def test_the_examples_are_test_questions_of_eight_languages_with_their_english():
-    known, examples = sample_known(), sample_examples()
+    known, examples = read_sample(), choose_examples()
     assert [row.language for row in examples] == ["ar", "bn", "fi", "ja", "ko", "ru", "te", "en"]
     assert all(known[row.query].english == row.english for row in examples)
     assert len({row.document_ids[0] for row in examples}) == 8

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from drdecr.page.answers import Searcher
-from drdecr.page.app import PageSources
-from drdecr.page.index import kept_index, open_page_index
+from drdecr.page.app import PageSources, cached_index, open_index_of
 from drdecr.retrieval import build as encode
 from drdecr.retrieval.build import build_index, open_or_create_index
 from drdecr.retrieval.passages import Document, Splitter
@@ -26,27 +25,27 @@ def encoded(monkeypatch):
 def test_passages_are_encoded_once_and_what_is_found_is_the_same(tiny_model, tmp_path, encoded):
     truth = Searcher.over(tiny_model, PASSAGES).read("the city c", ["p-c"])
     for times in range(2):
-        index = kept_index(tiny_model, PASSAGES, "sample", tmp_path)
+        index = cached_index(tiny_model, PASSAGES, "sample", tmp_path)
         assert len(encoded) == 5, times  # nothing the second time
     found = Searcher(tiny_model, index).read("the city c", ["p-c"])
-    assert [one.document_id for one in found.found] == [one.document_id for one in truth.found]
-    assert [one.is_answer for one in found.found] == [one.is_answer for one in truth.found]
-    assert [one.tokens.text for one in found.found] == [one.tokens.text for one in truth.found]
-    assert [one.score for one in found.found] == pytest.approx([one.score for one in truth.found], abs=0.02)
+    assert [one.document_id for one in found.passages] == [one.document_id for one in truth.passages]
+    assert [one.is_answer for one in found.passages] == [one.is_answer for one in truth.passages]
+    assert [one.tokens.text for one in found.passages] == [one.tokens.text for one in truth.passages]
+    assert [one.score for one in found.passages] == pytest.approx([one.score for one in truth.passages], abs=0.02)
     encoded.clear()
     changed = {**PASSAGES, "p-b": "the sea"}
     del changed["p-f"]
-    kept = kept_index(tiny_model, changed, "sample", tmp_path)
+    kept = cached_index(tiny_model, changed, "sample", tmp_path)
     assert encoded == ["the sea"]
     assert {payload["document_id"] for payload in kept.payloads(kept.passage_ids())} == changed.keys()
 
 
 def test_another_model_or_collection_has_another_index(tiny_model, tmp_path, encoded):
-    kept_index(tiny_model, PASSAGES, "sample", tmp_path)
-    kept_index(tiny_model, PASSAGES, "other", tmp_path)
+    cached_index(tiny_model, PASSAGES, "sample", tmp_path)
+    cached_index(tiny_model, PASSAGES, "other", tmp_path)
     with torch.no_grad():
         next(tiny_model.parameters()).add_(1)
-    kept_index(tiny_model, PASSAGES, "sample", tmp_path)
+    cached_index(tiny_model, PASSAGES, "sample", tmp_path)
     assert len(encoded) == 15
     assert len(list((tmp_path / "page").iterdir())) == 3
 
@@ -56,13 +55,13 @@ def test_an_index_of_ones_own_is_searched(tiny_model, tmp_path):
     with open_or_create_index(tmp_path / "one", 16, {}, "float16", 1) as index:
         build_index(tiny_model, documents, index, Splitter(), show_progress_bar=False)
     truth = Searcher.over(tiny_model, PASSAGES).read("the city c")
-    found = Searcher(tiny_model, open_page_index(tmp_path / "one", tiny_model)).read("the city c")
-    assert [one.document_id for one in found.found] == [one.document_id for one in truth.found]
+    found = Searcher(tiny_model, open_index_of(tiny_model, tmp_path / "one")).read("the city c")
+    assert [one.document_id for one in found.passages] == [one.document_id for one in truth.passages]
     with pytest.raises(FileNotFoundError, match="expected an index"):
-        open_page_index(tmp_path, tiny_model)
+        open_index_of(tiny_model, tmp_path)
     tiny_model.config.embedding_dim = 8
     with pytest.raises(ValueError, match="of 8 dimensions, as the model makes them, got 16"):
-        open_page_index(tmp_path / "one", tiny_model)
+        open_index_of(tiny_model, tmp_path / "one")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The page in a browser: it answers, shows why, asks no other host, and survives what people type."""
 
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -11,19 +10,19 @@ from drdecr.data.teacher import translate as translating
 from drdecr.data.teacher.translation import Engine, Translation
 from drdecr.data.teacher.translators import QueryTranslator
 from drdecr.page import app as page
-from drdecr.page.answers import EnglishOf, KnownQuestion, Searcher
-from drdecr.page.app import answering, build_page, from_demo, import_gradio, serve_page
+from drdecr.page.answers import EnglishQuestions, SampleQuestion, Searcher
+from drdecr.page.app import answer_function, build_page, find_demo_models, import_gradio, serve_page
 
 PASSAGES = {f"p-{letter}": f"the city {letter} is in france." for letter in "bcdef"}
-EXAMPLES = [KnownQuestion("z c z", "what is the city c", "fi", ["p-c"]), KnownQuestion("من b", "b", "ar", ["p-b"])]
+EXAMPLES = [SampleQuestion("z c z", "what is the city c", "fi", ["p-c"]), SampleQuestion("من b", "b", "ar", ["p-b"])]
 
 
 @pytest.fixture
 def address(tiny_model):
     """A page over a tiny model that is served for one test."""
     pytest.importorskip("gradio", reason="needs the extra `page`")
-    searcher, english = Searcher.over(tiny_model, PASSAGES), EnglishOf({row.query: row for row in EXAMPLES})
-    page = build_page(answering(searcher, searcher, english), english, EXAMPLES)
+    searcher, english = Searcher.over(tiny_model, PASSAGES), EnglishQuestions({row.query: row for row in EXAMPLES})
+    page = build_page(answer_function(searcher, searcher, english), english, EXAMPLES)
     yield serve_page(page, "127.0.0.1", None, wait=False)
     page.close()
 
@@ -31,8 +30,8 @@ def address(tiny_model):
 @pytest.mark.processes
 def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address, browser, tmp_path):
     view = browser.new_page(viewport={"width": 390, "height": 844})
-    asked, complaints = [], []
-    view.on("request", lambda request: asked.append(request.url))
+    requests, complaints = [], []
+    view.on("request", lambda request: requests.append(request.url))
     view.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     view.on("pageerror", lambda error: complaints.append(str(error)))
     view.goto(address)
@@ -66,13 +65,13 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
         picture = imread(tmp_path / f"{tab}.png")[..., :3].reshape(-1, 3)
         assert len(np.unique(picture, axis=0)) > 100  # letters and marks, not an empty page
     assert complaints == []
-    foreign = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    foreign = [url for url in requests if not url.startswith((address, "data:", "blob:"))]
     assert foreign == []
 
 
 def test_whatever_is_typed_is_answered(tiny_model):
     searcher = Searcher.over(tiny_model, PASSAGES)
-    answer = answering(searcher, searcher, EnglishOf({}))
+    answer = answer_function(searcher, searcher, EnglishQuestions({}))
     for text in ("", " \x00", "x" * 100_000, None):
         assert all('class="notice"' in html for html in answer(text, ""))
     for text in ("<script>alert(1)</script>", "😀😀", "من؟ \u202e b", "{{ 7 * 7 }} ${1}", "b " * 500, "\ud83d b"):
@@ -83,7 +82,7 @@ def test_whatever_is_typed_is_answered(tiny_model):
 
 def test_a_page_without_examples_says_what_to_do(tiny_model):
     pytest.importorskip("gradio", reason="needs the extra `page`")
-    blocks = build_page(lambda question, english: ("", ""), EnglishOf({}), [])
+    blocks = build_page(lambda question, english: ("", ""), EnglishQuestions({}), [])
     values = {block.elem_id: block.value for block in blocks.blocks.values() if hasattr(block, "value")}
     assert all("Write a question" in values[name] for name in ("passages", "alignment"))
 
@@ -101,14 +100,17 @@ class Cities:
 
 
 @pytest.fixture
-def translated() -> EnglishOf:
+def translated() -> EnglishQuestions:
     """The English of the examples, and of other questions by `Cities`."""
-    return EnglishOf({row.query: row for row in EXAMPLES}, QueryTranslator(Cities(), "fi"))
+    return EnglishQuestions({row.query: row for row in EXAMPLES}, QueryTranslator(Cities(), "fi"))
 
 
 def test_english_that_is_left_empty_is_translated(tiny_model, translated):
     searcher = Searcher.over(tiny_model, PASSAGES)
-    answer, by_hand = answering(searcher, searcher, translated), answering(searcher, searcher, EnglishOf({}))
+    answer, by_hand = (
+        answer_function(searcher, searcher, translated),
+        answer_function(searcher, searcher, EnglishQuestions({})),
+    )
     for english in ("", " ", "the city d"):
         passages, alignment = answer("z d", english)
         assert "translated by a machine" in passages
@@ -121,22 +123,18 @@ def test_english_that_is_left_empty_is_translated(tiny_model, translated):
         assert note in alignment
 
 
-def test_the_english_box_holds_the_english_of_the_question_that_stands_beside_it(translated):
+def test_the_english_box_holds_the_english_questions_the_question_that_stands_beside_it(translated):
     assert translated.fill("z d", "") == "the city d"
     assert translated.fill("z d", "my own") == translated.fill("z c z", "my own") == "my own"
     assert [translated.fill("z e", old) for old in ("the city d", "what is the city c")] == ["the city e"] * 2
     assert [translated.fill(text, "") for text in ("x d", "", "b " * 5000)] == ["", "", ""]
-    assert translated.follow("z e", "the city d") == ""  # what was translated goes with its question
-    assert translated.follow("z e", "what is the city c") == ""  # so does what the sample knew
-    assert translated.follow("z e", "my own") == "my own"
-    assert translated.follow("z c z", "my own") == "what is the city c"
 
 
 @pytest.mark.processes
-def test_a_translation_is_shown_in_its_box_and_goes_with_its_question(tiny_model, translated, browser):
+def test_a_translation_is_shown_in_its_box_and_replaced_with_the_next_question(tiny_model, translated, browser):
     pytest.importorskip("gradio", reason="needs the extra `page`")
     searcher = Searcher.over(tiny_model, PASSAGES)
-    blocks = build_page(answering(searcher, searcher, translated), translated, EXAMPLES)
+    blocks = build_page(answer_function(searcher, searcher, translated), translated, EXAMPLES)
     try:
         view = browser.new_page()
         view.goto(serve_page(blocks, "127.0.0.1", None, wait=False))
@@ -145,98 +143,19 @@ def test_a_translation_is_shown_in_its_box_and_goes_with_its_question(tiny_model
         view.locator("#ask").click()
         view.wait_for_selector("[data-side=teacher] .asked:has-text('the city d')")
         assert view.locator("#english textarea").input_value() == "the city d"
-        view.locator("#question textarea").press_sequentially(" e e")
-        view.wait_for_function("document.querySelector('#english textarea').value === ''")
+        view.locator("#question textarea").fill("z e")  # the translation of the question before is replaced
+        view.locator("#question textarea").press("Enter")
+        view.wait_for_selector("[data-side=teacher] .asked:has-text('the city e')")
     finally:
         blocks.close()
-
-
-@pytest.fixture
-def slow_view(tiny_model, browser):
-    """`slow_view(english_of, seconds)`: a page in the browser, that takes so long to follow a question and to answer one."""
-    pytest.importorskip("gradio", reason="needs the extra `page`")
-    searcher, opened = Searcher.over(tiny_model, PASSAGES), []
-
-    def show(english_of, seconds):
-        answer, follow = answering(searcher, searcher, english_of), english_of.follow
-
-        def slowly(function):
-            def slow(*arguments):
-                time.sleep(seconds)
-                return function(*arguments)
-
-            return slow
-
-        english_of.follow = slowly(follow)
-        opened.append(build_page(slowly(answer), english_of, EXAMPLES))
-        view = browser.new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
-        view.goto(serve_page(opened[0], "127.0.0.1", None, wait=False))
-        view.wait_for_selector("[data-side=teacher] .found .token", timeout=60_000)
-        return view
-
-    yield show
-    for blocks in opened:
-        blocks.close()
-
-
-def paste(view, text):
-    view.locator("#question textarea").click()
-    view.keyboard.press("Control+A")
-    view.evaluate("text => navigator.clipboard.writeText(text)", text)
-    view.keyboard.press("Control+V")
-
-
-def holds(view, box, text):
-    view.wait_for_function("([box, text]) => document.querySelector(box + ' textarea').value === text", arg=[box, text])
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize("steps", [1, 2])
-def test_a_question_that_is_pasted_is_followed_like_one_that_is_typed(slow_view, translated, steps):
-    view = slow_view(translated if steps == 2 else EnglishOf(translated.known), 0)
-    holds(view, "#english", "what is the city c")  # of the example
-    paste(view, "z d")
-    holds(view, "#english", "")
-    paste(view, "من b")
-    holds(view, "#english", "b")
-    paste(view, "z e")
-    view.keyboard.press("Enter")  # at once
-    view.wait_for_selector("[data-side=student] .asked:has-text('z e')")
-    teachers = [] if steps == 1 else ["the city e"]  # never the English of another question
-    assert view.locator("[data-side=teacher] .asked").all_inner_texts() == teachers
-    holds(view, "#english", "".join(teachers))
-
-
-@pytest.mark.processes
-def test_a_slow_page_keeps_what_is_typed_and_answers_what_was_asked_last(slow_view):
-    view = slow_view(EnglishOf({row.query: row for row in EXAMPLES}), 1)
-    view.locator("#question textarea").press("End")
-    view.keyboard.type(" e e", delay=20)  # the example's English goes, though all but the first letter come too soon
-    holds(view, "#english", "")
-    paste(view, "z d")
-    view.locator("#english textarea").click()
-    view.keyboard.type("my own")  # before the page has followed
-    time.sleep(2.5)
-    holds(view, "#english", "my own")
-    for question in ("z b", "z c", "z d"):
-        paste(view, question)
-        view.keyboard.press("Enter")
-        time.sleep(0.3)
-    view.wait_for_selector("[data-side=student] .asked:has-text('z d')")
-    view.get_by_text("Suomi: z c z").click()
-    time.sleep(0.3)
-    view.get_by_text("العربية: من b").click()
-    view.wait_for_selector("[data-side=student] .asked:has-text('من b')")
-    time.sleep(1.5)
-    assert view.locator("[data-side=student] .asked").inner_text() == "من b"  # and no earlier one behind it
 
 
 def test_the_page_is_given_the_translator_that_is_named(call, monkeypatch, tmp_path):
     class Built(Exception):
         pass
 
-    def build(answer, english_of, examples):
-        raise Built(english_of("z d"))
+    def build(answer, english_questions, examples):
+        raise Built(english_questions.find("z d"))
 
     monkeypatch.setitem(translating.ENGINES, "apertium", Cities)
     monkeypatch.setattr(page, "import_gradio", lambda: None)
@@ -262,8 +181,8 @@ def test_a_demo_that_has_not_run_is_named_with_its_cure(call, monkeypatch, tmp_p
 def test_the_page_opens_on_what_the_demo_made(tmp_path):
     (tmp_path / "relevance" / "model").mkdir(parents=True)
     student, teacher = (str(tmp_path / stage / "model") for stage in ("relevance", "teacher"))
-    assert from_demo(tmp_path, None) == (student, teacher)
-    assert from_demo(tmp_path, "other") == (student, "other")
+    assert find_demo_models(tmp_path, None) == (student, teacher)
+    assert find_demo_models(tmp_path, "other") == (student, "other")
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):
