@@ -1,11 +1,16 @@
 """The candidates that a teacher found, kept in the run's folder for as long as they are those of the same search."""
 
-from .recipe import ADAPTERS_OFF
-from .recipe import Recipe
-from accelerate import PartialState
+import hashlib
+import json
+import logging
+import shutil
 from collections.abc import Mapping
-from datasets import Dataset
-from datasets import load_from_disk
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset, load_from_disk
+
 from drdecr.data.embeddings.cache import Tokens
 from drdecr.data.offline.backbone import prepare_offline_backbone
 from drdecr.data.provenance import model_fingerprint
@@ -13,12 +18,8 @@ from drdecr.data.teacher.candidates import retrieve_candidates
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.modeling_drdecr.hub_drdecr import hub_errors
 from drdecr.retrieval.encoder import OFFLINE
-from pathlib import Path
-from typing import Any
-import hashlib
-import json
-import logging
-import shutil
+
+from .recipe import ADAPTERS_OFF, Recipe
 
 logger = logging.getLogger(__name__)
 

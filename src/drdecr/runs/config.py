@@ -1,21 +1,17 @@
 """Settings against the dataclass that takes them: known names, and values of the kind that their fields say."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import Field
-from dataclasses import MISSING
-from dataclasses import fields
-from importlib.resources import files
-from pathlib import Path
-from types import UnionType
-from typing import Any
-from typing import TypeVar
 import difflib
 import inspect
 import re
 import textwrap
 import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from importlib.resources import files
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar
+
 import yaml
 
 KINDS: dict[Any, tuple[type, ...]] = {

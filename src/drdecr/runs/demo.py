@@ -1,16 +1,18 @@
 """`drdecr demo`: the whole method on the sample data, from a public encoder to answers in eight languages."""
 
-from .pipeline import load_pipeline
-from .pipeline import run_pipeline
-from drdecr.data.offline.sample import read_sample_questions
-from importlib.resources import files
-from pathlib import Path
-from rich.console import Console
-from rich.table import Table
 import json
 import os
 import subprocess
 import sys
+from importlib.resources import files
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from drdecr.data.offline.sample import read_sample_questions
+
+from .pipeline import load_pipeline, run_pipeline
 
 # Run where `drdecr` cannot be imported, as on a machine that never heard of it.
 FRESH_PROCESS = """

@@ -1,31 +1,26 @@
 """Export a recipe's sets as a dataset: parallel text, n-way rows with teacher scores, evaluation sets, teacher tokens."""
 
-from .recipe import ADAPTERS_OFF
-from .recipe import Recipe
-from .run_folder import is_done
-from .run_folder import same_recipe
-from .run_folder import start_run
-from .stage import resolve_precision
-from .training_data import english_cache
-from .training_data import prepare_sets
-from .training_data import split_dev
-from .validation import read_validation
+import hashlib
+import logging
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from datasets import Dataset
+from huggingface_hub import DatasetCard
+
 from drdecr.data.cards import data_card
 from drdecr.data.embeddings.cache import TokenCache
 from drdecr.data.hub import write_dataset
-from drdecr.data.provenance import environment
-from drdecr.data.provenance import hub_revision
-from drdecr.data.schema import CANDIDATE_COLUMNS
-from drdecr.data.schema import PARALLEL_COLUMNS
-from drdecr.data.schema import QuestionSet
+from drdecr.data.provenance import environment, hub_revision
+from drdecr.data.schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QuestionSet
 from drdecr.data.sources import files_of
-from huggingface_hub import DatasetCard
-from pathlib import Path
-from typing import Any
-import hashlib
-import logging
+
+from .recipe import ADAPTERS_OFF, Recipe
+from .run_folder import is_done, same_recipe, start_run
+from .stage import resolve_precision
+from .training_data import english_cache, prepare_sets, split_dev
+from .validation import read_validation
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +117,9 @@ def _check_same_options(folder: Path, tokens: str, license: str | None) -> None:
 
 def _reader(recipe: Recipe) -> Any:
     """Load the teacher; without one, or where it is the start's backbone, the start."""
-    from .model_loading import load_student
     from drdecr.retrieval.encoder import load_teacher
+
+    from .model_loading import load_student
 
     if recipe.teacher and recipe.teacher != ADAPTERS_OFF:
         return load_teacher(recipe.resolve(recipe.teacher), recipe.teacher_dtype)

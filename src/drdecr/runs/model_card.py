@@ -1,34 +1,25 @@
 """The model card, rendered from what the runs wrote down. What no run knows is left out."""
 
-from .recipe import ARGUMENTS
-from .recipe import Recipe
-from .recipe import load_recipe
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from drdecr.data.files import write_text
-from drdecr.data.offline.backbone import ORIGIN
-from drdecr.data.provenance import in_words
-from drdecr.evaluation.metrics import MEASURE
-from drdecr.evaluation.metrics import display_name
-from drdecr.evaluation.results import Comparison
-from drdecr.evaluation.results import EvaluationResult
-from drdecr.evaluation.tables import markdown_differences
-from drdecr.evaluation.tables import markdown_table
-from drdecr.modeling_drdecr.hub_drdecr import hub_name
-from drdecr.retrieval.encoder import OFFLINE
-from huggingface_hub import EvalResult
-from huggingface_hub import ModelCard
-from huggingface_hub import ModelCardData
-from jinja2 import Environment
-from jinja2 import FileSystemLoader
-from jinja2 import StrictUndefined
-from pathlib import Path
-from typing import Any
 import json
 import re
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from drdecr.data.files import write_text
+from drdecr.data.offline.backbone import ORIGIN
+from drdecr.data.provenance import in_words
+from drdecr.evaluation.metrics import MEASURE, display_name
+from drdecr.evaluation.results import Comparison, EvaluationResult
+from drdecr.evaluation.tables import markdown_differences, markdown_table
+from drdecr.modeling_drdecr.hub_drdecr import hub_name
+from drdecr.retrieval.encoder import OFFLINE
+
+from .recipe import ARGUMENTS, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from .recipe import Pipeline
@@ -173,6 +164,7 @@ def _eval_results(pipeline: "Pipeline", result: EvaluationResult) -> list[Any]:
         )
         for language, score in result.scores[MEASURE].items()
     ]
+
 
 PLACES = ("parallel", "questions", "unlabelled", "annotated", "pool", "query_tokens", "passage_tokens")
 """Settings under `data` whose rows are learnt from."""

@@ -1,25 +1,24 @@
 """Where a stage starts from: a checkpoint, an adapter, or a bare encoder under a projection that is set here."""
 
-from .config import known_keys
-from .recipe import EMBEDDING_DIM
-from .recipe import PROJECTION
-from .recipe import Recipe
-from .training_data import held_out_texts
+from typing import Any
+
+import torch
+from transformers.utils.peft_utils import find_adapter_config_file
+
 from drdecr.data.offline.backbone import prepare_offline_backbone
 from drdecr.data.prepare.cleaning import drop_leaks
 from drdecr.data.provenance import hub_commit
 from drdecr.data.sources import read_parallel
-from drdecr.modeling_drdecr import DrDecrConfig
-from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.modeling_drdecr import DrDecrProcessor
+from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor
 from drdecr.modeling_drdecr.configuration_drdecr import encoder_settings
 from drdecr.modeling_drdecr.hub_drdecr import hub_errors
 from drdecr.retrieval.encoder import OFFLINE
 from drdecr.trainers import load_merged
 from drdecr.trainers.projection import initialise_projection
-from transformers.utils.peft_utils import find_adapter_config_file
-from typing import Any
-import torch
+
+from .config import known_keys
+from .recipe import EMBEDDING_DIM, PROJECTION, Recipe
+from .training_data import held_out_texts
 
 
 def load_student(recipe: Recipe) -> DrDecrModel:

@@ -1,52 +1,41 @@
 """A pipeline: the stages of a folder one after the other, each measured on the same questions, and what people look at."""
 
-from .config import read_yaml
-from .model_card import write_model_card
-from .recipe import EvaluatedSystem
-from .recipe import Pipeline
-from .recipe import Recipe
-from .recipe import load_recipe
-from .stage import run_stage
-from collections.abc import Mapping
-from dataclasses import asdict
-from dataclasses import dataclass
-from drdecr.data.files import write_text
-from drdecr.data.provenance import PeakMemory
-from drdecr.data.provenance import environment
-from drdecr.data.provenance import in_words
-from drdecr.data.provenance import larger
-from drdecr.data.schema import QuestionSet
-from drdecr.data.sources import read_questions
-from drdecr.evaluation.evaluate import PerQuery
-from drdecr.evaluation.evaluate import _add
-from drdecr.evaluation.evaluate import check_sets
-from drdecr.evaluation.evaluate import content_digest
-from drdecr.evaluation.evaluate import data_version
-from drdecr.evaluation.evaluate import encode_passages
-from drdecr.evaluation.evaluate import logger
-from drdecr.evaluation.evaluate import query_column
-from drdecr.evaluation.evaluate import search_questions
-from drdecr.evaluation.metrics import MEASURE
-from drdecr.evaluation.metrics import per_query_scores
-from drdecr.evaluation.results import Comparison
-from drdecr.evaluation.results import EvaluationResult
-from drdecr.evaluation.results import compare
-from drdecr.evaluation.results import summarize
-from drdecr.evaluation.runs import RUN_DEPTH
-from drdecr.evaluation.runs import file_names
-from drdecr.evaluation.runs import write_run
-from drdecr.evaluation.tables import bar_chart
-from drdecr.evaluation.tables import markdown_differences
-from drdecr.evaluation.tables import markdown_table
-from drdecr.evaluation.tables import terminal_table
-from drdecr.retrieval import ExactIndex
-from drdecr.retrieval.encoder import load_encoder
-from pathlib import Path
-from rich.console import Console
-from typing import Any
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from drdecr.data.files import write_text
+from drdecr.data.provenance import PeakMemory, environment, in_words, larger
+from drdecr.data.schema import QuestionSet
+from drdecr.data.sources import read_questions
+from drdecr.evaluation.evaluate import (
+    PerQuery,
+    _add,
+    check_sets,
+    content_digest,
+    data_version,
+    encode_passages,
+    logger,
+    query_column,
+    search_questions,
+)
+from drdecr.evaluation.metrics import MEASURE, per_query_scores
+from drdecr.evaluation.results import Comparison, EvaluationResult, compare, summarize
+from drdecr.evaluation.runs import RUN_DEPTH, file_names, write_run
+from drdecr.evaluation.tables import bar_chart, markdown_differences, markdown_table, terminal_table
+from drdecr.retrieval import ExactIndex
+from drdecr.retrieval.encoder import load_encoder
+
+from .config import read_yaml
+from .model_card import write_model_card
+from .recipe import EvaluatedSystem, Pipeline, Recipe, load_recipe
+from .stage import run_stage
 
 
 def load_pipeline(path: str | Path, output: str | None = None) -> Pipeline:

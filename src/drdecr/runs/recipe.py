@@ -1,26 +1,24 @@
 """Recipes: one YAML a stage. Read, override, check, and write down what was resolved."""
 
-from .config import check_values
-from .config import known_keys
-from .config import parse_overrides
-from .config import read_yaml
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
-from drdecr.modeling_drdecr import DrDecrProcessor
-from drdecr.trainers import ContrastiveArguments
-from drdecr.trainers import DistillationArguments
-from drdecr.trainers import LoraSettings
-from drdecr.trainers import RelevanceDistillationArguments
-from drdecr.trainers import RepresentationDistillationArguments
-from drdecr.trainers.precision import PRECISIONS
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-import inspect
+
 import yaml
+
+from drdecr.modeling_drdecr import DrDecrProcessor
+from drdecr.trainers import (
+    ContrastiveArguments,
+    DistillationArguments,
+    LoraSettings,
+    RelevanceDistillationArguments,
+    RepresentationDistillationArguments,
+)
+from drdecr.trainers.precision import PRECISIONS
+
+from .config import check_values, known_keys, parse_overrides, read_yaml
 
 ARGUMENTS: dict[str, type[DistillationArguments]] = {
     "contrastive": ContrastiveArguments,

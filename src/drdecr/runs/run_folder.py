@@ -1,21 +1,20 @@
 """What a run leaves behind beside its model: the resolved recipe, where it ran, its log and its curves."""
 
-from .recipe import Recipe
-from .recipe import load_recipe
-from dataclasses import fields
-from drdecr.data.files import write_text
-from drdecr.data.provenance import PeakMemory
-from drdecr.data.provenance import environment
-from drdecr.data.provenance import larger
-from drdecr.trainers import DistillationArguments
-from pathlib import Path
-from time import monotonic
-from transformers import TrainerCallback
-from transformers import TrainingArguments
-from typing import Any
 import json
 import logging
 import zipfile
+from dataclasses import fields
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from transformers import TrainerCallback, TrainingArguments
+
+from drdecr.data.files import write_text
+from drdecr.data.provenance import PeakMemory, environment, larger
+from drdecr.trainers import DistillationArguments
+
+from .recipe import Recipe, load_recipe
 
 logger = logging.getLogger(__name__)
 

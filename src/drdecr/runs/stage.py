@@ -1,51 +1,52 @@
 """Run one stage from its recipe: build, train, keep the best, write the run's folder."""
 
-from .model_card import write_run_card
-from .model_loading import load_student
-from .model_loading import student_revision
-from .recipe import ADAPTERS_OFF
-from .recipe import ARGUMENTS
-from .recipe import Recipe
-from .run_folder import PROCESSES
-from .run_folder import SETTINGS
-from .run_folder import Stopwatch
-from .run_folder import begun_settings
-from .run_folder import check_settings
-from .run_folder import finish_run
-from .run_folder import is_done
-from .run_folder import last_checkpoint
-from .run_folder import resolved_settings
-from .run_folder import start_run
-from .training_data import TrainingData
-from .training_data import build_training_data
-from .validation import BEST
-from .validation import build_validation
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from dataclasses import replace
-from drdecr.data.files import write_text
-from drdecr.data.shards import check_processes
-from drdecr.data.shards import is_main_process
-from drdecr.hub.push import push_folder
-from drdecr.modeling_drdecr.hub_drdecr import HubError
-from drdecr.retrieval.encoder import load_teacher
-from drdecr.trainers import AdaptersOffTeacher
-from drdecr.trainers import ContrastiveTrainer
-from drdecr.trainers import DistillationArguments
-from drdecr.trainers import DistillationTrainer
-from drdecr.trainers import RelevanceDistillationTrainer
-from drdecr.trainers import RepresentationDistillationTrainer
-from drdecr.trainers import add_adapter
-from drdecr.trainers.adapters import check_base
-from drdecr.trainers.precision import faster_precision
-from pathlib import Path
-from transformers import set_seed
-from typing import Any
 import json
 import logging
 import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import set_seed
+
+from drdecr.data.files import write_text
+from drdecr.data.shards import check_processes, is_main_process
+from drdecr.hub.push import push_folder
+from drdecr.modeling_drdecr.hub_drdecr import HubError
+from drdecr.retrieval.encoder import load_teacher
+from drdecr.trainers import (
+    AdaptersOffTeacher,
+    ContrastiveTrainer,
+    DistillationArguments,
+    DistillationTrainer,
+    RelevanceDistillationTrainer,
+    RepresentationDistillationTrainer,
+    add_adapter,
+)
+from drdecr.trainers.adapters import check_base
+from drdecr.trainers.precision import faster_precision
+
+from .model_card import write_run_card
+from .model_loading import load_student, student_revision
+from .recipe import ADAPTERS_OFF, ARGUMENTS, Recipe
+from .run_folder import (
+    PROCESSES,
+    SETTINGS,
+    Stopwatch,
+    begun_settings,
+    check_settings,
+    finish_run,
+    is_done,
+    last_checkpoint,
+    resolved_settings,
+    start_run,
+)
+from .training_data import TrainingData, build_training_data
+from .validation import BEST, build_validation
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,9 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
     if recipe.lora is not None:
         if args.push_to_hub:  # every save of the training pushes the adapter alone
             check_base(recipe.resolve(recipe.start))
-        commit = student_revision(recipe).get("start_commit")  # a branch may move, and the adapter fits these weights only
+        commit = student_revision(recipe).get(
+            "start_commit"
+        )  # a branch may move, and the adapter fits these weights only
         student = add_adapter(student, recipe.lora, commit or recipe.revision)
     teacher: Any = None
     if recipe.teacher == ADAPTERS_OFF:
@@ -242,6 +245,7 @@ def save_model(model: Any, folder: Path, **kwargs: Any) -> None:
         raise
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+
 
 PRECISION_FILE = "precision.json"
 """In the run's folder: what was measured when it began, by the kind of device: `{"cpu": "float32"}`."""

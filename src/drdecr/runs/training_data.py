@@ -1,43 +1,39 @@
 """A stage's training rows, made from its recipe: cleaned, with candidates, with the teacher's words looked up."""
 
-from .candidates import cached_candidates
-from .config import known_keys
-from .recipe import ARGUMENTS
-from .recipe import DataSettings
-from .recipe import Recipe
-from collections.abc import Iterable
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datasets import Dataset
-from datasets import concatenate_datasets
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
 from drdecr.data.collators import DistillationCollator
-from drdecr.data.embeddings.cache import TokenCache
-from drdecr.data.embeddings.cache import Tokens
+from drdecr.data.embeddings.cache import TokenCache, Tokens
 from drdecr.data.embeddings.from_index import IndexTokens
-from drdecr.data.embeddings.store import StoredTokens
-from drdecr.data.embeddings.store import stored_documents
-from drdecr.data.embeddings.store import stored_queries
+from drdecr.data.embeddings.store import StoredTokens, stored_documents, stored_queries
 from drdecr.data.languages import normalise_text
 from drdecr.data.mixture import MixedSet
-from drdecr.data.prepare.cleaning import drop_leaks
-from drdecr.data.prepare.cleaning import drop_repeated
+from drdecr.data.prepare.cleaning import drop_leaks, drop_repeated
 from drdecr.data.prepare.leakage import HeldOutTexts
 from drdecr.data.prepared_mixture import PreparedMixture
 from drdecr.data.readers.text import expanded
-from drdecr.data.schema import QuestionSet
-from drdecr.data.schema import joined_passages
-from drdecr.data.sources import QUESTION_READERS
-from drdecr.data.sources import question_texts
-from drdecr.data.sources import read_candidates
-from drdecr.data.sources import read_parallel
-from drdecr.data.sources import read_questions
-from drdecr.data.sources import read_tokens
+from drdecr.data.schema import QuestionSet, joined_passages
+from drdecr.data.sources import (
+    QUESTION_READERS,
+    question_texts,
+    read_candidates,
+    read_parallel,
+    read_questions,
+    read_tokens,
+)
 from drdecr.data.teacher.candidates import add_negatives
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval.encoder import model_digest
-from typing import Any
-import logging
-import numpy as np
+
+from .candidates import cached_candidates
+from .config import known_keys
+from .recipe import ARGUMENTS, DataSettings, Recipe
 
 logger = logging.getLogger(__name__)
 

@@ -1,20 +1,21 @@
 """A student measured on questions during its training, the work shared out over the processes."""
 
-from .recipe import Recipe
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from collections.abc import Callable
 from dataclasses import replace
-from drdecr.data.schema import QuestionSet
-from drdecr.data.schema import joined_passages
-from drdecr.data.sources import read_questions
-from drdecr.evaluation.metrics import MEASURE
-from drdecr.evaluation.metrics import per_query_scores
-from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.modeling_drdecr import DrDecrTeacher
-from drdecr.retrieval import ExactIndex
-from torch import Tensor
 from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from drdecr.data.schema import QuestionSet, joined_passages
+from drdecr.data.sources import read_questions
+from drdecr.evaluation.metrics import MEASURE, per_query_scores
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher
+from drdecr.retrieval import ExactIndex
+
+from .recipe import Recipe
+
 BEST = "mrr@10_avg"
 DEPTH = 100
 """Passages a question that are kept of a search; MRR@10 looks at ten."""
