@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -39,7 +42,9 @@ def about_index(
     return about | {name: value for name, (value, usual) in others.items() if value != usual}
 
 
-def open_or_create_index(folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int) -> StoredIndex:
+def open_or_create_index(
+    folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int, processes: PartialState | None = None
+) -> StoredIndex:
     """Open an index to go on with, or make it.
 
     Args:
@@ -48,13 +53,16 @@ def open_or_create_index(folder: Path, dim: int, about: dict[str, Any], codec: s
         about: what else must be the same, such as the model; a model of the same `model_digest` may lie elsewhere.
         codec: how tokens are kept.
         pool_factor: tokens that become one.
+        processes: those that build the index together (default: this one alone). The first opens it to commit, before the others.
 
     Raises:
         ValueError: if it was made with another model, splitting, codec or pooling.
     """
-    if not (folder / "manifest.json").exists():
-        return StoredIndex.create(folder, dim, codec, pool_factor, about)
-    index = StoredIndex.open(folder, writable=True)
+    is_writer = processes is None or processes.is_main_process
+    with processes.main_process_first() if processes else nullcontext():
+        if is_writer and not (folder / MANIFEST_NAME).exists():
+            return StoredIndex.create(folder, dim, codec, pool_factor, about)
+        index = StoredIndex.open(folder, writable=is_writer, verify=is_writer)
     made = {"codec": index.manifest.codec, "pool_factor": index.manifest.pool_factor}
     other = differences(made, {"codec": codec, "pool_factor": pool_factor})
     if other:
@@ -68,90 +76,6 @@ def open_or_create_index(folder: Path, dim: int, about: dict[str, Any], codec: s
         index.close()
         raise ValueError(f"{folder}: made with {other or f'{index.dim} dimensions'}. Give the same, or another folder.")
     return index
-
-
-def build_index(
-    model: DrDecrModel,
-    documents: Iterable[Document],
-    index: StoredIndex,
-    splitting: Splitter,
-    batch_size: int = 32,
-    prune: bool = False,
-    show_progress_bar: bool | None = None,
-) -> dict[str, int]:
-    """Bring an index to the state of a collection: encode what is new or changed, leave the rest.
-
-    After a kill the same call goes on behind the last commit, which holds every document as it was or as it is to be.
-
-    Args:
-        model: with its processor.
-        documents: read once, as a stream.
-        index: open for writing.
-        splitting: how documents are cut.
-        batch_size: passages a forward pass.
-        prune: delete documents of the index that are not among `documents` (default: they stay).
-        show_progress_bar: default: on a terminal.
-
-    Returns:
-        Counts of documents: `new`, `changed`, `unchanged`, `deleted`; and of `passages` encoded.
-    """
-    there = documents_in(index)
-    counts = dict.fromkeys(("new", "changed", "unchanged", "deleted", "passages"), 0)
-    seen: set[str] = set()
-
-    def fresh() -> Iterator[tuple[list[Passage], list[str]]]:
-        """Yield of each document that is encoded its passages, and the ids of those that it no longer has."""
-        for document in documents:
-            seen.add(document.document_id)
-            bar.set_postfix_str(f"{len(seen)} documents read", refresh=False)
-            bar.update(0)
-            held = there.get(document.document_id)
-            if held is not None and held.is_same(document):
-                counts["unchanged"] += 1
-                continue
-            counts["new" if held is None else "changed"] += 1
-            passages = splitting.passages(document, model.processor)
-            names = {passage.passage_id for passage in passages}
-            yield passages, [name for name in held.passage_ids if name not in names] if held is not None else []
-
-    # What a document gains and what it loses wait together, and for one commit: it is there as it was, or as it is.
-    waiting: list[Passage] = []
-    gone: list[str] = []
-    # miniters: drawn by the clock alone, also while documents are read that need no encoding.
-    hidden = None if show_progress_bar is None else not show_progress_bar  # None asks tqdm to draw on a terminal only
-    with tqdm(desc="encoding", unit=" passages", miniters=0, disable=hidden) as bar:
-        for passages, lost in fresh():
-            waiting += passages
-            gone += lost
-            if len(waiting) >= PASSAGES_PER_COMMIT:
-                counts["passages"] += _commit(model, index, waiting, gone, batch_size, bar)
-                waiting, gone = [], []
-        if prune:
-            absent = [name for name in there if name not in seen]
-            gone += [passage_id for name in absent for passage_id in there[name].passage_ids]
-            counts["deleted"] = len(absent)
-        counts["passages"] += _commit(model, index, waiting, gone, batch_size, bar)
-    return counts
-
-
-def _commit(
-    model: DrDecrModel, index: StoredIndex, passages: Sequence[Passage], gone: list[str], batch_size: int, bar: Any
-) -> int:
-    embeddings = _embed(model, [passage.reads for passage in passages], batch_size, bar)
-    # Behind the encoding, which takes minutes: an index whose owner goes on after an interruption has no half of it.
-    index.add([passage.passage_id for passage in passages], embeddings, [passage.payload for passage in passages])
-    index.delete(gone)
-    index.commit()
-    return len(passages)
-
-
-def _embed(model: DrDecrModel, texts: Sequence[str], batch_size: int, bar: Any) -> list[Tensor]:
-    """Encode texts as `encode_documents` does, so that the bar moves with each."""
-    encoded: dict[int, Tensor] = {}
-    for number, tokens in encode_in_turn(model, model.processor.process_documents, texts, batch_size):
-        encoded[number] = tokens
-        bar.update()
-    return [encoded[number] for number in range(len(texts))]
 
 
 @dataclass
@@ -176,6 +100,142 @@ class IndexedDocument:
         numbered = {f"{document.document_id}#{number}" for number in range(len(self.passage_ids))}
         whole = set(self.passage_ids) == numbered and not document.text[self.end :].strip()
         return whole and self.digests == {digest_of(document)}
+
+
+Batch: TypeAlias = tuple[list[Passage], list[str]]
+"""Passages that go into one commit, and the ids of passages that the same commit deletes."""
+
+
+def build_index(
+    model: DrDecrModel,
+    documents: Iterable[Document],
+    index: StoredIndex,
+    splitting: Splitter,
+    batch_size: int = 32,
+    prune: bool = False,
+    show_progress_bar: bool | None = None,
+    processes: PartialState | None = None,
+) -> dict[str, int]:
+    """Bring an index to the state of a collection: encode what is new or changed, leave the rest.
+
+    After a kill the same call goes on behind the last commit, which holds every document as it was or as it is to be.
+
+    Args:
+        model: with its processor.
+        documents: read once, as a stream; by each process, of which the n-th encodes every n-th document.
+        index: opened by `open_or_create_index` for the same processes.
+        splitting: how documents are cut.
+        batch_size: passages a forward pass.
+        prune: delete documents of the index that are not among `documents` (default: they stay).
+        show_progress_bar: default: on a terminal.
+        processes: those that share the work, all of which make this call (default: this one alone).
+
+    Returns:
+        Counts of documents: `new`, `changed`, `unchanged`, `deleted`; and of `passages` encoded; of all processes.
+    """
+    rank = processes.process_index if processes else 0
+    # miniters: drawn by the clock alone, also while documents are read that need no encoding.
+    hidden = None if show_progress_bar is None else not show_progress_bar  # None asks tqdm to draw on a terminal only
+    counts = dict.fromkeys(("new", "changed", "unchanged", "deleted", "passages"), 0)
+    with tqdm(desc="encoding", unit=" passages", miniters=0, disable=hidden if rank == 0 else True) as bar:
+
+        def read() -> Iterator[Document]:
+            for number, document in enumerate(documents, start=1):
+                bar.set_postfix_str(f"{number} documents read", refresh=False)
+                bar.update(0)
+                yield document
+
+        share = (rank, processes.num_processes) if processes else (0, 1)
+        batches = _batches(read(), documents_in(index), splitting, model.processor, prune, share, counts)
+        while _commit(model, index, batch := next(batches, None), batch_size, bar, processes):
+            counts["passages"] += len(batch[0]) if batch else 0
+    of_processes = gather_object([counts]) if processes else [counts]
+    return {name: sum(own_counts[name] for own_counts in of_processes) for name in counts}
+
+
+def _batches(
+    documents: Iterable[Document],
+    indexed: dict[str, IndexedDocument],
+    splitting: Splitter,
+    processor: Any,
+    prune: bool,
+    share: tuple[int, int],
+    counts: dict[str, int],
+) -> Iterator[Batch]:
+    """Yield what one process encodes, `PASSAGES_PER_COMMIT` passages or a little more at a time.
+
+    What a document gains and what it loses stand in one batch: a reader finds it as it was, or as it is.
+
+    Args:
+        documents: the whole collection.
+        indexed: what the index holds of each document, by its id.
+        splitting: how documents are cut.
+        processor: of the model.
+        prune: also delete, by the first process, what is not among `documents`.
+        share: number of this process, and of all: it takes every n-th document.
+        counts: documents by what happens to them, to which this adds.
+    """
+    passages: list[Passage] = []
+    stale_ids: list[str] = []
+    absent_ids = set(indexed)
+    for number, document in enumerate(documents):
+        absent_ids.discard(document.document_id)
+        if number % share[1] != share[0]:
+            continue
+        before = indexed.get(document.document_id)
+        if before is not None and before.is_same(document):
+            counts["unchanged"] += 1
+            continue
+        counts["new" if before is None else "changed"] += 1
+        new_passages = splitting.passages(document, processor)
+        passages += new_passages
+        if before is not None:
+            new_ids = {passage.passage_id for passage in new_passages}
+            stale_ids += [name for name in before.passage_ids if name not in new_ids]
+        if len(passages) >= PASSAGES_PER_COMMIT:
+            yield passages, stale_ids
+            passages, stale_ids = [], []
+    if prune and share[0] == 0:
+        stale_ids += [passage_id for name in absent_ids for passage_id in indexed[name].passage_ids]
+        counts["deleted"] = len(absent_ids)
+    if passages or stale_ids:
+        yield passages, stale_ids
+
+
+def _commit(
+    model: DrDecrModel,
+    index: StoredIndex,
+    batch: Batch | None,
+    batch_size: int,
+    bar: Any,
+    processes: PartialState | None,
+) -> bool:
+    """Encode a batch and commit it together with those of the other processes; return whether any of them had one."""
+    passages, stale_ids = batch or ([], [])
+    ids, payloads = [passage.passage_id for passage in passages], [passage.payload for passage in passages]
+    embeddings = _embed(model, [passage.reads for passage in passages], batch_size, bar)
+    if processes is None:
+        # Behind the encoding, which takes minutes: an index whose owner goes on after an interruption has no half of it.
+        index.add(ids, embeddings, payloads)
+        index.delete(stale_ids)
+        index.commit()
+        return batch is not None
+    record = index.write_segment(ids, embeddings, payloads) if passages else None
+    parts = gather_object([(record, stale_ids, batch is not None)])
+    if processes.is_main_process:
+        index.delete([name for _, stale, _ in parts for name in stale])
+        index.commit([record for record, _, _ in parts if record is not None])
+    processes.wait_for_everyone()  # a commit removes segments of no commit, such as those that others write next
+    return any(had_batch for _, _, had_batch in parts)
+
+
+def _embed(model: DrDecrModel, texts: Sequence[str], batch_size: int, bar: Any) -> list[Tensor]:
+    """Encode texts as `encode_documents` does, so that the bar moves with each."""
+    encoded: dict[int, Tensor] = {}
+    for number, tokens in encode_in_turn(model, model.processor.process_documents, texts, batch_size):
+        encoded[number] = tokens
+        bar.update()
+    return [encoded[number] for number in range(len(texts))]
 
 
 def documents_in(index: StoredIndex) -> dict[str, IndexedDocument]:

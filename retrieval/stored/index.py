@@ -3,7 +3,7 @@
 ```
 folder/manifest.json            the last commit: segments, checksums (replaced in one step)
 folder/segments/s000001/        files of one segment, never changed
-folder/write.lock               held by the one process that writes
+folder/write.lock               held by the one process that commits
 ```
 """
 
@@ -11,8 +11,10 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -224,9 +226,32 @@ class StoredIndex:
         """
         self._needs_lock()
         check_batch(passage_ids, embeddings, payloads, self.dim)
-        pooled = [pool_tokens(tokens.detach().cpu().float(), self.manifest.pool_factor) for tokens in embeddings]
+        pooled = self._pooled(embeddings)
         for name, tokens, payload in zip(passage_ids, pooled, payloads or [{}] * len(pooled), strict=True):
             self._added[name] = (tokens, dict(payload))
+
+    def _pooled(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
+        return [pool_tokens(tokens.detach().cpu().float(), self.manifest.pool_factor) for tokens in embeddings]
+
+    def write_segment(
+        self, passage_ids: Sequence[str], embeddings: Sequence[Tensor], payloads: Sequence[Mapping[str, Any]]
+    ) -> SegmentRecord:
+        """Write passages as a segment of no commit yet, which the process that holds the lock takes in by `commit`.
+
+        This is how several processes write one index. The next `commit`, or the next writer that opens the index, removes a
+        segment that no commit took in.
+
+        Args:
+            passage_ids: as of `add`, at least one.
+            embeddings: as of `add`.
+            payloads: as of `add`.
+
+        Returns:
+            The record that `commit` wants.
+        """
+        check_batch(passage_ids, embeddings, payloads, self.dim)
+        folder = self.folder / "segments" / f"s-{uuid4().hex[:16]}"  # a name that no other process chooses
+        return write_segment(folder, passage_ids, self._pooled(embeddings), payloads, self.manifest.codec)
 
     def delete(self, passage_ids: Sequence[str] | None = None, where: Filter | None = None) -> int:
         """Delete passages, found until the next `commit`.
@@ -271,19 +296,24 @@ class StoredIndex:
             rows.add(row)
         return count
 
-    def commit(self) -> None:
-        """Make what was added and deleted lasting and searchable: after a kill, all of it is there or none."""
+    def commit(self, segments: Sequence[SegmentRecord] = ()) -> None:
+        """Make what was added and deleted lasting and searchable: after a kill, all of it is there or none.
+
+        Args:
+            segments: segments that other processes wrote (`write_segment`), which become part of this commit.
+        """
         self._needs_lock()
-        if not self._added and not self._deleted:
+        if not self._added and not self._deleted and not segments:
             return
-        self._mark(self._added)  # what is replaced goes in the same commit
+        folder, codec = self.folder / "segments", self.manifest.codec
+        written = [Segment(folder / record.name, record, codec, verify=False).ids() for record in segments]
+        self._mark(chain(self._added, *written))  # what is replaced goes in the same commit
         number = self.manifest.commit + 1
         records = [record for segment in self.segments if (record := self._with_deletions(segment, number)) is not None]
         if self._added:
             tokens, payloads = zip(*self._added.values(), strict=True)
-            folder = self.folder / "segments" / f"s{number:06d}"
-            records.append(write_segment(folder, list(self._added), tokens, payloads, self.manifest.codec))
-        self._publish(number, records, self.manifest.codec)
+            records.append(write_segment(folder / f"s{number:06d}", list(self._added), tokens, payloads, codec))
+        self._publish(number, [*records, *segments], codec)
 
     def _with_deletions(self, segment: Segment, number: int) -> SegmentRecord | None:
         """Return a segment's record with what is newly deleted; None if nothing is left of it."""

@@ -25,7 +25,7 @@ from drdecr.trainers import LoraSettings
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "model_card.md", "data/sample/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "model_card.md", "data/offline/sample_texts/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 # Commands, names and files are also named in comments, docstrings and the notebook.

@@ -34,7 +34,7 @@ def same(source, folder):
 
 
 def test_a_copy_follows_its_source(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 3)
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COPY", 3)
     assert compress_index(source, tmp_path / "copy", "int8", 1) == 7
     same(source, tmp_path / "copy")
     assert compress_index(source, tmp_path / "copy", "int8", 1) == 0
@@ -52,7 +52,7 @@ def test_a_copy_follows_its_source(source, tmp_path, monkeypatch):
 
 
 def test_a_copy_that_was_broken_off_goes_on(source, tmp_path, monkeypatch, breaking_off):
-    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 3)
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COPY", 3)
     with breaking_off(StoredIndex, "commit", 1):
         compress_index(source, tmp_path / "copy", "float16", 1)
     assert compress_index(source, tmp_path / "copy", "float16", 1) == 4
@@ -64,7 +64,7 @@ def test_an_update_that_was_broken_off_shows_each_document_as_it_was_or_as_it_is
     commits, tmp_path, monkeypatch, breaking_off
 ):
     """Document `a` becomes shorter, `b` longer; whichever commit is the last, neither is there in part."""
-    monkeypatch.setattr(indexing, "PASSAGES_PER_COMMIT", 2)
+    monkeypatch.setattr(indexing, "PASSAGES_PER_COPY", 2)
     before = {"a": [0, 0, 0], "b": [0], "c": [0, 0], "gone": [0, 0]}
     after = {"a": [1], "b": [1, 1, 1], "c": [0, 0], "new": [1, 1]}
 

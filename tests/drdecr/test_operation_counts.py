@@ -80,7 +80,7 @@ class Stages:
 
     def index(self) -> Callable[[], Any]:
         self.encode()()
-        return lambda: compress_index(self.folder / "index", self.folder / "small", "residual4", 1, "exact")
+        return lambda: compress_index(self.folder / "index", self.folder / "small", "residual4", 1)
 
     def search(self) -> Callable[[], Any]:
         self.encode()()
@@ -96,7 +96,7 @@ class Stages:
         return lambda: index.search(self.student.encode_queries(questions), top_k=3)
 
     def mine(self) -> Callable[[], Any]:
-        self.patch.setattr(mining, "load_reader", self.readers.__getitem__)
+        self.patch.setattr(mining, "load_encoder", self.readers.__getitem__)
         reader, teacher = self.readers
         settings = MiningSettings(
             questions=[self.data["train"]],

@@ -361,3 +361,31 @@ def test_a_filter_reads_rows_apart_and_in_one_piece_alike(tmp_path, ragged, rank
             assert sorted(hits.document_ids[0]) == sorted(wanted)
             assert len(wanted) == count
             assert hits.scores[0] == pytest.approx([score for _, score in truth], abs=1e-5)
+
+
+def test_segments_of_other_processes_are_part_of_the_commit_that_takes_them_in(tmp_path, ragged, ranked):
+    passages, queries = ragged(12, seed=0, shortest=1), ragged(3, seed=1, shortest=1)
+    names = [f"p{number}" for number in range(12)]
+    folder = tmp_path / "index"
+    with StoredIndex.create(folder, dim=8) as writer:
+        writer.add(names[:4], ragged(4, seed=2, shortest=1))  # to be replaced
+        writer.commit()
+        others = [StoredIndex.open(folder), StoredIndex.open(folder)]
+        records = [
+            other.write_segment(names[start : start + 4], passages[start : start + 4], [{"of": start}] * 4)
+            for other, start in zip(others, (0, 4), strict=True)
+        ]
+        assert len(StoredIndex.open(folder)) == 4  # of no commit yet
+        writer.add(names[8:], passages[8:], [{"of": 8}] * 4)
+        writer.commit(records)
+        left = others[0].write_segment(["lost"], passages[:1], [{}])
+    index = StoredIndex.open(folder)
+    assert sorted(index.passage_ids()) == sorted(names)
+    assert index.payloads(["p0", "p5", "p11"]) == [{"of": 0}, {"of": 4}, {"of": 8}]
+    by_id = dict(zip(names, passages, strict=True))
+    for query, ids in zip(queries, index.search(queries, top_k=5).document_ids, strict=True):
+        assert ids == [name for name, _ in ranked(query, by_id, 5)]
+    with StoredIndex.open(folder, writable=True):
+        assert not (folder / "segments" / left.name).exists()
+    with pytest.raises(ValueError, match="twice"):
+        others[0].write_segment(["a", "a"], passages[:2], [{}, {}])

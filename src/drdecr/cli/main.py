@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from drdecr import __version__
+from drdecr.data.shards import is_main_process
 
 from .data import add_commands
 from .errors import SHOWN, in_one_line
@@ -340,7 +341,7 @@ def common(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show a traceback with an error.")] = False,  # see `main`
 ) -> None:
     """Options before the command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO if is_main_process() else logging.ERROR, format="%(message)s")
     for noisy in ("httpx", "httpx2", "httpcore", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if version:
@@ -359,6 +360,8 @@ def main() -> None:
             raise
         Console(stderr=True, soft_wrap=True).print(in_one_line(error), markup=False, style="red")
         sys.exit(1)
+    finally:
+        shut_down()
 
 
 def shut_down() -> None:

@@ -32,11 +32,14 @@ def encode(
     """Split documents into passages, encode them, and keep them in a folder that `drdecr search` reads.
 
     Run it again after a kill, or when documents changed: what is there and the same is not encoded again.
+    With `accelerate launch -m drdecr encode` or torchrun several processes write one index together.
     """
     from drdecr.data.corpus import read_documents
     from drdecr.data.provenance import PeakMemory
+    from drdecr.data.shards import is_main_process, join_processes, num_launched
     from drdecr.retrieval.build import about_index, build_index, open_or_create_index
     from drdecr.retrieval.encoder import (
+        FASTEST,
         choose_codec,
         choose_precision,
         encoder_in,
@@ -47,17 +50,25 @@ def encode(
     from drdecr.retrieval.passages import Splitter
 
     memory = PeakMemory()
+    processes = join_processes() if num_launched() > 1 else None
     found = read_documents(documents)
     splitting = Splitter(passage_tokens, overlap)
     bits, kept_in = choose_precision(precision, folder), choose_codec(codec, folder)
+    if processes and bits == FASTEST:
+        raise ValueError(
+            "--precision fastest: each process would measure for itself. Name one: float32, bfloat16 or int8."
+        )
     reader = load_encoder(model)
+    if processes:
+        reader.to(processes.device)
     splitting.room(reader.processor)  # said before anything is written
     encoder, bits = encoder_in(bits, reader, sample_of(read_documents(documents), splitting, reader))
     about = about_index(model, model_digest(reader), splitting, bits, kept_in)
-    with open_or_create_index(folder, reader.config.embedding_dim, about, kept_in, 1) as index:
-        counts = build_index(encoder, found, index, splitting, batch_size, prune)
+    with open_or_create_index(folder, reader.config.embedding_dim, about, kept_in, 1, processes) as index:
+        counts = build_index(encoder, found, index, splitting, batch_size, prune, processes=processes)
         within = f"{format_score(len(index), 'passage')}, {index.num_bytes() / 1e6:.1f} MB"
-    typer.echo(f"{folder}: {format_counts(counts)}; {within}{format_memory(memory.peaks)}")
+    if is_main_process():
+        typer.echo(f"{folder}: {format_counts(counts)}; {within}{format_memory(memory.peaks)}")
 
 
 @app.command()
