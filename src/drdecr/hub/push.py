@@ -51,7 +51,6 @@ def push_folder(
         HubError: if the Hub refuses or cannot be reached. The repository is then as it was.
     """
     files = model_files(folder)
-    contents = {name: _content(path, repository) for name, path in files.items()}
     with hub_errors(repository):
         api = HfApi()
         repository = make_repository(api, repository, private)
@@ -60,6 +59,7 @@ def push_folder(
             raise ValueError(f"{repository} has a tag {tag!r} already. Choose another, or delete that one.")
         if revision and revision not in {reference.name for reference in references.branches}:
             api.create_branch(repository, branch=revision)
+        contents = {name: _content(path, repository) for name, path in files.items()}
         is_stale = matches_root(REPLACED if "config.json" in files else ())
         commit = commit_files(api, repository, contents, message, is_stale, revision=revision)
         if tag:

@@ -100,7 +100,7 @@ def test_a_branch_is_made_and_main_stays(hub, run):
 def test_what_resumes_a_training_and_pickles_stay_here(run):
     for name in ("optimizer.pt", "training_args.bin", "trainer_state.json", ".hidden"):
         (run / "model" / name).write_text("x")
-    assert set(model_files(run)) == FILES - {"README.md"}
+    assert set(model_files(run)) == FILES
 
 
 def test_a_folder_that_is_no_whole_model_is_refused_before_the_hub_is_asked(hub, run, tmp_path):
