@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, DatasetCardData, HfApi
+from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 from tqdm.auto import tqdm
 
-from drdecr.modeling_drdecr.hub_drdecr import hub_errors, make_repository
+from drdecr.modeling_drdecr.hub_drdecr import commit_files, hub_errors, list_folder_files, make_repository
 
 from .files import SUMS, write_sums
 from .row_parts import RowParts
@@ -60,7 +60,7 @@ def write_dataset(
         for split, rows in splits.items():
             _write_split(rows, unfinished / name, split)
     data = DatasetCardData(
-        **dict(metadata or {}), configs=[_described(name, splits) for name, splits in filled.items()]
+        **dict(metadata or {}), configs=[_config_of(name, splits) for name, splits in filled.items()]
     )
     card = DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
     (unfinished / "README.md").write_text(str(card), encoding="utf-8")
@@ -69,7 +69,9 @@ def write_dataset(
     if facts is not None:
         (unfinished / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, source in (folders or {}).items():
-        shutil.copytree(source, unfinished / name, copy_function=_linked, ignore=shutil.ignore_patterns("*.sha256"))
+        shutil.copytree(
+            source, unfinished / name, copy_function=_link_or_copy, ignore=shutil.ignore_patterns("*.sha256")
+        )
     write_sums(unfinished)
     unfinished.rename(folder)
 
@@ -93,29 +95,25 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
         ValueError: if the folder holds no dataset, or a public one was to be private.
         HubError: if the Hub refuses or cannot be reached, or another has committed meanwhile. The dataset is then as it was.
     """
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()] if (folder / "README.md").exists() else []
-    names = [path.relative_to(folder).as_posix() for path in files]
-    if not any(name.endswith(".parquet") for name in names):
+    files = list_folder_files(folder) if (folder / "README.md").exists() else {}
+    if not any(name.endswith(".parquet") for name in files):
         raise ValueError(f"{folder}: expected an exported dataset, with README.md and parquet files. Export it first.")
     with hub_errors(repo_id, token):
         api = HfApi(token=token)
         repo_id = make_repository(api, repo_id, private, repo_type="dataset")
-        # Another's commit in between is refused by the Hub rather than mixed with ours.
-        parent = api.dataset_info(repo_id).sha
-        there = api.list_repo_files(repo_id, repo_type="dataset", revision=parent)
-        stale = [name for name in there if name.endswith((".parquet", ".safetensors", SUMS)) and name not in names]
-        operations: list[Any] = [
-            *(CommitOperationAdd(name, path) for name, path in zip(names, files, strict=True)),
-            *(CommitOperationDelete(name) for name in stale),
-        ]
-        message = "Upload processed sets"
-        commit = api.create_commit(
-            repo_id, operations, commit_message=message, repo_type="dataset", parent_commit=parent
+        # Parquet files and shards of an earlier push would be read with the new ones.
+        commit = commit_files(
+            api,
+            repo_id,
+            files,
+            "Upload processed sets",
+            lambda name: name.endswith((".parquet", ".safetensors", SUMS)),
+            repo_type="dataset",
         )
         return str(commit.oid)
 
 
-def _linked(source: str, target: str) -> None:
+def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:  # another disk, or one that knows no links
@@ -127,7 +125,7 @@ def _write_split(rows: Dataset | RowParts, folder: Path, split: str) -> None:
     if isinstance(rows, RowParts):
         files = rows.shards()
         for index, file in enumerate(files):
-            _linked(str(file), str(folder / f"{split}-{index:05d}-of-{len(files):05d}.parquet"))
+            _link_or_copy(str(file), str(folder / f"{split}-{index:05d}-of-{len(files):05d}.parquet"))
         return
     rows = rows.flatten_indices() if rows._indices is not None else rows  # a selection counts the bytes of all rows
     num_shards = min(len(rows), max(1, math.ceil(rows.data.nbytes / SHARD_BYTES)))
@@ -136,7 +134,7 @@ def _write_split(rows: Dataset | RowParts, folder: Path, split: str) -> None:
         shard.to_parquet(str(folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"))
 
 
-def _described(name: str, splits: Mapping[str, Dataset | RowParts]) -> dict[str, Any]:
+def _config_of(name: str, splits: Mapping[str, Dataset | RowParts]) -> dict[str, Any]:
     return {
         "config_name": name,
         "data_files": [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits],

@@ -106,7 +106,7 @@ def encode_in_turn(
     places = iter(order)
     threads = torch.get_num_threads() if model.device.type == "cpu" else 1
     try:
-        for encoded in a_thread_each(encode, passes(), threads):
+        for encoded in map_in_threads(encode, passes(), threads):
             yield from zip(islice(places, len(encoded)), encoded, strict=True)
     finally:
         model.train(was_training)
@@ -132,7 +132,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def a_thread_each(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yield what is made of each item, in their order, without gradients.
 
     A piece of work has more in it than its matrix products, and little of the rest is shared out well by torch, which
@@ -156,20 +156,20 @@ def a_thread_each(work: Callable[[Item], Result], items: Iterable[Item], threads
         return
     autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
 
-    def as_the_caller(item: Item) -> Result:
+    def run_as_caller(item: Item) -> Result:
         with torch.no_grad(), torch.autocast("cpu", *autocast):  # a thread knows neither
             return work(item)
 
     # torch's setting is a thread's own, and that of all that begin later: it is put back.
     pool = ThreadPoolExecutor(threads, "drdecr", torch.set_num_threads, (1,))
-    waiting: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
         for item in chain(first, items):
-            waiting.append(pool.submit(as_the_caller, item))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(run_as_caller, item))
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)

@@ -1,20 +1,27 @@
-"""What goes wrong between here and the Hub, in one line: what happened, and what to do. No token is ever shown.
+"""Pushes to the Hub in one commit, and its errors in one line with their cure. No token is ever shown.
 
-The Hub's client and transformers tell of the same failure in many ways and in many lines. `explain` reads the errors that
-led to the last one, and knows the cure. It travels with the model, whose own pushes and loads tell of failures like this.
+The Hub's client and transformers report one failure in many ways and many lines: `explain_hub_error` reads the whole chain
+of errors. This module travels with the model, so that its own pushes and loads use it too.
 """
 
 import errno
 import re
 import tempfile
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from glob import escape
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    constants,
+    get_token,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -60,10 +67,10 @@ def hub_errors(name: str | None = None, token: bool | str | None = None) -> Iter
         message = explain_hub_error(error, name, token)
         if message is None:
             raise
-        # A traceback shows the errors below as they are.
-        shown = " ".join(repr(found) for found in _chain(error))
-        is_told = _has_unfit_token(error) or without_tokens(shown, token) != shown
-        raise HubError(message) from (None if is_told else error)
+        # A traceback prints the errors below as they are: with a token in them, they are left out.
+        texts = " ".join(repr(cause) for cause in _chain(error))
+        has_token = _has_unfit_token(error) or without_tokens(texts, token) != texts
+        raise HubError(message) from (None if has_token else error)
 
 
 def explain_hub_error(error: BaseException, name: str | None = None, token: bool | str | None = None) -> str | None:
@@ -78,8 +85,8 @@ def explain_hub_error(error: BaseException, name: str | None = None, token: bool
         return str(error)
     if _has_unfit_token(error):
         return f"Your token holds a line break, a blank or a letter beyond ASCII. Copy it anew, and {LOG_IN}."
-    for found in _chain(error):
-        message = _message(found, name)
+    for cause in _chain(error):
+        message = _message(cause, name)
         if message is not None:
             return without_tokens(message, token)
     return None
@@ -96,19 +103,19 @@ def without_tokens(text: str, token: bool | str | None = None) -> str:
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and those that led to it, the last one first."""
     seen: list[BaseException] = []
-    found: BaseException | None = error
-    while found is not None and found not in seen:
-        yield found
-        seen.append(found)
-        found = found.__cause__ or found.__context__
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        yield cause
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _has_unfit_token(error: BaseException) -> bool:
     """Tell whether the HTTP client refused to send the token; its errors then show it."""
     return any(
-        "Illegal header value" in str(found)
-        or (isinstance(found, UnicodeEncodeError) and str(found.object).startswith("Bearer "))
-        for found in _chain(error)
+        "Illegal header value" in str(cause)
+        or (isinstance(cause, UnicodeEncodeError) and str(cause.object).startswith("Bearer "))
+        for cause in _chain(error)
     )
 
 
@@ -209,14 +216,23 @@ def _lost_message() -> str:
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:
-    found = pattern.search(text)
-    return found.group(1) if found else None
+    match = pattern.search(text)
+    return match.group(1) if match else None
 
 
 TAGS = ["drdecr", "ColBERT", "late-interaction"]
 
-STALE = ["model*.safetensors", "model.safetensors.index.json", "*_drdecr.py"]
-"""What a push of a model takes out of a repository's root where it brings no file of that name: it would be loaded."""
+STALE = ("model*.safetensors", "model.safetensors.index.json", "*_drdecr.py")
+"""Patterns of files that a push of a model takes out of a repository's root: they would be loaded with the new model."""
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
+"""Patterns of pickles, which can do harm to whoever opens them."""
+
+NOT_PUSHED = (".*", "_*", "*.pyc", *PICKLES, "trainer_state.json", "checkpoint-*")
+"""Patterns that never go to the Hub with a model: pickles, and what only serves to resume a training."""
+
+REPLACED = ("adapter_*", *STALE, *PICKLES)
+"""Patterns that a push of a whole model folder takes out of the root: another model's files, or another version's code."""
 
 CARD = """---
 {front_matter}
@@ -265,19 +281,67 @@ def hub_name(name_or_path: str) -> str | None:
     return name_or_path if is_name else None
 
 
-def stale_files(there: Iterable[str], patterns: Iterable[str], sent: Container[str] = ()) -> list[str]:
-    """Return the files of a repository's root that match a pattern and are not sent again.
+def matches_root(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a file stands in a repository's root and matches one of the patterns.
 
-    What stands in folders is another model's: an earlier checkpoint, an adapter. The Hub's own patterns would take it too.
-
-    Args:
-        there: all files of the repository.
-        patterns: as of a shell, for names of the root.
-        sent: names that the push brings.
+    Files in folders never match: they belong to another model, such as an earlier checkpoint or an adapter.
     """
     known = tuple(patterns)
-    root = [name for name in there if "/" not in name and name not in sent]
-    return [name for name in root if any(fnmatch(name, pattern) for pattern in known)]
+    return lambda name: "/" not in name and any(fnmatch(name, pattern) for pattern in known)
+
+
+def list_folder_files(folder: str | Path, left_out: Sequence[str] = ()) -> dict[str, Path]:
+    """Return the files below a folder by their relative paths; a pattern in `left_out` drops a file or a whole folder."""
+    paths = {path.relative_to(folder): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): path
+        for name, path in paths.items()
+        if not any(fnmatch(part, pattern) for part in name.parts for pattern in left_out)
+    }
+
+
+def commit_files(
+    api: HfApi,
+    repository: str,
+    files: Mapping[str, Path | bytes],
+    message: str | None,
+    is_stale: Callable[[str], bool] = lambda name: False,
+    repo_type: str = "model",
+    revision: str | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Push files in one commit: a reader gets the old state or the new one, never half of each.
+
+    The Hub refuses the commit if another one came in between. Large files that arrived before are not sent again.
+
+    Args:
+        api: client of the user who pushes.
+        repository: `user/name`.
+        files: contents, or paths of them, by their names in the repository.
+        message: of the commit.
+        is_stale: tells which other files of the repository are deleted (default: none).
+        repo_type: `model` (default), `dataset` or `space`.
+        revision: branch; default `main`.
+        **kwargs: passed to `HfApi.create_commit` (`commit_description`, `create_pr`).
+
+    Returns:
+        The commit.
+    """
+    parent = api.repo_info(repository, repo_type=repo_type, revision=revision).sha
+    present = api.list_repo_files(repository, repo_type=repo_type, revision=parent)
+    operations: list[Any] = [
+        *(CommitOperationAdd(name, content) for name, content in files.items()),
+        *(CommitOperationDelete(name) for name in present if name not in files and is_stale(name)),
+    ]
+    return api.create_commit(
+        repository,
+        operations,
+        commit_message=message or "Upload files",
+        repo_type=repo_type,
+        revision=revision,
+        parent_commit=parent,
+        **kwargs,
+    )
 
 
 def push_saved(
@@ -291,7 +355,7 @@ def push_saved(
     revision: str | None = None,
     create_pr: bool = False,
     tags: list[str] | None = None,
-    stale: list[str] | None = None,
+    stale: Iterable[str] = (),
     **kwargs: Any,
 ) -> Any:
     """Push what an object's `save_pretrained` writes, in one commit; the arguments are those of transformers.
@@ -322,60 +386,42 @@ def push_saved(
     with hub_errors(repo_id, token), tempfile.TemporaryDirectory() as folder:
         item.save_pretrained(folder, **kwargs)  # first: where it fails, there is no empty repository
         api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        repo_id = make_repository(api, repo_id, private)
         if revision and not revision.startswith("refs/pr") and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        found = api.model_info(repo_id, revision=revision)
-        if private and not found.private:
-            raise ValueError(
-                f"{repo_id} exists and is public, so nothing was pushed. Make it private in its settings, or choose another name."
-            )
         _write_card(Path(folder) / "README.md", api, repo_id, revision, card, tags)
-        there = api.list_repo_files(repo_id, revision=revision) if stale else []
-        return api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            commit_message=commit_message,
-            commit_description=commit_description,
+        return commit_files(
+            api,
+            repo_id,
+            list_folder_files(folder),
+            commit_message,
+            matches_root(stale),
             revision=revision,
+            commit_description=commit_description,
             create_pr=create_pr,
-            parent_commit=found.sha,  # another's commit in between is refused by the Hub rather than mixed with ours
-            delete_patterns=[escape(name) for name in stale_files(there, stale or ())],
         )
 
 
 def _write_card(path: Path, api: HfApi, repo_id: str, revision: str | None, card: Any, tags: list[str] | None) -> None:
     path.unlink(missing_ok=True)  # peft writes a form that is to be filled in
-    is_there = api.file_exists(repo_id, path.name, revision=revision)
-    if not is_there and card is not None:
+    has_card = api.file_exists(repo_id, path.name, revision=revision)
+    if not has_card and card is not None:
         path.write_text(card(repo_id), encoding="utf-8")
-    elif is_there and tags:
-        found = api.hf_hub_download(repo_id, path.name, revision=revision)
-        path.write_bytes(Path(found).read_bytes())
+    elif has_card and tags:
+        path.write_bytes(Path(api.hf_hub_download(repo_id, path.name, revision=revision)).read_bytes())
     if tags and path.exists():
         changed = ModelCard.load(path)
         changed.data.tags = list(dict.fromkeys([*(changed.data.tags or []), *tags]))
         changed.save(path)
 
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
-"""They can do harm to whoever opens them."""
-
-NOT_PUSHED = (".*", "_*", "*.pyc", *PICKLES, "trainer_state.json", "checkpoint-*")
-"""What never goes to the Hub with a model: pickles, and what only serves to resume a training."""
-
-REPLACED = ("adapter_*", "model*.safetensors", "model.safetensors.index.json", "*_drdecr.py", *PICKLES)
-"""What a push of a model takes out of a repository's root where it brings none of that name: what another model, or another
-version of this package, left there would be loaded with ours, or is a pickle."""
-
-
-def make_repository(api: HfApi, repository: str, private: bool = False, **kwargs: Any) -> str:
+def make_repository(api: HfApi, repository: str, private: bool | None = False, **kwargs: Any) -> str:
     """Make a repository if there is none of that name.
 
     Args:
         api: of who is logged in.
         repository: `user/name`, or `name` for the user's own.
-        private: make a new one private (default False).
+        private: make a new one private (default False); None: as its owner has set.
         **kwargs: as of `HfApi.create_repo` (`repo_type`, `space_sdk`).
 
     Returns:

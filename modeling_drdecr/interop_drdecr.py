@@ -25,7 +25,7 @@ MODULES = [
 OUR_CONFIG = "config.5.17.0.json"
 """The configuration for transformers that can run our code: `configuration_files` of `config.json` sends it here."""
 
-_told: set[str] = set()
+_past_warnings: set[str] = set()
 """Warnings of this process: a training saves its checkpoint many times, with the same differences each time."""
 
 PROBES = ("a", "What is", "7 .", "на русском", "日本語", "(x)")
@@ -63,10 +63,10 @@ def write_loader_files(folder: Any, processor: Any, projection: Tensor) -> None:
         (folder / "artifact.metadata").unlink(missing_ok=True)
         (folder / OUR_CONFIG).unlink(missing_ok=True)
     limits = _limits(processor, facts)
-    told = "Other libraries open this checkpoint, with these differences:\n" + "\n".join(f"- {it}" for it in limits)
-    if limits and told not in _told:
-        _told.add(told)
-        warnings.warn(told, stacklevel=3)
+    message = "Other libraries open this checkpoint, with these differences:\n" + "\n".join(f"- {it}" for it in limits)
+    if limits and message not in _past_warnings:
+        _past_warnings.add(message)
+        warnings.warn(message, stacklevel=3)
 
 
 def loader_limits(processor: Any) -> list[str]:

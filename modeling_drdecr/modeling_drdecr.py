@@ -113,7 +113,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         """Push what `save_pretrained` writes, in one commit, with a card where the repository has none.
 
         The card says how to use the model and, where it was loaded from the Hub, by which name: transformers' own is a
-        form to be filled in. Arguments are those of transformers (`pushing_drdecr.push_saved`).
+        form to be filled in. Arguments are those of transformers (`hub_drdecr.push_saved`).
         """
 
         def card(repo_id: str) -> str:
@@ -257,7 +257,7 @@ class DrDecrTeacher(DrDecrModel):
 
 def _without_pooler(encoder_config: PreTrainedConfig) -> dict[str, bool]:
     """Leave the pooler out where there is one: it gets no gradient, which distributed training takes for an error."""
-    found: Any = MODEL_MAPPING[type(encoder_config)]
-    encoder_class = found[0] if isinstance(found, tuple) else found
+    classes: Any = MODEL_MAPPING[type(encoder_config)]
+    encoder_class = classes[0] if isinstance(classes, tuple) else classes
     takes_it = "add_pooling_layer" in inspect.signature(encoder_class).parameters
     return {"add_pooling_layer": False} if takes_it else {}

@@ -181,7 +181,7 @@ class DrDecrProcessor(ProcessorMixin):
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
         """Push the processor's files, in one commit and without a card, which is the model's business.
 
-        Arguments are those of transformers (`pushing_drdecr.push_saved`).
+        Arguments are those of transformers (`hub_drdecr.push_saved`).
         """
         return push_saved(self, repo_id, **{"commit_message": "Upload processor", **kwargs})
 

@@ -54,7 +54,7 @@ def maxsim(
     rows = max(1, memory_budget // max(bytes_per_pair, 1))
     if rows < num_queries:  # one document is too much for all queries
         parts = zip(query_embeddings.split(rows), query_mask.split(rows), strict=True)
-        scores = [maxsim(own, document_embeddings, mask, document_mask, memory_budget) for own, mask in parts]
+        scores = [maxsim(part, document_embeddings, mask, document_mask, memory_budget) for part, mask in parts]
         return torch.cat(scores)
     bytes_per_document = num_queries * bytes_per_pair
     block_bytes = _block_bytes(query_embeddings, memory_budget)
@@ -101,7 +101,7 @@ def maxsim_candidates(
     columns = max(1, memory_budget // max(bytes_per_pair, 1))
     if columns < candidates:  # one query is too much with all its candidates
         parts = zip(document_embeddings.split(columns, dim=1), document_mask.split(columns, dim=1), strict=True)
-        scores = [maxsim_candidates(query_embeddings, own, query_mask, mask, memory_budget) for own, mask in parts]
+        scores = [maxsim_candidates(query_embeddings, part, query_mask, mask, memory_budget) for part, mask in parts]
         return torch.cat(scores, dim=1)
     block_bytes = _block_bytes(query_embeddings, memory_budget)
     if _needs_gradient(query_embeddings, document_embeddings):
@@ -137,9 +137,9 @@ def _pairs_of_counting_tokens(
         rows = rows.index_select(0, document_mask.flatten().nonzero()[:, 0])
     similarities = rows @ query_embeddings.reshape(-1, dim).T
     best = similarities.new_full((len(document_mask), num_queries * query_tokens), EMPTY_DOCUMENT_SIMILARITY)
-    for found, own in zip(best, similarities.split(document_mask.sum(dim=1).tolist()), strict=True):
-        if len(own):
-            torch.amax(own, dim=0, out=found)
+    for row, document in zip(best, similarities.split(document_mask.sum(dim=1).tolist()), strict=True):
+        if len(document):
+            torch.amax(document, dim=0, out=row)
     best = best.view(-1, num_queries, query_tokens).float()
     return best.masked_fill(~query_mask, 0.0).sum(dim=-1).T
 

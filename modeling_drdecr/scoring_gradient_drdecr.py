@@ -40,17 +40,17 @@ class GroupedMaxSim(torch.autograd.Function):
         """Score in blocks, and keep each query token's best document token."""
         (groups, num_queries, query_tokens, _), (num_documents, tokens) = queries.shape, document_mask.shape[1:]
         size = max(1, num_queries * query_tokens * max(tokens, 1) * queries.element_size())
-        documents_a_block = min(max(1, memory_budget // size), num_documents)
-        groups_a_block = max(1, memory_budget // (size * documents_a_block))
+        documents_per_block = min(max(1, memory_budget // size), num_documents)
+        groups_per_block = max(1, memory_budget // (size * documents_per_block))
         scores = queries.new_empty((groups, num_queries, num_documents), dtype=torch.float32)
         number = torch.int16 if tokens < 2**15 else torch.int32
         best = torch.empty((groups, num_queries, query_tokens, num_documents), dtype=number, device=queries.device)
-        for some in torch.arange(groups).split(groups_a_block):
-            for few in torch.arange(num_documents).split(documents_a_block):
+        for some in torch.arange(groups).split(groups_per_block):
+            for few in torch.arange(num_documents).split(documents_per_block):
                 part = slice(int(some[0]), int(some[-1]) + 1), slice(int(few[0]), int(few[-1]) + 1)
-                found = _best_of_block(queries[part[0]], documents[part], document_mask[part])
-                sums = found[0].float().masked_fill_(~query_mask[part[0]][..., None], 0.0).sum(dim=2)
-                scores[part[0], :, part[1]], best[part[0], :, :, part[1]] = sums, found[1]
+                cosines, tokens_of_best = _best_of_block(queries[part[0]], documents[part], document_mask[part])
+                sums = cosines.float().masked_fill_(~query_mask[part[0]][..., None], 0.0).sum(dim=2)
+                scores[part[0], :, part[1]], best[part[0], :, :, part[1]] = sums, tokens_of_best
         ctx.save_for_backward(queries, documents, query_mask, document_mask, best)
         ctx.backward_budget = backward_budget
         return scores
@@ -117,5 +117,5 @@ def _of_documents(queries: Tensor, documents: Tensor, target: Tensor, weights: T
     every_token = torch.arange(documents[..., 0].numel(), device=target.device)
     bags = torch.searchsorted(sorted_target, every_token)
     rows, weights = queries.reshape(-1, queries.shape[-1]), weights.flatten()[order]
-    found = embedding_bag(order // num_documents, rows, bags, per_sample_weights=weights, mode="sum")
-    return found.view_as(documents)
+    gradient = embedding_bag(order // num_documents, rows, bags, per_sample_weights=weights, mode="sum")
+    return gradient.view_as(documents)

@@ -74,8 +74,9 @@ def _align_block(student: Tensor, teacher: Tensor, student_mask: Tensor, teacher
     similarity = masked_cosine(student, teacher, student_mask, teacher_mask)
     if method == "optimal":
         return _optimal(similarity, student_mask, teacher_mask)
-    found = _greedy_without_ties(similarity, student_mask, teacher_mask) if similarity.device.type == "cpu" else None
-    return _greedy(similarity) if found is None else found
+    on_cpu = similarity.device.type == "cpu"
+    partners = _greedy_without_ties(similarity, student_mask, teacher_mask) if on_cpu else None
+    return _greedy(similarity) if partners is None else partners
 
 
 def masked_cosine(student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> Tensor:
@@ -125,9 +126,9 @@ def pair_tokens(student_tokens: Tensor, teacher_tokens: Tensor, method: str = "g
         ValueError: as in `align_tokens`.
     """
     student, teacher = student_tokens[None], teacher_tokens[None]
-    own, other = (torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) for tokens in (student, teacher))
-    partners = align_tokens(student, teacher, own, other, method)[0]
-    return masked_cosine(student, teacher, own, other)[0].T, partners
+    masks = [torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) for tokens in (student, teacher)]
+    partners = align_tokens(student, teacher, *masks, method)[0]
+    return masked_cosine(student, teacher, *masks)[0].T, partners
 
 
 def _greedy_without_ties(similarity: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> Tensor | None:

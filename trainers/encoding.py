@@ -62,7 +62,7 @@ def encode_once(
     if mini_batch_size is not None and len(first) > mini_batch_size:
         lengths = _lengths(flat)
         groups = list(lengths.argsort(stable=True).split(mini_batch_size))
-        embeddings = _in_groups(model, inner, flat, lengths, groups, _made_again)
+        embeddings = _in_groups(model, inner, flat, lengths, groups, _encode_again)
     elif passes > 1 and len(first) > 1:
         lengths = _lengths(flat)
         groups = groups_of_like_length(lengths, passes)
@@ -70,7 +70,7 @@ def encode_once(
             groups = [
                 part for group in groups for part in group.split(max(1, tokens_a_pass // int(lengths[group].max())))
             ]
-        embeddings = _in_groups(model, inner, flat, lengths, groups, _kept)
+        embeddings = _in_groups(model, inner, flat, lengths, groups, _encode)
     else:
         embeddings = model(**flat).embeddings
     if len(first) < len(place):
@@ -158,19 +158,19 @@ def _in_groups(
         part = {name: tensor[rows, :longest] for name, tensor in texts.items()}
         # The first one goes through the wrapper, which waits for it to prepare the backward pass; it is the shortest, and the
         # only one whose activations stay where the others are made again.
-        found = encode(inner, part) if parts else _kept(model, part)
-        parts.append(torch.nn.functional.pad(found, (0, 0, 0, tokens - longest)))
+        embeddings = encode(inner, part) if parts else _encode(model, part)
+        parts.append(torch.nn.functional.pad(embeddings, (0, 0, 0, tokens - longest)))
     return torch.cat(parts)[torch.cat(list(groups)).argsort()]
 
 
-def _kept(model: Callable[..., Any], texts: Texts) -> Tensor:
+def _encode(model: Callable[..., Any], texts: Texts) -> Tensor:
     return model(**texts).embeddings
 
 
-def _made_again(model: Callable[..., Any], texts: Texts) -> Tensor:
+def _encode_again(model: Callable[..., Any], texts: Texts) -> Tensor:
     if not torch.is_grad_enabled():
-        return _kept(model, texts)
-    return checkpoint(_kept, model, texts, use_reentrant=False)
+        return _encode(model, texts)
+    return checkpoint(_encode, model, texts, use_reentrant=False)
 
 
 @dataclass
@@ -181,13 +181,13 @@ class PassagePool:
         embeddings: `(passages, tokens, dim)`.
         mask: boolean `(passages, tokens)`, the tokens that count.
         keys: int64 `(passages,)`, equal for equal passages.
-        own: where this process's passages begin.
+        offset: where this process's passages begin.
     """
 
     embeddings: Tensor
     mask: Tensor
     keys: Tensor
-    own: int = 0
+    offset: int = 0
 
 
 def gather_passages(embeddings: Tensor, mask: Tensor, keys: Tensor) -> PassagePool:
@@ -205,18 +205,18 @@ def gather_passages(embeddings: Tensor, mask: Tensor, keys: Tensor) -> PassagePo
     """
     shape = torch.tensor([*mask.shape, embeddings.requires_grad], device=mask.device)
     shapes = torch.stack(_all_gather(shape)).tolist()
-    rows, tokens = (max(found) for found in list(zip(*shapes, strict=True))[:2])
+    rows, tokens = (max(sizes) for sizes in list(zip(*shapes, strict=True))[:2])
     missing = rows - len(mask), tokens - mask.shape[1]
     embeddings = functional.pad(embeddings, (0, 0, 0, missing[1], 0, missing[0]))
-    if any(found[2] for found in shapes):  # all differentiate, or none
+    if any(shape[2] for shape in shapes):  # all differentiate, or none
         gathered = _Gathered.apply(embeddings if embeddings.requires_grad else embeddings.requires_grad_())
     else:
         gathered = torch.cat(_all_gather(embeddings))
     mask = torch.cat(_all_gather(functional.pad(mask, (0, missing[1], 0, missing[0])).byte())).bool()
     keys = torch.cat(_all_gather(functional.pad(keys, (0, missing[0]))))
-    counts = [found[0] for found in shapes]
-    kept = torch.cat([torch.arange(count) + rank * rows for rank, count in enumerate(counts)]).to(mask.device)
-    return PassagePool(gathered[kept], mask[kept], keys[kept], own=sum(counts[: distributed.get_rank()]))
+    counts = [shape[0] for shape in shapes]
+    places = torch.cat([torch.arange(count) + rank * rows for rank, count in enumerate(counts)]).to(mask.device)
+    return PassagePool(gathered[places], mask[places], keys[places], offset=sum(counts[: distributed.get_rank()]))
 
 
 class _Gathered(torch.autograd.Function):

@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,14 @@ from drdecr.modeling_drdecr.hub_drdecr import (
     NOT_PUSHED,
     PICKLES,
     REPLACED,
+    TAGS,
+    commit_files,
     explain_hub_error,
     hub_errors,
     hub_name,
+    list_folder_files,
     make_repository,
-    stale_files,
+    matches_root,
     without_tokens,
 )
 
@@ -108,21 +110,17 @@ def push_folder(
     Raises:
         HubError: if the Hub refuses, cannot be reached, or another's commit came in between.
     """
-    patterns = REPLACED if (Path(folder) / "config.json").exists() else PICKLES
+    files = list_folder_files(folder, left_out)
+    in_root = matches_root(REPLACED if "config.json" in files else PICKLES)
+    has_state = (Path(folder) / LAST).exists()
     with hub_errors(repository):
-        parent = api.model_info(repository, revision=revision).sha
-        there = api.list_repo_files(repository, revision=parent)
-        stale = stale_files(there, patterns)  # what is sent again is not taken out: `upload_folder` sees to it
-        if (Path(folder) / LAST).exists():
-            stale += [name for name in there if name.startswith(f"{LAST}/")]
-        return api.upload_folder(
-            repo_id=repository,
-            folder_path=folder,
-            commit_message=message,
+        return commit_files(
+            api,
+            repository,
+            files,
+            message,
+            lambda name: in_root(name) or (has_state and name.startswith(f"{LAST}/")),
             revision=revision,
-            parent_commit=parent,
-            ignore_patterns=list(left_out),
-            delete_patterns=[escape(name) for name in stale],
         )
 
 
@@ -157,7 +155,7 @@ def write_training_card(
     data = ModelCardData(
         library_name=library,
         pipeline_tag="sentence-similarity",
-        tags=["drdecr", "ColBERT", "late-interaction"],
+        tags=TAGS,
         base_model=base_model,
     )
     last: dict[str, Any] = next((line for line in reversed(log) if "loss" in line), {})
@@ -210,7 +208,7 @@ class PushingTrainer(Trainer):
     def _write_card(self, folder: str) -> None:
         student: Any = self.accelerator.unwrap_model(self.model)
         adapters = getattr(student, "peft_config", {})
-        base = next((found.base_model_name_or_path for found in adapters.values()), student.config._name_or_path)
+        base = next((adapter.base_model_name_or_path for adapter in adapters.values()), student.config._name_or_path)
         library = "peft" if adapters else "transformers"
         write_training_card(folder, self.args, hub_name(str(base)), self.state.log_history, library)
 
@@ -251,7 +249,7 @@ class PushingTrainer(Trainer):
         is_left_out = push is not None and not push.is_done() and not self.args.hub_always_push
         if not self.is_world_process_zero() or is_left_out:
             return
-        self._tell_failed_pushes()
+        self._report_failed_pushes()
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         place = {HubStrategy.CHECKPOINT: LAST, HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
         copy_to = place.get(HubStrategy(self.args.hub_strategy))
@@ -267,9 +265,9 @@ class PushingTrainer(Trainer):
     def _finish_current_push(self) -> None:
         """Wait for uploads, and say which failed: a lost connection ends no training."""
         super()._finish_current_push()
-        self._tell_failed_pushes()
+        self._report_failed_pushes()
 
-    def _tell_failed_pushes(self) -> None:
+    def _report_failed_pushes(self) -> None:
         """Say which uploads failed, each once, and forget those that are done."""
         push = getattr(self, "push_in_progress", None)
         if push is None:
@@ -279,8 +277,8 @@ class PushingTrainer(Trainer):
         for error in (job.exception() for job in done if not job.cancelled()):
             if error is not None:
                 token = self.args.hub_token
-                told = explain_hub_error(error, token=token) or without_tokens(str(error), token)
-                logger.warning(f"An upload during the training failed. {told}")
+                reason = explain_hub_error(error, token=token) or without_tokens(str(error), token)
+                logger.warning(f"An upload during the training failed. {reason}")
 
 
 STATE_FILES = ("optimizer", "scheduler", "scaler", "rng_state")
@@ -300,7 +298,7 @@ def pack_state(folder: Path) -> None:
             with safe_globals():
                 state = torch.load(path, map_location="cpu", weights_only=True)
             tensors: dict[str, Tensor] = {}
-            metadata = {"structure": json.dumps(_structure(state, tensors)), "suffix": path.suffix}
+            metadata = {"structure": json.dumps(_describe(state, tensors)), "suffix": path.suffix}
             save_file(tensors, path.with_suffix(".safetensors"), metadata=metadata)
             path.unlink()
 
@@ -314,13 +312,13 @@ def unpack_state(folder: Path) -> None:
             metadata = stored.metadata()
             target = path.with_suffix(metadata["suffix"])
             if not target.exists():
-                state = _rebuilt(json.loads(metadata["structure"]), stored)
+                state = _rebuild(json.loads(metadata["structure"]), stored)
                 unfinished = target.with_name(f".{target.name}.unfinished")
                 torch.save(state, unfinished)
                 unfinished.replace(target)
 
 
-def _structure(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _describe(value: Any, tensors: dict[str, Tensor]) -> Any:
     """Return a value in JSON's terms, `[kind, content]`, its tensors moved into `tensors`."""
     if isinstance(value, PLAIN):
         return ["plain", value]
@@ -329,23 +327,23 @@ def _structure(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = torch.as_tensor(value).contiguous().clone()  # a clone: views of one storage are refused
         return ["tensor" if isinstance(value, Tensor) else "array", name]
     if isinstance(value, dict):
-        return ["dict", [[_structure(key, tensors), _structure(item, tensors)] for key, item in value.items()]]
+        return ["dict", [[_describe(key, tensors), _describe(item, tensors)] for key, item in value.items()]]
     if isinstance(value, list | tuple):
-        return [type(value).__name__, [_structure(item, tensors) for item in value]]
+        return [type(value).__name__, [_describe(item, tensors) for item in value]]
     raise ValueError(
         f"Expected a training's state of tensors and plain values, got {type(value).__name__}. Push without it: "
         "hub_strategy='every_save'."
     )
 
 
-def _rebuilt(structure: Any, stored: Any) -> Any:
+def _rebuild(structure: Any, stored: Any) -> Any:
     kind, content = structure
     if kind in ("tensor", "array"):
         tensor = stored.get_tensor(content)
         return tensor if kind == "tensor" else tensor.numpy()
     if kind == "dict":
-        return {_rebuilt(key, stored): _rebuilt(item, stored) for key, item in content}
+        return {_rebuild(key, stored): _rebuild(item, stored) for key, item in content}
     if kind in ("list", "tuple"):
-        items = [_rebuilt(item, stored) for item in content]
+        items = [_rebuild(item, stored) for item in content]
         return items if kind == "list" else tuple(items)
     return content

@@ -138,8 +138,8 @@ def in_batch_cross_entropy(scores: Tensor, positives: Tensor, counts: Tensor, te
     """
     _at_least_two("in_batch_cross_entropy", scores)
     _positive("temperature", temperature)
-    own = functional.one_hot(positives, scores.shape[1]).bool()
-    logits = (scores.float() / temperature).masked_fill(~(counts | own), -torch.inf)
+    is_positive = functional.one_hot(positives, scores.shape[1]).bool()
+    logits = (scores.float() / temperature).masked_fill(~(counts | is_positive), -torch.inf)
     return functional.cross_entropy(logits, positives)
 
 

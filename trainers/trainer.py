@@ -240,7 +240,7 @@ class DistillationTrainer(PushingTrainer):
     def _in_batch_term(self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool) -> Tensor:
         batch, candidates = inputs["document_keys"].shape
         scores = self._scaled(maxsim(query, pool.embeddings, query_mask, pool.mask), query_mask.sum(dim=1))
-        positives = torch.arange(batch, device=scores.device) * candidates + pool.own
+        positives = torch.arange(batch, device=scores.device) * candidates + pool.offset
         # The same passage may stand in two rows: it is no negative of a question that it answers.
         is_own_positive = pool.keys[None, :] == pool.keys[positives][:, None]
         return in_batch_cross_entropy(scores, positives, ~is_own_positive, self.args.contrastive_temperature)
@@ -303,12 +303,12 @@ class DistillationTrainer(PushingTrainer):
                 "projection_learning_rate: the projection is frozen. Leave the setting out, or train the projection too "
                 "(`modules_to_save=['linear']` of an adapter)."
             )
-        chosen = {id(parameter) for parameter in projection}
+        projection_ids = {id(parameter) for parameter in projection}
         decay = 0.0
         for group in optimizer.param_groups:
-            if any(id(parameter) in chosen for parameter in group["params"]):
+            if any(id(parameter) in projection_ids for parameter in group["params"]):
                 decay = group["weight_decay"]
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projection_ids]
         optimizer.add_param_group({"params": projection, "lr": rate, "weight_decay": decay, "name": "projection"})
         return optimizer
 

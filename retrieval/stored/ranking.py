@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from drdecr.modeling_drdecr.encoding_drdecr import PackedEmbeddings, a_thread_each
+from drdecr.modeling_drdecr.encoding_drdecr import PackedEmbeddings, map_in_threads
 
 from .segment import Segment
 
@@ -74,7 +74,7 @@ def rank(queries: PackedEmbeddings, segments: Sequence[Segment], places: Sequenc
         for rows in every.split(ROWS_PER_PART)
     ]
     is_large = sum(len(every) for every in places) >= ROWS_PER_PART
-    scored = a_thread_each(
+    scored = map_in_threads(
         lambda part: part[1].scores(queries, part[2]), parts, torch.get_num_threads() if is_large else 1
     )
     ranking = Ranking(len(queries), top_k)

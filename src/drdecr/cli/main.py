@@ -299,7 +299,9 @@ def push(
 ) -> None:
     """Push a model with its code and card to the Hub, in one commit. After a failure, run it again: it goes on."""
     from drdecr.hub.push import push_folder
+    from drdecr.runs.model_card import write_missing_card
 
+    write_missing_card(folder)
     typer.echo(push_folder(folder, repository, private, revision, tag))
 
 

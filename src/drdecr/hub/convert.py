@@ -87,11 +87,11 @@ def convert(
 def _read(source: Path, base: str | None, embedding_dim: int) -> tuple[DrDecrModel, list[str]]:
     if is_ours(source):
         return DrDecrModel.from_pretrained(source), []
-    found = read_checkpoint(source, base)
-    return build_model(found, embedding_dim)
+    checkpoint = read_checkpoint(source, base)
+    return build_model(checkpoint, embedding_dim)
 
 
-def build_model(found: ForeignCheckpoint, embedding_dim: int = 128) -> tuple[DrDecrModel, list[str]]:
+def build_model(checkpoint: ForeignCheckpoint, embedding_dim: int = 128) -> tuple[DrDecrModel, list[str]]:
     """Build our model from a foreign checkpoint, with every weight accounted for.
 
     Returns:
@@ -100,20 +100,20 @@ def build_model(found: ForeignCheckpoint, embedding_dim: int = 128) -> tuple[DrD
     Raises:
         ValueError: if weights are missing, unexpected or of another shape; all are named.
     """
-    projection = found.weights.get("linear.weight", found.weights.get("module.linear.weight"))
+    projection = checkpoint.weights.get("linear.weight", checkpoint.weights.get("module.linear.weight"))
     dim = embedding_dim if projection is None else len(projection)
-    model = DrDecrModel(DrDecrConfig(encoder_config=found.encoder_config, embedding_dim=dim)).eval()
-    weights, left_out = rename_weights(found.weights, model)
-    own = model.state_dict()
+    model = DrDecrModel(DrDecrConfig(encoder_config=checkpoint.encoder_config, embedding_dim=dim)).eval()
+    weights, left_out = rename_weights(checkpoint.weights, model)
+    expected = model.state_dict()
     if projection is None:
-        weights["linear.weight"] = own["linear.weight"]
+        weights["linear.weight"] = expected["linear.weight"]
     problems = {
-        "missing": sorted(own.keys() - weights.keys()),
-        "unexpected": sorted(weights.keys() - own.keys()),
+        "missing": sorted(expected.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - expected.keys()),
         "of another shape": [
-            f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in sorted(own.keys() & weights.keys())
-            if weights[name].shape != own[name].shape
+            f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in sorted(expected.keys() & weights.keys())
+            if weights[name].shape != expected[name].shape
         ],
     }
     if any(problems.values()):
@@ -123,8 +123,8 @@ def build_model(found: ForeignCheckpoint, embedding_dim: int = 128) -> tuple[DrD
         )
     model.load_state_dict(weights)
     model = model.to(weights["linear.weight"].dtype if projection is not None else torch.float32)
-    model.processor = DrDecrProcessor(found.tokenizer, **found.settings)
-    notes = list(found.notes)
+    model.processor = DrDecrProcessor(checkpoint.tokenizer, **checkpoint.settings)
+    notes = list(checkpoint.notes)
     if projection is None:
         notes.append(f"linear.weight is new and random, {dim} wide: train it.")
     if left_out:
@@ -134,13 +134,13 @@ def build_model(found: ForeignCheckpoint, embedding_dim: int = 128) -> tuple[DrD
 
 def rename_weights(weights: dict[str, Tensor], model: DrDecrModel) -> tuple[dict[str, Tensor], list[str]]:
     """Give weights the names that our model has; return them, and the names that take no part in embeddings."""
-    own, renamed, left_out = model.state_dict().keys(), {}, []
+    expected, renamed, left_out = model.state_dict().keys(), {}, []
     prefix = model.base_model_prefix
     for name, tensor in weights.items():
         bare = name.removeprefix("module.")  # DistributedDataParallel
         bare = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", bare))  # checkpoints converted in 2019
         candidates = (bare, f"{prefix}.{bare}", bare.removeprefix("model."))
-        ours = next((candidate for candidate in candidates if candidate in own), None)
+        ours = next((candidate for candidate in candidates if candidate in expected), None)
         if ours is None and re.fullmatch(LEFT_OUT, bare):
             left_out.append(name)
         elif ours in renamed:

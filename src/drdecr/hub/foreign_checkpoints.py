@@ -86,8 +86,8 @@ def read_primeqa(source: Path, base: str | None) -> ForeignCheckpoint:
         )
     arguments = content.get("arguments") or {}
     has_config = source.is_dir() and (source / "config.json").exists()
-    found = base or (str(source) if has_config else arguments.get("model") or arguments.get("checkpoint"))
-    if not found:
+    encoder = base or (str(source) if has_config else arguments.get("model") or arguments.get("checkpoint"))
+    if not encoder:
         raise ValueError(f"{path} does not say which encoder it is. Name it: `--base xlm-roberta-base` or a folder.")
     settings = {
         "legacy_primeqa": True,
@@ -98,7 +98,7 @@ def read_primeqa(source: Path, base: str | None) -> ForeignCheckpoint:
     notes = ["legacy_primeqa: padding fills queries and takes part in MaxSim, as in the authors' code."]
     if arguments.get("similarity") == "l2":
         notes.append("It was trained with L2 similarity: ranks are those of cosine, gaps between scores twice ours.")
-    return ForeignCheckpoint(weights, AutoConfig.from_pretrained(found), _tokenizer(found), settings, notes)
+    return ForeignCheckpoint(weights, AutoConfig.from_pretrained(encoder), _tokenizer(encoder), settings, notes)
 
 
 def read_stanford(source: Path, _: str | None) -> ForeignCheckpoint:
@@ -262,10 +262,10 @@ def _tokenizer(source: Any) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(source)
 
 
-def _only(found: list[Any], place: Path) -> Any:
-    if len(found) != 1:
-        raise ValueError(f"{place}: expected one, got {len(found)}. Name the file itself.")
-    return found[0]
+def _only(items: list[Any], place: Path) -> Any:
+    if len(items) != 1:
+        raise ValueError(f"{place}: expected one, got {len(items)}. Name the file itself.")
+    return items[0]
 
 
 def _json(path: Path) -> Any:

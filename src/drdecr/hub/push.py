@@ -6,11 +6,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import HfApi
 
-from drdecr.modeling_drdecr.hub_drdecr import NOT_PUSHED, REPLACED, hub_errors, make_repository, stale_files
-from drdecr.runs.model_card import write_run_card
-from drdecr.runs.recipe import load_recipe
+from drdecr.modeling_drdecr.hub_drdecr import (
+    NOT_PUSHED,
+    REPLACED,
+    commit_files,
+    hub_errors,
+    list_folder_files,
+    make_repository,
+    matches_root,
+)
 from drdecr.trainers.adapters import check_base
 
 PLACEHOLDER = "THIS_REPOSITORY_OR_FOLDER"
@@ -44,27 +50,18 @@ def push_folder(
         ValueError: if the folder is no whole model, the tag exists, or a public repository was to be private.
         HubError: if the Hub refuses or cannot be reached. The repository is then as it was.
     """
-    _write_missing_card(Path(folder))
     files = model_files(folder)
     with hub_errors(repository):
         api = HfApi()
         repository = make_repository(api, repository, private)
         references = api.list_repo_refs(repository)
-        if tag in {found.name for found in references.tags}:
+        if tag in {reference.name for reference in references.tags}:
             raise ValueError(f"{repository} has a tag {tag!r} already. Choose another, or delete that one.")
-        if revision and revision not in {found.name for found in references.branches}:
+        if revision and revision not in {reference.name for reference in references.branches}:
             api.create_branch(repository, branch=revision)
-        # Another's commit in between is refused by the Hub rather than mixed with ours.
-        parent = api.model_info(repository, revision=revision).sha
-        there = api.list_repo_files(repository, revision=parent)
-        stale = stale_files(there, REPLACED, sent=files) if "config.json" in files else []
-        operations: list[Any] = [
-            *(CommitOperationAdd(name, _content(path, repository)) for name, path in files.items()),
-            *(CommitOperationDelete(name) for name in stale),
-        ]
-        commit = api.create_commit(
-            repository, operations, commit_message=message, revision=revision, parent_commit=parent
-        )
+        contents = {name: _content(path, repository) for name, path in files.items()}
+        is_stale = matches_root(REPLACED if "config.json" in files else ())
+        commit = commit_files(api, repository, contents, message, is_stale, revision=revision)
         if tag:
             api.create_tag(repository, tag=tag, revision=commit.oid)
     return f"{api.endpoint}/{repository}" + (f"/tree/{tag or revision}" if tag or revision else "")
@@ -78,10 +75,7 @@ def model_files(folder: str | Path) -> dict[str, Path]:
     """
     root = Path(folder)
     root = next((root / name for name in ("model", "adapter") if (root / name).is_dir()), root)
-    found = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
-    files = {
-        name: path for name, path in found.items() if not any(_matches(part, NOT_PUSHED) for part in name.split("/"))
-    }
+    files = list_folder_files(root, NOT_PUSHED)
     if "adapter_config.json" in files and "config.json" not in files:
         check_base(json.loads(files["adapter_config.json"].read_text(encoding="utf-8"))["base_model_name_or_path"])
     missing = [] if {"config.json", "adapter_config.json"} & set(files) else ["config.json"]
@@ -97,21 +91,10 @@ def model_files(folder: str | Path) -> dict[str, Path]:
     return files
 
 
-def _write_missing_card(folder: Path) -> None:
-    """Give a run's model a card, if it has none yet: that of a pipeline knows more."""
-    run = folder if (folder / "model").is_dir() else folder.parent
-    if (run / "run.json").exists() and (run / "model").is_dir() and not (run / "model" / "README.md").exists():
-        write_run_card(load_recipe(run / "recipe.yaml", ["--output", json.dumps(str(run))]))  # it may have been moved
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _content(path: Path, repository: str) -> str | bytes:
+def _content(path: Path, repository: str) -> Path | bytes:
     """Return a file's path; of the card, its text with the repository's name in it."""
     if path.name != "README.md":
-        return str(path)
+        return path
     return path.read_text(encoding="utf-8").replace(PLACEHOLDER, repository).encode()
 
 
@@ -143,10 +126,5 @@ def push_metric(repo_id: str, token: str | None = None, private: bool = False) -
     with hub_errors(repo_id, token):
         api = HfApi(token=token)
         repo_id = make_repository(api, repo_id, private, repo_type="space", space_sdk="gradio")
-        return api.upload_folder(
-            repo_id=repo_id,
-            repo_type="space",
-            folder_path=METRIC_FOLDER,
-            allow_patterns=list(FILES),
-            commit_message="R@kt",
-        )
+        contents: dict[str, Path | bytes] = {name: METRIC_FOLDER / name for name in FILES}
+        return commit_files(api, repo_id, contents, "R@kt", repo_type="space")

@@ -95,6 +95,13 @@ def write_run_card(recipe: Recipe) -> Path:
     return _write(recipe.model_folder, data, {}, runs, name, recipes, None)
 
 
+def write_missing_card(folder: Path) -> None:
+    """Write the card of a run's model where it has none yet; a pipeline's card, which knows more, stays."""
+    run = folder if (folder / "model").is_dir() else folder.parent
+    if (run / "run.json").exists() and (run / "model").is_dir() and not (run / "model" / "README.md").exists():
+        write_run_card(load_recipe(run / "recipe.yaml", ["--output", json.dumps(str(run))]))  # it may have been moved
+
+
 def _languages(runs: Mapping[str, dict[str, Any]], recipes: Mapping[str, Recipe]) -> set[str]:
     """Return the languages that runs learnt from, with English where their recipes say that they read it."""
     found = {code for run in runs.values() for code in run.get("languages", [])}

@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertModel
 
-from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor
-from drdecr.modeling_drdecr import interop_drdecr as loaders_drdecr
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, interop_drdecr
 from drdecr.modeling_drdecr.interop_drdecr import loader_limits
 
 LOADERS = Path(__file__).parents[2] / "benchmarks" / "loaders"
@@ -104,7 +103,7 @@ def test_the_projection_is_the_trainers_own_state(tmp_path):
 )
 def test_saving_names_loader_setting_and_effect(settings, expected, tmp_path, monkeypatch):
     """BERT's list of signs holds the ASCII signs and nothing else here, so Stanford's list is ours."""
-    monkeypatch.setattr(loaders_drdecr, "_told", set())
+    monkeypatch.setattr(interop_drdecr, "_past_warnings", set())
     model = make.make_model("bert", "markers, expansion")
     given = {"query_expansion": "mask", **make.MARKERS, **settings}
     if settings.get("legacy_primeqa"):
@@ -121,7 +120,7 @@ def test_saving_names_loader_setting_and_effect(settings, expected, tmp_path, mo
 
 def test_each_difference_is_told_once_a_process_and_always_at_first(tmp_path, monkeypatch):
     """A training saves many checkpoints: two equal ones, one with other settings, and the first again."""
-    monkeypatch.setattr(loaders_drdecr, "_told", set())
+    monkeypatch.setattr(interop_drdecr, "_past_warnings", set())
     model, other = make.make_model("bert", "defaults"), make.make_model("bert", "prefixes that do not score")
     told = []
     for saved in (model, model, other, model):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from drdecr.modeling_drdecr.encoding_drdecr import a_thread_each
+from drdecr.modeling_drdecr.encoding_drdecr import map_in_threads
 
 
 def test_results_keep_the_order_of_the_items_whichever_is_done_first():
@@ -13,7 +13,7 @@ def test_results_keep_the_order_of_the_items_whichever_is_done_first():
         time.sleep(0.05 / (1 + item))
         return item * item
 
-    assert list(a_thread_each(slow_at_first, range(9), threads=3)) == [item * item for item in range(9)]
+    assert list(map_in_threads(slow_at_first, range(9), threads=3)) == [item * item for item in range(9)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -25,7 +25,7 @@ def test_items_are_read_as_they_are_needed_by_the_caller(threads: int):
             read.append(threading.current_thread())
             yield item
 
-    results = a_thread_each(lambda item: item, items(), threads)
+    results = map_in_threads(lambda item: item, items(), threads)
     assert [next(results), next(results)] == [0, 1]
     assert len(read) <= 2 + 2 * threads + 1
     results.close()
@@ -34,7 +34,7 @@ def test_items_are_read_as_they_are_needed_by_the_caller(threads: int):
 
 def test_as_many_run_at_once_as_there_are_threads():
     meeting = threading.Barrier(3, timeout=10)  # nobody passes alone
-    assert len({*a_thread_each(lambda _: meeting.wait(), range(3), threads=3)}) == 3
+    assert len({*map_in_threads(lambda _: meeting.wait(), range(3), threads=3)}) == 3
 
 
 def test_after_an_error_what_has_not_begun_is_left():
@@ -45,6 +45,6 @@ def test_after_an_error_what_has_not_begun_is_left():
         raise ZeroDivisionError(item)
 
     with pytest.raises(ZeroDivisionError, match=r"^0$"):
-        list(a_thread_each(fail, range(100), threads=2))
+        list(map_in_threads(fail, range(100), threads=2))
     assert len(begun) < 10
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("drdecr")]
