@@ -208,7 +208,7 @@ def draw_curves(log: list[dict[str, Any]], path: Path, title: str) -> Path:
         panel.yaxis.set_major_locator(MaxNLocator(5))
         panel.tick_params(labelsize=7)
         panel.legend(fontsize=7)
-    figure.suptitle(title)
+    figure.suptitle(title, y=1 - 0.1 / height)
     figure.savefig(path, dpi=120)
     return path
 

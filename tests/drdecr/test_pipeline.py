@@ -6,9 +6,9 @@ import pytest
 import yaml
 from transformers import Trainer
 
-from drdecr.evaluation import evaluate as measuring
 from drdecr.evaluation.metrics import per_query_scores
 from drdecr.evaluation.runs import read_run
+from drdecr.runs import pipeline as module
 from drdecr.runs.pipeline import load_pipeline, run_pipeline, stage_recipe
 
 SYSTEMS = [
@@ -90,7 +90,7 @@ def test_a_pipeline_leaves_tables_and_charts_and_is_not_run_twice(write_pipeline
         raise AssertionError("done twice")
 
     monkeypatch.setattr(Trainer, "train", forbidden)
-    monkeypatch.setattr(measuring, "load_teacher", forbidden)
+    monkeypatch.setattr(module, "load_encoder", forbidden)
     assert run_pipeline(pipeline, ["--learning_rate", "1e-4"]) == student
     assert (output / "results.md").read_text() == table
 
@@ -111,7 +111,7 @@ def test_scores_of_another_content_of_the_same_file_are_not_read_back(write_pipe
     file = run_pipeline(pipeline).parent.parent / "results" / "zero-shot.scores.json"
     before = json.loads(file.read_text())
     # Whoever reads kept figures back says where they were made, not where they were read.
-    monkeypatch.setattr(measuring, "environment", lambda: {"command": "a", "hardware": "b", "git_commit": "later"})
+    monkeypatch.setattr(module, "environment", lambda: {"command": "a", "hardware": "b", "git_commit": "later"})
     run_pipeline(pipeline)
     assert json.loads(file.read_text()) == before
     assert "commit later" not in (tmp_path / "all" / "results.md").read_text()
