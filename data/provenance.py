@@ -37,10 +37,10 @@ def redact_paths(value: Any) -> Any:
 
 
 def redact_command(words: Sequence[str]) -> str:
-    """Return a command line in one line, its paths as `shown` gives them.
+    """Return a command line in one line, its paths as `redact_paths` gives them.
 
     Example:
-        >>> shown_command(["/home/me/bin/drdecr", "mine", "/home/me/mine.yaml", "--reader=/runs/a b", "runs/out"])
+        >>> redact_command(["/home/me/bin/drdecr", "mine", "/home/me/mine.yaml", "--reader=/runs/a b", "runs/out"])
         "drdecr mine mine.yaml '--reader=a b' runs/out"
     """
     return shlex.join(_redact_word(word) for word in words)
