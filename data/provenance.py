@@ -41,7 +41,7 @@ def redact_command(words: Sequence[str]) -> str:
 
     Example:
         >>> shown_command(["/home/me/bin/drdecr", "mine", "/home/me/mine.yaml", "--reader=/runs/a b", "runs/out"])
-        "drdecr mine mine.yaml '--reader=a b' runs/out"
+        "drdecr data mine mine.yaml '--reader=a b' runs/out"
     """
     return shlex.join(_redact_word(word) for word in words)
 

@@ -28,7 +28,7 @@ PerQuery = dict[str, dict[str, float]]
 
 @dataclass
 class EvaluationSettings:
-    """What `drdecr evaluate` reads from YAML.
+    """What `drdecr eval model` reads from YAML.
 
     Args:
         test: entries of question sets, at least one.

@@ -71,7 +71,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
     unlabelled = next((found.name for found in sets if not found.qrels), None)
     if unlabelled is not None:
         raise ValueError(
-            f"test: expected labelled passages, {unlabelled!r} has answers alone. Measure it with `drdecr evaluate`."
+            f"test: expected labelled passages, {unlabelled!r} has answers alone. Measure it with `drdecr eval model`."
         )
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
