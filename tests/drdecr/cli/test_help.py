@@ -19,7 +19,6 @@ HEAVY = (
     "pandas",
     "numpy",
     "huggingface_hub",
-    "pydantic",
 )
 
 

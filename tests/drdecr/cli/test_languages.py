@@ -133,24 +133,30 @@ def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
     for name, value in {"query_id": ["a"], "query": 5, "language": ["en"], "document_ids": "d-b.en"}.items():
         write(files / f"{name}.jsonl", [{**right, name: value}])
     for arguments, message in [
-        (["bias", "index", "query_id.jsonl"], "query_id.jsonl, line 1: expected an id as 'query_id', got ['a']"),
-        (["bias", "index", "query.jsonl"], "line 1: expected a text as 'query', got 5"),
-        (["bias", "index", "language.jsonl"], "line 1: expected a text as 'language', got ['en']"),
-        (["bias", "index", "document_ids.jsonl"], "line 1: expected a list of `document_ids`, got 'd-b.en'"),
+        (
+            ["eval", "bias", "index", "query_id.jsonl"],
+            "query_id.jsonl, line 1: expected an id as 'query_id', got ['a']",
+        ),
+        (["eval", "bias", "index", "query.jsonl"], "line 1: expected a text as 'query', got 5"),
+        (["eval", "bias", "index", "language.jsonl"], "line 1: expected a text as 'language', got ['en']"),
+        (["eval", "bias", "index", "document_ids.jsonl"], "line 1: expected a list of `document_ids`, got 'd-b.en'"),
         (["search", "index", "a", "--calibrated"], "Make it: drdecr index calibrate"),
         (["search", "model", "a", "--calibrated"], "belongs to an index"),
-        (["calibrate", "index", "few.jsonl"], "got 7 with language 'yy'"),
-        (["calibrate", "index", "none.jsonl"], "'a' has no language"),
+        (["index", "calibrate", "index", "few.jsonl"], "got 7 with language 'yy'"),
+        (["index", "calibrate", "index", "none.jsonl"], "'a' has no language"),
         (
-            ["calibrate", "index", "empty.jsonl"],
+            ["index", "calibrate", "index", "empty.jsonl"],
             "empty.jsonl: expected documents, got none",
         ),
-        (["calibrate", "nowhere", "texts.jsonl"], "nowhere: expected an index, found none"),
-        (["calibrate", "index", "nowhere.jsonl", "--model", "nowhere"], "nowhere.jsonl: no such file"),
-        (["bias", "index", "q.jsonl", "--output", "q.jsonl", "--model", "nowhere"], "q.jsonl: expected a folder"),
-        (["bias", "index", "twice.jsonl"], "line 2: query 'a' stands twice"),
-        (["bias", "index", "q.jsonl", "--language-key", "code"], "has no code"),
-        (["bias", "index", "d.jsonl"], "missing query_id, query, document_ids"),
+        (["index", "calibrate", "nowhere", "texts.jsonl"], "nowhere: expected an index, found none"),
+        (["index", "calibrate", "index", "nowhere.jsonl", "--model", "nowhere"], "nowhere.jsonl: no such file"),
+        (
+            ["eval", "bias", "index", "q.jsonl", "--output", "q.jsonl", "--model", "nowhere"],
+            "q.jsonl: expected a folder",
+        ),
+        (["eval", "bias", "index", "twice.jsonl"], "line 2: query 'a' stands twice"),
+        (["eval", "bias", "index", "q.jsonl", "--language-key", "code"], "has no code"),
+        (["eval", "bias", "index", "d.jsonl"], "missing query_id, query, document_ids"),
     ]:
         code, _, errors = call(*arguments)
         assert code == 1

@@ -311,7 +311,15 @@ def test_compare_refuses_a_query_that_has_two_languages_by_its_line(call, tmp_pa
     (tmp_path / "run").write_text("q1 Q0 a 1 3 x\n")
     (tmp_path / "qrels").write_text("q1 0 a 1\n")
     (tmp_path / "languages").write_text("q1\tfi\n\nq1\tsw\n")
-    words = ("compare", tmp_path / "run", tmp_path / "run", tmp_path / "qrels", "--languages", tmp_path / "languages")
+    words = (
+        "eval",
+        "compare",
+        tmp_path / "run",
+        tmp_path / "run",
+        tmp_path / "qrels",
+        "--languages",
+        tmp_path / "languages",
+    )
     assert_one_line(call(*words), f"{tmp_path / 'languages'}, line 3: query 'q1' stands twice")
     (tmp_path / "languages").write_text("\nq1 fi\n")
     assert_one_line(call(*words), "languages, line 2: expected query id, tab, language, got 'q1 fi'")

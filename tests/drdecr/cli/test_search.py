@@ -57,7 +57,7 @@ def encoded(call, model, documents, tmp_path):
 
 def test_documents_are_encoded_indexed_searched_and_ranked_again(call, model, documents, encoded, tmp_path):
     assert "12 unchanged" in call("index", "build", model, documents, encoded)[1]
-    code, output, errors = call("index", "compress", encoded, tmp_path / "small", "--codec", "residual4", "--compact")
+    code, output, errors = call("index", "compress", encoded, tmp_path / "small", "--codec", "residual4")
     assert code == 0, errors
     assert "12 passages added" in output
     assert "in 1 segment," in output
@@ -86,10 +86,7 @@ def test_documents_are_not_encoded_into_a_smaller_copy(call, encoded, model, doc
     assert call("index", "compress", encoded, tmp_path / "small", "--codec", "int8")[0] == 0
     code, _, errors = call("index", "build", model, documents, tmp_path / "small")
     assert code == 1
-    assert (
-        "codec 'int8', asked for 'float16', as `drdecr index compress` makes a smaller one. Encode into the folder"
-        in errors
-    )
+    assert "codec 'int8', asked for 'float16', as by `drdecr index compress`. Encode into the folder" in errors
 
 
 def test_questions_are_answered_with_filters_and_documents_removed(call, encoded):
@@ -242,7 +239,7 @@ def test_an_index_knows_the_model_that_encoded_it(call, model, documents, encode
     for command in (
         ["search", encoded, "what is the city b"],
         ["serve", encoded],
-        ["bias", encoded, tmp_path / "b.jsonl"],
+        ["eval", "bias", encoded, tmp_path / "b.jsonl"],
     ):
         code, _, errors = call(*command)
         assert code == 1
@@ -285,11 +282,10 @@ WRONG = [
     (["search", "encoded", "a", "--by", "centroids"], "need residual codes"),
     (["search", "encoded", "a", "--passages", "d.jsonl"], "Leave one of them out"),
     (["search", "encoded", "a", "--run", "no/where.run"], "expected its folder to exist"),
-    (["index", "encoded", "--codec", "int8"], "Name its folder"),
-    (["index", "encoded", "new", "--codec", "int7"], "expected one of float16"),
-    (["index", "nowhere"], "nowhere: expected an index, found none. Make one: drdecr index build"),
+    (["index", "compress", "encoded", "new", "--codec", "int7"], "expected one of float16"),
+    (["index", "compress", "nowhere", "new"], "nowhere: expected an index, found none. Make one: drdecr index build"),
     (["serve", "model"], "model: expected an index, found none"),
-    (["bias", "d.jsonl", "b.jsonl"], "d.jsonl: expected an index, found none"),
+    (["eval", "bias", "d.jsonl", "b.jsonl"], "d.jsonl: expected an index, found none"),
     (["index", "compact", "folder"], "folder: expected an index, found none"),
     (["search", "nowhere", "a"], "nowhere: expected an index or a checkpoint, found neither"),
     (["search", ".", "a"], ".: expected an index or a checkpoint, found neither"),
@@ -299,15 +295,15 @@ WRONG = [
         ["serve", "encoded", "--in-memory", "--by", "centroids"],
         "expected search exact, which reads all tokens, got centroids",
     ),
-    (["remove", "encoded"], "got neither"),
+    (["index", "delete", "encoded"], "got neither"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "out.run"], "no.run: no such file or folder"),
     (["rerank", "no", "q.run", "q.tsv", "no.jsonl", "out.run"], "no.jsonl: no such file or folder"),
     (["index", "build", "nowhere", "no.jsonl", "new"], "no.jsonl: no such file"),
-    (["compare-systems", "no.yaml"], "no.yaml: there is no such file; expected YAML with `systems:`, `test:` and"),
-    (["compare-systems", "folder"], "folder: this is a folder; expected YAML with `systems:`"),
-    (["evaluate", "model", "no.yaml"], "no.yaml: there is no such file; expected YAML with `test:`"),
-    (["train", "folder"], "folder: this is a folder; expected a recipe"),
+    (["eval", "systems", "no.yaml"], "no.yaml: there is no such file; expected YAML with `systems:`, `test:` and"),
+    (["eval", "systems", "folder"], "folder: this is a folder; expected YAML with `systems:`"),
+    (["eval", "model", "model", "no.yaml"], "no.yaml: there is no such file; expected YAML with `test:`"),
+    (["train", "folder"], "folder/pipeline.yaml: no such recipe"),
 ]
 
 

@@ -10,7 +10,7 @@ from drdecr.data.shards import check_processes
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.runs.stage import run_stage
 
-from ..conftest import jsonl, question_rows
+from .conftest import jsonl, question_rows
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
