@@ -40,7 +40,7 @@ demo: $(INSTALLED)  ## train, measure and try a student on the sample data
 	HF_HUB_OFFLINE=1 $(BIN)/drdecr demo
 
 real: $(INSTALLED)  ## train and measure on public data; set DRDECR_DATA to its folder
-	HF_HUB_OFFLINE=1 $(BIN)/drdecr distil recipes/real
+	HF_HUB_OFFLINE=1 $(BIN)/drdecr train recipes/real
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

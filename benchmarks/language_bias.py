@@ -2,9 +2,9 @@
 
 ```
 python benchmarks/language_bias.py parallel
-drdecr encode MODEL parallel/documents.jsonl parallel/index
-drdecr calibrate parallel/index parallel/texts.jsonl
-drdecr bias parallel/index parallel/questions.jsonl --output parallel/bias
+drdecr index build MODEL parallel/documents.jsonl parallel/index
+drdecr index calibrate parallel/index parallel/texts.jsonl
+drdecr eval bias parallel/index parallel/questions.jsonl --output parallel/bias
 ```
 """
 

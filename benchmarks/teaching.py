@@ -1,4 +1,4 @@
-"""How much memory `drdecr translate`, `mine` and `annotate` take, and how that grows with their rows: one table.
+"""How much memory `drdecr data translate`, `mine` and `annotate` take, and how that grows with their rows: one table.
 
     python benchmarks/teaching.py [--rows 20000 100000] [--stages translate mine annotate scores exact centroids]
 
@@ -74,7 +74,7 @@ def passage_texts(count: int) -> Iterator[str]:
 
 
 def write_set(folder: Path, count: int) -> None:
-    """Write questions and passages as `drdecr translate` leaves them."""
+    """Write questions and passages as `drdecr data translate` leaves them."""
     from datasets import Features, List, Value
 
     from drdecr.data.hub import write_dataset

@@ -246,7 +246,7 @@ rows = load_dataset("THIS_DATASET", "{config}", split="train", streaming=True)
 ```
 
 In a recipe of `drdecr`, from a copy on disk: `{{format: prepared, folder: ...}}` under `parallel`, or `stream:`, which
-mixes languages and sources in constant memory. `drdecr prepare --verify FOLDER` compares every shard with its digest in
+mixes languages and sources in constant memory. `drdecr data prepare --verify FOLDER` compares every shard with its digest in
 `provenance.json`."""
 
 
@@ -268,7 +268,7 @@ def prepared_card(provenance: Mapping[str, Any], license: str | None = None) -> 
         data |= license_metadata(license)
     parts = [
         "# Prepared sets for cross-lingual retrieval",
-        "Questions and sentences in several languages with their English text, and passages, as `drdecr prepare` read and "
+        "Questions and sentences in several languages with their English text, and passages, as `drdecr data prepare` read and "
         "cleaned them. `source` and `row` of a row say where it comes from.",
         "## Rows",
         table(["source", "table and language", "rows"], _kept(sources)),

@@ -76,6 +76,11 @@ def write_dataset(
     unfinished.rename(folder)
 
 
+def is_dataset(folder: Path) -> bool:
+    """Tell whether a folder holds a dataset: a card and parquet files."""
+    return (folder / "README.md").exists() and next(folder.rglob("*.parquet"), None) is not None
+
+
 def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str | None = None) -> str:
     """Push such a folder in one commit: what is read is the old set or the new one, never half of each.
 

@@ -55,7 +55,7 @@ def strands_of(
     """Return the parallel text of a prepared folder by source and language.
 
     Args:
-        folder: that `drdecr prepare` wrote.
+        folder: that `drdecr data prepare` wrote.
         sources: names of those that are wanted; default: all that have parallel text.
         languages: codes of those that are wanted; default: all.
 
@@ -76,7 +76,7 @@ def strands_of(
             file = root / shard.path
             if not file.exists() or file.stat().st_size != shard.bytes:
                 raise ValueError(
-                    f"{file}: expected a shard of {shard.bytes} bytes. Get it again: `drdecr prepare --verify {folder}`."
+                    f"{file}: expected a shard of {shard.bytes} bytes. Get it again: `drdecr data prepare --verify {folder}`."
                 )
     missing = set(sources or ()) - {source for source, _ in found}
     if missing or not found:
@@ -88,7 +88,7 @@ class PreparedMixture(Dataset):
     """Rows of a prepared folder as a training draws them; each batch mixes sources and languages.
 
     Args:
-        folder: that `drdecr prepare` wrote.
+        folder: that `drdecr data prepare` wrote.
         num_rows: how many are drawn in all: steps x accumulation x processes x batch size.
         weights: how often each source is drawn, by name; those that are not named are left out. Default: by size.
         language_temperature: T: a language with n rows in a source is drawn with probability proportional to n^(1/T).
@@ -280,6 +280,6 @@ def _read_group(file: Path, group: int, rows: int) -> pa.Table:
             raise pa.ArrowInvalid(f"row group {group}: {table.num_rows} rows of {', '.join(table.column_names)}")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{file}: expected a whole shard ({error}). Get it again: `drdecr prepare --verify` says what is wrong."
+            f"{file}: expected a whole shard ({error}). Get it again: `drdecr data prepare --verify` says what is wrong."
         ) from error
     return table

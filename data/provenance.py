@@ -40,8 +40,8 @@ def redact_command(words: Sequence[str]) -> str:
     """Return a command line in one line, its paths as `redact_paths` gives them.
 
     Example:
-        >>> redact_command(["/home/me/bin/drdecr", "mine", "/home/me/mine.yaml", "--reader=/runs/a b", "runs/out"])
-        "drdecr mine mine.yaml '--reader=a b' runs/out"
+        >>> redact_command(["/home/me/bin/drdecr", "data", "mine", "/home/me/mine.yaml", "--reader=/runs/a b", "runs/out"])
+        "drdecr data mine mine.yaml '--reader=a b' runs/out"
     """
     return shlex.join(_redact_word(word) for word in words)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from drdecr.data.embeddings.store import stored_documents
 from drdecr.data.provenance import PeakMemory, environment
 from drdecr.data.schema import QuestionSet, check_query_ids
@@ -28,7 +30,7 @@ PerQuery = dict[str, dict[str, float]]
 
 @dataclass
 class EvaluationSettings:
-    """What `drdecr evaluate` reads from YAML.
+    """What `drdecr eval model` reads from YAML.
 
     Args:
         test: entries of question sets, at least one.
@@ -136,7 +138,8 @@ def evaluate_model(
     notes: dict[str, Any] = {"model": source, "index": index or source, "reads": reads, "sets": {}}
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
-    for found, protocol in zip(sets, protocols, strict=True):
+    pairs = list(zip(sets, protocols, strict=True))
+    for found, protocol in tqdm(pairs, desc="measuring", unit="set", disable=None):
         depth = protocol.depth + protocol.leaves_out_own_id
         passages = encode_passages(reader, found, token_folder)
         hits = search_questions(model, found, passages, query_column(found, reads) or reads, depth)

@@ -52,7 +52,7 @@ class ComparedSystem:
         model: checkpoint that reads the questions: a folder or Hub name.
         index: checkpoint that encoded the passages (default: the same).
         reads: column that is asked: `query` (default), or `english`, what a perfect translator would give.
-        translator: for two steps: `engine` (apertium, seq2seq or chat), `model`, `options` as in `drdecr translate`; perhaps
+        translator: for two steps: `engine` (apertium, seq2seq or chat), `model`, `options` as in `drdecr data translate`; perhaps
             `bytes`, its size on disk, of a program.
     """
 

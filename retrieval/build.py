@@ -68,8 +68,8 @@ def open_or_create_index(
     if other:
         index.close()
         raise ValueError(
-            f"{folder}: made with {other}, as `drdecr index` makes a smaller one. Encode into the folder that it was made from; "
-            "the same `drdecr index` then brings this one up to date."
+            f"{folder}: made with {other}, as by `drdecr index compress`. Encode into the folder that it was made from; the "
+            "same `drdecr index compress` then brings this one up to date."
         )
     other = differences(index.about, about)
     if other or index.dim != dim:
@@ -263,7 +263,7 @@ def check_index(folder: str | Path) -> None:
     """Raise `FileNotFoundError`, with the cure, for what holds no index."""
     if not is_index(folder):
         raise FileNotFoundError(
-            f"{folder}: expected an index, found none. Make one: drdecr encode MODEL DOCUMENTS FOLDER."
+            f"{folder}: expected an index, found none. Make one: drdecr index build MODEL DOCUMENTS FOLDER."
         )
 
 
@@ -321,7 +321,7 @@ def _by_document(passage_ids: Iterable[str]) -> dict[str, list[str]]:
 def compared(source: StoredIndex, target: StoredIndex) -> tuple[list[str], list[str]]:
     """Return the ids that the target lacks or holds with another payload, and those that it holds and the source does not.
 
-    The payloads that `drdecr encode` writes change with every change of a document.
+    The payloads that `drdecr index build` writes change with every change of a document.
     """
     ids, there = source.passage_ids(), set(target.passage_ids())
     shared = [name for name in ids if name in there]
@@ -334,7 +334,7 @@ def compress_index(source: Path, folder: Path, codec: str, pool_factor: int) -> 
     """Make an index of another; after a kill, or when the source has changed, the same call brings it up to date.
 
     Args:
-        source: an index with codec float16, as `drdecr encode` makes it.
+        source: an index with codec float16, as `drdecr index build` makes it.
         folder: a new folder, or that of an unfinished call.
         codec: of the new one.
         pool_factor: tokens that become one.
@@ -350,7 +350,7 @@ def compress_index(source: Path, folder: Path, codec: str, pool_factor: int) -> 
     if manifest.codec != "float16" or manifest.pool_factor != 1:
         raise ValueError(
             f"{source}: expected all tokens in float16, got {manifest.codec} pooled by {manifest.pool_factor}. "
-            "Give a folder that `drdecr encode` wrote, in float16."
+            "Give a folder that `drdecr index build` wrote, in float16."
         )
     index = StoredIndex.open(source)
     with open_or_create_index(folder, index.dim, index.about, codec, pool_factor) as target:

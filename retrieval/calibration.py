@@ -108,7 +108,7 @@ class LanguageCohort:
             ValueError: for another file.
         """
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no calibration. Make it: drdecr calibrate INDEX TEXTS.")
+            raise FileNotFoundError(f"{path}: no calibration. Make it: drdecr index calibrate INDEX TEXTS.")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -116,7 +116,7 @@ class LanguageCohort:
         except SafetensorError as error:
             raise _damaged(path) from error
         if "lengths" not in metadata:
-            raise ValueError(f"{path}: holds no calibration. Make it again: drdecr calibrate INDEX TEXTS.")
+            raise ValueError(f"{path}: holds no calibration. Make it again: drdecr index calibrate INDEX TEXTS.")
         # Files of before have no checksum.
         if metadata.pop("sha256", None) not in (None, _digest_of(metadata, tensors)):
             raise _damaged(path)
@@ -133,7 +133,7 @@ def _digest_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> st
 
 
 def _damaged(path: Path) -> DamagedIndexError:
-    return DamagedIndexError(f"{path}: damaged, or no calibration. Make it again: drdecr calibrate INDEX TEXTS.")
+    return DamagedIndexError(f"{path}: damaged, or no calibration. Make it again: drdecr index calibrate INDEX TEXTS.")
 
 
 class Searched(Protocol):
@@ -269,5 +269,5 @@ def check_calibration(calibrated: Mapping[str, Any], encoded: Mapping[str, Any],
     if differences(encoded, {name: calibrated[name] for name in said_by_both}):
         raise ValueError(
             f"{folder}: calibrated with {calibrated.get('model')!r}, encoded with {encoded.get('model')!r}, another model or "
-            "another state of it. Calibrate with the one that encoded: drdecr calibrate INDEX TEXTS."
+            "another state of it. Calibrate with the one that encoded: drdecr index calibrate INDEX TEXTS."
         )

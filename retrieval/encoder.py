@@ -186,7 +186,7 @@ FLOAT16 = "float16"
 KEPT_IN = (FLOAT16, "int8")
 """Codecs that a commit is written in as it comes. Residual codes learn centroids from each segment, which for 2,048 passages is
 ten times the work of int8 on a processor while the model waits; and `compact`, which joins segments, would code them a second
-time, with a loss. `drdecr index` makes them, from float16."""
+time, with a loss. `drdecr index compress` makes them, from float16."""
 CODEC_SAMPLE = 32
 """Passages that are measured with, and that show int8 how large each channel is."""
 
@@ -226,7 +226,7 @@ def choose_codec(asked: str | None, folder: Path) -> str:
     if asked not in (None, *KEPT_IN):
         raise ValueError(
             f"codec: expected {' or '.join(KEPT_IN)}, got {asked!r}. For residual codes encode into float16, then give: "
-            f"drdecr index {folder} SMALLER --codec residual2."
+            f"drdecr index compress {folder} SMALLER --codec residual2."
         )
     held = _held(folder, "codec", FLOAT16)
     if asked is not None and held not in (None, asked):

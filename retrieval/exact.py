@@ -114,7 +114,7 @@ class InMemoryIndex:
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
         """Find passages; `ValueError` for a filter, since these have no metadata."""
         if where:
-            raise ValueError("These passages have no metadata to filter by. Make an index with `drdecr encode`.")
+            raise ValueError("These passages have no metadata to filter by. Make an index with `drdecr index build`.")
         return self.index.search(query_embeddings, top_k)
 
     def passage_ids(self) -> list[str]:

@@ -86,7 +86,7 @@ class CentroidCandidates:
         if not index.manifest.codec.startswith("residual"):
             raise ValueError(
                 f"Candidates by centroids need residual codes, got an index of {index.manifest.codec}. Make one with "
-                "`drdecr index FOLDER NEW_FOLDER --codec residual4`."
+                "`drdecr index compress FOLDER NEW_FOLDER --codec residual4`."
             )
         if probes < 1:
             raise ValueError(f"probes: expected at least 1, got {probes}. More find more.")

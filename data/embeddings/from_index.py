@@ -17,7 +17,7 @@ from .cache import TokenCache, Tokens
 class IndexTokens(Tokens):
     """Token embeddings of passages, read from an index's files as they are asked for.
 
-    A passage is looked up by its id, and where the index has documents (`drdecr encode`) by that of a document that was not
+    A passage is looked up by its id, and where the index has documents (`drdecr index build`) by that of a document that was not
     cut. Tokens are as the index keeps them: rounded by its codec, pooled by its factor. Which of them stand for the text
     itself is not kept there: all are said to.
 
@@ -59,7 +59,7 @@ def read_index_tokens(path: str, check: bool = True) -> IndexTokens:
     """Read passages' tokens from an index.
 
     Args:
-        path: of its folder, as `drdecr encode`, `drdecr index` or `StoredIndex` write it.
+        path: of its folder, as `drdecr index build`, `drdecr index compress` or `StoredIndex` write it.
         check: compare the checksums (default True): every byte is read once.
     """
     return IndexTokens(StoredIndex.open(expanded(path), verify=check), {})

@@ -153,7 +153,7 @@ def open_tokens(folder: Path, check: bool = True) -> StoredTokens:
     groups = _groups(folder)
     if not groups:
         raise ValueError(
-            f"{folder}: expected complete tokens of a teacher, got none. Make them with `drdecr annotate`."
+            f"{folder}: expected complete tokens of a teacher, got none. Make them with `drdecr data annotate`."
         )
     opened = [open_shards(group, check) for group in groups]
     return StoredTokens(opened[0][0], [shard for _, shards in opened for shard in shards])

@@ -218,7 +218,7 @@ def source_named(name: str) -> Source:
     """
     if name not in catalogue():
         raise ValueError(
-            f"source: expected a name of `drdecr prepare --list`, got {name!r}. Or give its `format` and arguments."
+            f"source: expected a name of `drdecr data sources`, got {name!r}. Or give its `format` and arguments."
         )
     return catalogue()[name]
 
@@ -253,7 +253,7 @@ def _digest(row: Mapping[str, Any]) -> str:
 
 def source_table() -> Table:
     """Return a table of every known source, no wider than 80 characters."""
-    table = Table(box=box.SIMPLE, caption="All of one: drdecr prepare --show NAME", caption_justify="left")
+    table = Table(box=box.SIMPLE, caption="All of one: drdecr data sources NAME", caption_justify="left")
     for column in ("name", "role", "rows", "here"):
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for source in catalogue().values():

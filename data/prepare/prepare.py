@@ -1,4 +1,4 @@
-"""`drdecr prepare`: from the names of sources to a folder of shards that says where every row came from."""
+"""`drdecr data prepare`: from the names of sources to a folder of shards that says where every row came from."""
 
 import json
 import logging
@@ -77,9 +77,7 @@ def load_prepare_recipe(path: Path) -> PrepareRecipe:
     known_keys(content, list(PrepareRecipe.__dataclass_fields__), str(path))
     check_values(content, PrepareRecipe, str(path))
     if not content.get("sources"):
-        raise ValueError(
-            f"{path}: expected `sources`, got none. Name some: `drdecr prepare --list` shows what is known."
-        )
+        raise ValueError(f"{path}: expected `sources`, got none. Name some: `drdecr data sources` shows what is known.")
     known_keys(content.get("cleaning") or {}, CleaningSettings.names(), f"{path}, cleaning")
     check_values(content.get("cleaning") or {}, CleaningSettings, f"{path}, cleaning")
     if content.get("cleaning"):
@@ -274,7 +272,7 @@ def _revision(entry: Mapping[str, Any], known: Source | None) -> dict[str, Any]:
     except FileNotFoundError as error:
         if known is None:
             raise
-        cure = "Get it with `drdecr prepare --download`." if known.files else known.by_hand
+        cure = "Get it with `drdecr data prepare --download`." if known.files else known.by_hand
         raise FileNotFoundError(f"{known.name}: {error} {cure}") from error
     files = [{"file": _shown(file), "bytes": file.stat().st_size, "sha256": digest_of(file)} for file in found]
     return {"files": files} if files else {}

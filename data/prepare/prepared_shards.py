@@ -108,7 +108,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     file = folder / PROVENANCE
     if not file.exists():
         raise ValueError(
-            f"{folder}: expected a folder that `drdecr prepare` wrote, with {PROVENANCE}. Prepare it first."
+            f"{folder}: expected a folder that `drdecr data prepare` wrote, with {PROVENANCE}. Prepare it first."
         )
     try:
         return json.loads(file.read_text(encoding="utf-8"))

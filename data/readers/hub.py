@@ -86,7 +86,7 @@ def read_hub_candidates(
     passages_split: str = "train",
     revision: str | None = None,
 ) -> CandidateSet:
-    """Read questions with candidates and teacher scores, as `drdecr export-data` writes them.
+    """Read questions with candidates and teacher scores, as `drdecr data export` writes them.
 
     Args:
         name: the dataset's Hub name or folder.
@@ -111,7 +111,7 @@ def read_hub_unscored(
     passages_split: str = "train",
     revision: str | None = None,
 ) -> tuple[Dataset, PassageStore]:
-    """Read questions with candidates that need no scores yet, as `drdecr mine` writes them, and the passages.
+    """Read questions with candidates that need no scores yet, as `drdecr data mine` writes them, and the passages.
 
     Args:
         name: the dataset's Hub name or folder.
@@ -143,12 +143,12 @@ def read_hub_unscored(
 def read_stored_tokens(
     name: str, kind: str = "queries", revision: str | None = None, check: bool = True
 ) -> StoredTokens:
-    """Read the teacher's token embeddings from shards, as `drdecr annotate --tokens` and `token_folder` write them.
+    """Read the teacher's token embeddings from shards, as `drdecr data annotate --tokens` and `token_folder` write them.
 
     They are mapped from the files: memory holds what is being read.
 
     Args:
-        name: folder that `drdecr annotate` wrote, or its Hub name, or a `token_folder` that holds one teacher's tokens.
+        name: folder that `drdecr data annotate` wrote, or its Hub name, or a `token_folder` that holds one teacher's tokens.
         kind: `queries` (default) or `documents`.
         revision: of the Hub name.
         check: compare the checksums (default True): every byte is read once.
@@ -167,7 +167,7 @@ def read_stored_tokens(
     found = sorted({*source.glob(f"tokens/{kind}"), *source.glob(f"{kind}-*")})
     if len(found) != 1:
         raise ValueError(
-            f"{name}: expected the {kind} of one teacher, got {len(found)}. Write them with `drdecr annotate --tokens`."
+            f"{name}: expected the {kind} of one teacher, got {len(found)}. Write them with `drdecr data annotate --tokens`."
         )
     return open_tokens(found[0], check)
 
@@ -175,7 +175,7 @@ def read_stored_tokens(
 def read_hub_tokens(
     name: str, config: str = "teacher_queries", split: str = "train", revision: str | None = None
 ) -> TokenCache:
-    """Read the teacher's token embeddings, as `drdecr export-data --tokens` writes them.
+    """Read the teacher's token embeddings, as `drdecr data export --tokens` writes them.
 
     Args:
         name: the dataset's Hub name or folder.
@@ -261,7 +261,7 @@ def read_prepared(folder: str, sources: Sequence[str] | None = None, languages: 
     """Read the parallel text of a prepared folder; it is mapped into memory, not loaded.
 
     Args:
-        folder: that `drdecr prepare` wrote.
+        folder: that `drdecr data prepare` wrote.
         sources: names of those that are wanted; default: all.
         languages: codes of those that are wanted; default: all.
 

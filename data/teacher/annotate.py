@@ -43,7 +43,7 @@ class AnnotationSettings:
     """Who scores what.
 
     Args:
-        rows: folder or Hub name of the candidates, as `drdecr mine` writes them.
+        rows: folder or Hub name of the candidates, as `drdecr data mine` writes them.
         teacher: checkpoint whose MaxSim of the English question is the score.
         cross_encoder: or: a checkpoint with a sequence-classification head.
         scores: or: a file of scores (`drdecr.data.teacher.scorers.FileScorer`).
@@ -99,7 +99,7 @@ def annotate(settings: AnnotationSettings, output: Path, license: str | None = N
     """Write annotated rows as a dataset: `annotated_candidates` and `passages`, perhaps with the teacher's tokens.
 
     Work in progress is kept in `OUTPUT.parts` and deleted at the end; a call that was killed goes on there. Processes that
-    `accelerate launch -m drdecr.annotate` or torchrun started share the work.
+    `accelerate launch -m drdecr data annotate` or torchrun started share the work.
 
     Args:
         settings: who scores what.

@@ -1,4 +1,4 @@
-"""The phases of `drdecr mine`, each a folder of parts that a killed call goes on with: questions, rows, passages.
+"""The phases of `drdecr data mine`, each a folder of parts that a killed call goes on with: questions, rows, passages.
 
 Rankings, between the first two, are in `mined_rankings.py`.
 """
@@ -65,7 +65,7 @@ def _asked(found: QuestionSet) -> Iterator[dict[str, Any]]:
     rows = found.questions
     is_english = "english" not in rows.column_names
     if is_english and set(rows.unique("language")) != {"en"}:
-        raise ValueError(f"{found.name}: expected a column `english`, got none. Translate it: `drdecr translate`.")
+        raise ValueError(f"{found.name}: expected a column `english`, got none. Translate it: `drdecr data translate`.")
     for batch in rows.iter(BATCH):
         for values in zip(*batch.values(), strict=True):
             row = dict(zip(batch, values, strict=True))

@@ -1,4 +1,4 @@
-"""Rankings of `drdecr mine`: by BM25 with the English question, or by a model with the question as it stands."""
+"""Rankings of `drdecr data mine`: by BM25 with the English question, or by a model with the question as it stands."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

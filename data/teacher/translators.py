@@ -306,7 +306,7 @@ def load_query_translator(translate_from: str | None, translator: str | None) ->
     Args:
         translate_from: code of the questions' language, such as `fi`.
         translator: `apertium`, or a sequence-to-sequence model: a folder or Hub name. More settings of it are for
-            `drdecr compare-systems`, or for Python: both take what `translating.make_translator` makes.
+            `drdecr eval systems`, or for Python: both take what `translating.make_translator` makes.
 
     Returns:
         The first step; None where nothing is to be translated.

@@ -93,7 +93,7 @@ def measure_index_bias(
 
     Args:
         model: that reads the questions.
-        folder: of an index that `drdecr encode` or `drdecr index` wrote; every passage is scored.
+        folder: of an index that `drdecr index build` or `drdecr index compress` wrote; every passage is scored.
         questions: as `read_versions` gives them.
         key: of the payload that names the language.
         languages: of the documents that are searched (default: all).

@@ -72,7 +72,7 @@ class Manifest:
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise FileNotFoundError(
-                f"{folder}: expected an index, found no {MANIFEST_NAME}. Make one with `drdecr encode`."
+                f"{folder}: expected an index, found no {MANIFEST_NAME}. Make one with `drdecr index build`."
             )
         try:
             content = json.loads(path.read_bytes())

@@ -1,5 +1,6 @@
-"""`python -m drdecr`, and `accelerate launch -m drdecr train RECIPE.yaml` on one device or many: the command line."""
+"""`drdecr`, `python -m drdecr` and `accelerate launch -m drdecr train RECIPE.yaml`: the command line."""
 
 from .cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -160,7 +160,7 @@ def test_what_cannot_be_drawn_is_refused_in_words(folder):
             PreparedMixture(folder, 8, weights)
     with pytest.raises(ValueError, match=r"from 1 up, got 0\.5"):
         PreparedMixture(folder, 8, language_temperature=0.5)
-    with pytest.raises(ValueError, match="expected a folder that `drdecr prepare` wrote"):
+    with pytest.raises(ValueError, match="expected a folder that `drdecr data prepare` wrote"):
         PreparedMixture(folder.parent, 8)
     shard = next(folder.rglob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-1])

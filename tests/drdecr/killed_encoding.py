@@ -23,7 +23,7 @@ def main(model: str, documents: str, folder: str, segments: str) -> None:
         return record
 
     StoredIndex.write_segment = dying  # type: ignore[method-assign]
-    sys.argv = ["drdecr", "encode", model, documents, folder]
+    sys.argv = ["drdecr", "index", "build", model, documents, folder]
     drdecr.cli.main.main()
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from drdecr.cli.launched import run_launched
+from drdecr.cli.main import main as run_command_line
 
 
 def main(shards: str, words: list[str]) -> None:
@@ -23,7 +23,8 @@ def main(shards: str, words: list[str]) -> None:
 
     if left[0]:
         Path.replace = dying  # type: ignore[method-assign]
-    run_launched("annotate", words)
+    sys.argv = ["drdecr", "data", "annotate", *words]
+    run_command_line()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import transformers.trainer
 from transformers import Trainer
 
-from drdecr.cli.main import shut_down
+from drdecr.cli.main import leave_process_group
 from drdecr.runs import stage
 from drdecr.runs.recipe import Recipe, load_recipe
 from drdecr.runs.run_folder import last_checkpoint
@@ -69,7 +69,7 @@ def session(recipe: Recipe, moment: str) -> str:
             os.environ.update({**number, **size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
             arm(moment, rank)
             stage.run_stage(recipe)
-            shut_down()
+            leave_process_group()
             os._exit(0)
         running[pid] = rank
     ended = {}

@@ -1,4 +1,4 @@
-"""`drdecr annotate`: from candidates to scores and tokens, whatever kills it, in one process or two, and what learns from it."""
+"""`drdecr data annotate`: from candidates to scores and tokens, whatever kills it, in one process or two."""
 
 import hashlib
 import json
@@ -105,7 +105,7 @@ def test_launched_processes_of_which_one_was_killed_go_on_and_write_what_one_pro
     assert len(list((tmp_path / "two" / "set.parts").rglob("*.safetensors"))) >= 2
     assert not (tmp_path / "two" / "set").exists()
     run_python(LAUNCHED, 0, *words("two"), processes=2)
-    assert call("annotate", *words("one"))[0] == 0
+    assert call("data", "annotate", *words("one"))[0] == 0
     one, two = (bytes_of(tmp_path / name / "set") for name in ("one", "two"))
     assert {name: sums for name, sums in one.items() if name != "README.md"} == {
         name: sums for name, sums in two.items() if name != "README.md"
@@ -207,7 +207,7 @@ def test_a_student_learns_into_the_index_that_the_teacher_made(mined, teacher, r
         "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()), encoding="utf-8"
     )
     index = tmp_path / "index"
-    assert call("encode", teacher, documents, index)[0] == 0
+    assert call("index", "build", teacher, documents, index)[0] == 0
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     monkeypatch.setattr(DrDecrModel, "encode_documents", None)  # nobody reads a passage
     losses = {}
@@ -277,7 +277,7 @@ def test_rows_that_are_not_there_are_named_with_the_cure(tmp_path, call):
         (tmp_path / "empty", "expected a dataset in it"),
         ("sets/nowhere", "sets/nowhere"),
     ):
-        code, _, error = call("annotate", rows, tmp_path / "set", "--teacher", "any")
+        code, _, error = call("data", "annotate", rows, tmp_path / "set", "--teacher", "any")
         assert code == 1
         assert f"{rows}" in error
         assert said in error
@@ -286,11 +286,11 @@ def test_rows_that_are_not_there_are_named_with_the_cure(tmp_path, call):
 
 
 def test_a_teacher_that_cannot_be_loaded_leaves_nothing(mined, teacher, tmp_path, call):
-    code, _, error = call("annotate", mined, tmp_path / "set", "--teacher", tmp_path / "nowhere")
+    code, _, error = call("data", "annotate", mined, tmp_path / "set", "--teacher", tmp_path / "nowhere")
     assert code == 1
     assert "nowhere" in error
     assert not list(tmp_path.glob("set*"))
-    assert call("annotate", mined, tmp_path / "set", "--teacher", teacher)[0] == 0
+    assert call("data", "annotate", mined, tmp_path / "set", "--teacher", teacher)[0] == 0
 
 
 def test_scores_of_a_teacher_are_given_up_for_no_other_settings(mined, teacher, tmp_path, call, monkeypatch):

@@ -109,7 +109,7 @@ def test_a_damaged_shard_is_named_by_the_next_step_and_by_a_recipe(steps, tmp_pa
     path = tmp_path / "mine.yaml"
     entry = {"format": "hub_questions", "name": str(translated)}
     path.write_text(yaml.safe_dump({"questions": [entry]}))
-    code, _, error = call("mine", path, tmp_path / "b")
+    code, _, error = call("data", "mine", path, tmp_path / "b")
     assert code == 1
     assert f"{file}: this shard is not as it was written" in error
     assert not (tmp_path / "b.parts").exists()
@@ -118,7 +118,7 @@ def test_a_damaged_shard_is_named_by_the_next_step_and_by_a_recipe(steps, tmp_pa
     with pytest.raises(ValueError, match=f"{file.name}: this shard is not as it was written"):
         read_candidates({"format": "hub_candidates", "name": str(mined), "config": "mined_candidates"})
     (mined / "passages" / "train-00000-of-00001.parquet").unlink()
-    code, _, error = call("annotate", mined, tmp_path / "c", "--scores", tmp_path / "mine.yaml")
+    code, _, error = call("data", "annotate", mined, tmp_path / "c", "--scores", tmp_path / "mine.yaml")
     assert code == 1
     assert "this shard is" in error
 
@@ -128,7 +128,7 @@ def test_passages_that_answer_held_out_questions_are_counted(data, tmp_path, cal
     path = tmp_path / "mine.yaml"
     held_out = {**data["dev"]}
     path.write_text(yaml.safe_dump({"questions": [data["train"]], "held_out": [held_out]}))
-    assert call("mine", path, tmp_path / "mined", "--num_candidates", 3)[0] == 0
+    assert call("data", "mine", path, tmp_path / "mined", "--num_candidates", 3)[0] == 0
     counters = json.loads((tmp_path / "mined" / "facts.json").read_text())["counters"]
     rows = read_candidates({"format": "hub_candidates", "name": str(tmp_path / "mined"), "config": "mined_candidates"})
     answering = {f"p-{letter}" for letter in LETTERS[10:13]}  # of the questions of dev
@@ -142,20 +142,24 @@ def test_cards_and_facts_of_every_step_name_no_folder_of_this_machine(data, tmp_
     monkeypatch.setitem(translating.ENGINES, "apertium", Words)
     (tmp_path / "translate.yaml").write_text(yaml.safe_dump({"questions": [data["train"]], "engine": "apertium"}))
     store = ("--store", f"{tmp_path}/kept.sqlite3")
-    assert call("translate", tmp_path / "translate.yaml", tmp_path / "translated", *store)[0] == 0
+    assert call("data", "translate", tmp_path / "translate.yaml", tmp_path / "translated", *store)[0] == 0
     entry = {"format": "hub_questions", "name": str(tmp_path / "translated")}
     (tmp_path / "mine.yaml").write_text("questions: []")
     words = (f"--questions=[{json.dumps(entry)}]", "--num_negatives", 2)
-    code, _, error = call("mine", tmp_path / "mine.yaml", tmp_path / "mined", *words)
+    code, _, error = call("data", "mine", tmp_path / "mine.yaml", tmp_path / "mined", *words)
     assert code == 0, error
     scores = [f"{name}\tp-{other}\t1\n" for name in _ids(tmp_path / "mined") for other in LETTERS]
     (tmp_path / "scores.tsv").write_text("".join(scores))
-    code, _, error = call("annotate", tmp_path / "mined", tmp_path / "annotated", f"--scores={tmp_path}/scores.tsv")
+    code, _, error = call(
+        "data", "annotate", tmp_path / "mined", tmp_path / "annotated", f"--scores={tmp_path}/scores.tsv"
+    )
     assert code == 0, error
     for name in ("translated", "mined", "annotated"):
         for file in ("README.md", "facts.json"):
             assert str(tmp_path) not in (tmp_path / name / file).read_text(), (name, file)
-    assert "drdecr annotate mined annotated --scores=scores.tsv" in (tmp_path / "annotated" / "README.md").read_text()
+    assert (
+        "drdecr data annotate mined annotated --scores=scores.tsv" in (tmp_path / "annotated" / "README.md").read_text()
+    )
 
 
 def _ids(folder: Path) -> list[str]:

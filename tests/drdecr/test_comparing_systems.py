@@ -1,4 +1,4 @@
-"""`drdecr compare-systems`: two steps and one on the same questions, and what each part costs."""
+"""`drdecr eval systems`: two steps and one on the same questions, and what each part costs."""
 
 import json
 import subprocess
@@ -56,7 +56,7 @@ def settings(tmp_path, data, start, recipe_of, monkeypatch):
 
 
 def test_the_table_has_quality_latency_and_cost_of_every_system(settings, call, tmp_path):
-    code, output, errors = call("compare-systems", settings(), "--output", tmp_path / "out")
+    code, output, errors = call("eval", "systems", settings(), "--output", tmp_path / "out")
     assert code == 0, errors
     assert "systems.md" in output
     content = json.loads((tmp_path / "out" / "systems.json").read_text())

@@ -37,7 +37,7 @@ DOCUMENTED = PAGES + [path for path in CODE if path.suffix in (".yaml", ".py", "
 STAGE_SETTINGS = (Recipe, DataSettings, LoraSettings, *ARGUMENTS.values())
 SETTINGS = {"translate": (TranslationSettings,), "mine": (MiningSettings,)}
 # What runs in a moment, with no network: these lines are not parsed alone but run.
-RUNS = ("drdecr keys", "drdecr prepare --list", "drdecr prepare --show")
+RUNS = ("drdecr keys", "drdecr data sources")
 LAUNCHED = re.compile(r"(?:\w+=\S+ )*(?:accelerate launch|torchrun) .*?-m (drdecr[.\w]*)")
 COMMAND_LINE = re.compile(r"^[# ]*((?:\w+=\S+ )*(?:drdecr (?=[a-z])|accelerate launch .*drdecr|torchrun .*drdecr).*)")
 REPOSITORY_PATH = re.compile(r"(?<![\w./-])(?:recipes|docs|benchmarks|examples|deploy|tests)/[\w./-]*\w")

@@ -76,18 +76,18 @@ def test_a_torch_without_int8_says_so(tiny_model, monkeypatch):
 
 
 def test_a_collection_is_encoded_in_int8_and_gone_on_with(call, model, documents, tmp_path):
-    assert call("encode", model, documents, tmp_path / "exact")[0] == 0
-    code, _, errors = call("encode", model, documents, tmp_path / "narrow", "--precision", "int8")
+    assert call("index", "build", model, documents, tmp_path / "exact")[0] == 0
+    code, _, errors = call("index", "build", model, documents, tmp_path / "narrow", "--precision", "int8")
     assert code == 0, errors
     assert StoredIndex.open(tmp_path / "narrow").about["precision"] == "int8"
     exact, narrow = tokens_of(tmp_path / "exact"), tokens_of(tmp_path / "narrow")
     assert not torch.equal(exact, narrow)
     assert torch.cosine_similarity(exact, narrow, dim=-1).min() > 0.95
     documents.write_text(documents.read_text() + "d-z\tthe sea\n")
-    code, output, errors = call("encode", model, documents, tmp_path / "narrow")
+    code, output, errors = call("index", "build", model, documents, tmp_path / "narrow")
     assert code == 0, errors
     assert "1 new" in output
-    code, _, errors = call("encode", model, documents, tmp_path / "narrow", "--precision", "float32")
+    code, _, errors = call("index", "build", model, documents, tmp_path / "narrow", "--precision", "float32")
     assert code == 1
     assert "encoded in int8, asked for float32" in errors
 
@@ -101,40 +101,40 @@ def test_the_fastest_is_measured_once(call, model, documents, tmp_path, monkeypa
 
     monkeypatch.setattr(encoding_precision, "fastest_encoder", fastest)
     for _ in range(2):
-        assert call("encode", model, documents, tmp_path / "index", "--precision", "fastest")[0] == 0
+        assert call("index", "build", model, documents, tmp_path / "index", "--precision", "fastest")[0] == 0
     assert StoredIndex.open(tmp_path / "index").about["precision"] == "bfloat16"
     assert [len(texts) for texts in measured] == [7]
 
 
 def test_vectors_are_kept_in_int8_as_they_come_and_are_what_a_copy_in_int8_holds(call, model, documents, tmp_path):
-    assert call("encode", model, documents, tmp_path / "exact")[0] == 0
-    code, _, errors = call("encode", model, documents, tmp_path / "small", "--codec", "int8")
+    assert call("index", "build", model, documents, tmp_path / "exact")[0] == 0
+    code, _, errors = call("index", "build", model, documents, tmp_path / "small", "--codec", "int8")
     assert code == 0, errors
     assert StoredIndex.open(tmp_path / "small").manifest.codec == "int8"
     kept = tokens_of(tmp_path / "small")
     torch.testing.assert_close(kept, tokens_of(tmp_path / "exact"), atol=1 / 250, rtol=0)
     documents.write_text(documents.read_text() + "d-z\tthe sea\n")
-    code, output, errors = call("encode", model, documents, tmp_path / "small")  # gone on with as begun
+    code, output, errors = call("index", "build", model, documents, tmp_path / "small")  # gone on with as begun
     assert "1 new" in output, errors
-    code, _, errors = call("encode", model, documents, tmp_path / "small", "--codec", "float16")
+    code, _, errors = call("index", "build", model, documents, tmp_path / "small", "--codec", "float16")
     assert code == 1
     assert "small: begun with codec int8, asked for float16. Leave --codec out to go on" in errors
     before = tokens_of(tmp_path / "small")
-    assert call("index", tmp_path / "small", "--compact")[0] == 0
+    assert call("index", "compress", tmp_path / "small", "--compact")[0] == 0
     assert tokens_of(tmp_path / "small").equal(before)
-    code, _, errors = call("index", tmp_path / "small", tmp_path / "smaller", "--codec", "residual2")
+    code, _, errors = call("index", "compress", tmp_path / "small", tmp_path / "smaller", "--codec", "residual2")
     assert code == 1
-    assert "got int8 pooled by 1. Give a folder that `drdecr encode` wrote, in float16." in errors
+    assert "got int8 pooled by 1. Give a folder that `drdecr index build` wrote, in float16." in errors
 
 
 def test_codes_that_are_learned_from_each_segment_are_made_later(call, model, documents, tmp_path):
-    code, _, errors = call("encode", model, documents, tmp_path / "small", "--codec", "residual2")
+    code, _, errors = call("index", "build", model, documents, tmp_path / "small", "--codec", "residual2")
     assert code == 1
     assert (
         "expected float16 or int8, got 'residual2'. For residual codes encode into float16, then give: drdecr" in errors
     )
     assert not (tmp_path / "small").exists()
-    assert call("encode", model, documents, tmp_path / "exact")[0] == 0
+    assert call("index", "build", model, documents, tmp_path / "exact")[0] == 0
     assert choose_codec(None, tmp_path / "exact") == choose_codec("float16", tmp_path / "new") == "float16"
     with pytest.raises(ValueError, match="begun with codec float16, asked for int8"):
         choose_codec("int8", tmp_path / "exact")

@@ -159,7 +159,7 @@ def test_a_second_export_does_nothing_and_another_is_refused(recipe, recipe_of, 
 
 def test_parallel_text_needs_no_model_and_the_command_line_exports_it(write_recipe, data, tmp_path):
     path = write_recipe("b", stage="representation", start="nowhere", data={"parallel": [data["parallel"]]})
-    done = CliRunner().invoke(app, ["export-data", str(path), str(tmp_path / "set"), "--data.dev_texts", "0"])
+    done = CliRunner().invoke(app, ["data", "export", str(path), str(tmp_path / "set"), "--data.dev_texts", "0"])
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith(f"dataset: {tmp_path / 'set'}")
     assert len(loaded(tmp_path / "set", "parallel")) == 16

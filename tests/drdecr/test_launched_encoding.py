@@ -47,7 +47,7 @@ def test_launched_processes_of_which_one_was_killed_go_on_and_end_with_the_index
     assert "-9" in killed.stderr  # torchrun says who died, and of what
     committed = StoredIndex.open(tmp_path / "many").passage_ids()  # the first round of both processes
     done = run_python(KILLED, model, documents, tmp_path / "many", 0, processes=2)
-    assert call("encode", model, documents, tmp_path / "one")[0] == 0
+    assert call("index", "build", model, documents, tmp_path / "one")[0] == 0
     same_index(tmp_path / "many", tmp_path / "one")
     total = len(StoredIndex.open(tmp_path / "one"))
     assert 0 < len(committed) < total
@@ -58,11 +58,11 @@ def test_launched_processes_of_which_one_was_killed_go_on_and_end_with_the_index
 
 @pytest.mark.processes
 def test_launched_processes_change_and_delete_what_one_process_wrote(run_python, call, model, documents, tmp_path):
-    assert call("encode", model, documents, tmp_path / "many")[0] == 0
+    assert call("index", "build", model, documents, tmp_path / "many")[0] == 0
     rows = [json.loads(line) for line in documents.read_text().splitlines()]
     rows[3]["text"], rows[4]["text"] = "the sea", "the river is in france. " * 6
     documents.write_text("".join(json.dumps(row) + "\n" for row in rows[2:]))
-    done = run_python("-m", "drdecr", "encode", model, documents, tmp_path / "many", "--prune", processes=2)
+    done = run_python("-m", "drdecr", "index", "build", model, documents, tmp_path / "many", "--prune", processes=2)
     assert "0 new, 2 changed, 8 unchanged, 2 deleted" in done.stdout
-    assert call("encode", model, documents, tmp_path / "one")[0] == 0
+    assert call("index", "build", model, documents, tmp_path / "one")[0] == 0
     same_index(tmp_path / "many", tmp_path / "one")

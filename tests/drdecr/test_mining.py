@@ -1,4 +1,4 @@
-"""`drdecr mine`: rows that a recipe learns from, found by words or by a student that is asked in another language."""
+"""`drdecr data mine`: rows that a recipe learns from, found by words or by a student that is asked in another language."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,9 @@ def rows_of(folder):
 def test_bm25_mines_rows_of_the_english_question(write, tmp_path, call, data):
     pytest.importorskip("bm25s")
     output = tmp_path / "mined"
-    code, said, _ = call("mine", write(held_out=[data["dev"]]), output, "--num_candidates", 3, "--num_negatives", 4)
+    code, said, _ = call(
+        "data", "mine", write(held_out=[data["dev"]]), output, "--num_candidates", 3, "--num_negatives", 4
+    )
     assert code == 0
     assert f"dataset: {output}" in said
     rows = rows_of(output)
@@ -59,7 +61,7 @@ def test_bm25_mines_rows_of_the_english_question(write, tmp_path, call, data):
     code, _, error = call(*again)
     assert code == 1
     assert "made from other files (what changed: questions 1)" in error
-    code, _, error = call("mine", write(), output, "--num_candidates", 2)
+    code, _, error = call("data", "mine", write(), output, "--num_candidates", 2)
     assert code == 1
     assert "was not made with these settings" in error
 
@@ -78,7 +80,7 @@ def test_answers_find_positives_where_there_are_no_labels(tmp_path, call):
     }
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"questions": [entry]}))
-    assert call("mine", path, tmp_path / "mined")[0] == 0
+    assert call("data", "mine", path, tmp_path / "mined")[0] == 0
     found = sorted(
         tuple(name.rpartition("d")[2] for name in row["document_ids"]) for row in rows_of(tmp_path / "mined")
     )
@@ -153,7 +155,7 @@ def test_sets_that_share_a_question_id_are_refused_before_anything_is_made(write
     rows[0]["query_id"] = "b-xx"
     other = {**data["dev"], "questions": jsonl(tmp_path / "other.jsonl", rows), "name": "other"}
     before = {*tmp_path.iterdir(), tmp_path / "mine.yaml"}
-    code, _, error = call("mine", write(questions=[data["train"], other]), tmp_path / "mined")
+    code, _, error = call("data", "mine", write(questions=[data["train"], other]), tmp_path / "mined")
     assert code == 1
     assert "train, other: both hold a question 'b-xx'" in error
     assert set(tmp_path.iterdir()) == before
@@ -184,17 +186,17 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_and_the_mended_call_goes_t
     keys = {"method": "model", "reader": model, "index": model, "teacher": model, "max_share": 1.0, "num_negatives": 2}
     with monkeypatch.context() as patched:
         patched.setattr(mining, "model_rankings", None)  # the pool is not encoded before all models are there
-        code, _, error = call("mine", write(**{**keys, wrong: str(tmp_path / "nowhere")}), tmp_path / "mined")
+        code, _, error = call("data", "mine", write(**{**keys, wrong: str(tmp_path / "nowhere")}), tmp_path / "mined")
     assert code == 1
     assert "nowhere" in error
     assert not list(tmp_path.glob("mined*"))
-    code, _, error = call("mine", write(**keys), tmp_path / "mined")
+    code, _, error = call("data", "mine", write(**keys), tmp_path / "mined")
     assert code == 0, error
 
 
 def test_a_refusal_after_the_questions_leaves_nothing(write, tmp_path, call, monkeypatch):
     monkeypatch.setattr(mining, "bm25_rankings", Mock(side_effect=ImportError("`pip install drdecr[bm25]`.")))
-    assert call("mine", write(), tmp_path / "mined")[0] == 1
+    assert call("data", "mine", write(), tmp_path / "mined")[0] == 1
     assert not list(tmp_path.glob("mined*"))
 
 
@@ -219,7 +221,7 @@ def test_a_search_by_candidates_mines_the_rows_of_an_exact_one(write, start, tmp
     keys |= {"token_folder": str(tokens), "num_negatives": 16, "depth": 16}
 
     def rows(name: str, *words) -> set[tuple]:
-        code, _, error = call("mine", write(**keys), tmp_path / name, *words)
+        code, _, error = call("data", "mine", write(**keys), tmp_path / name, *words)
         assert code == 0, error
         found = rows_of(tmp_path / name)
         return {(row["query_id"], *row["document_ids"], *row["teacher_scores"]) for row in found}
@@ -233,6 +235,6 @@ def test_a_search_by_candidates_mines_the_rows_of_an_exact_one(write, start, tmp
     assert len(list(tokens.glob("index-*"))) == 1  # encoded once
     facts = json.loads((tmp_path / "few" / "facts.json").read_text())
     assert facts["settings"]["search"] == {"by": "centroids", "num_candidates": 5}
-    code, _, error = call("mine", write(**keys), tmp_path / "all")
+    code, _, error = call("data", "mine", write(**keys), tmp_path / "all")
     assert code == 1
     assert "was not made with these settings" in error

@@ -136,14 +136,14 @@ def test_every_command_of_the_data_path_tells_its_peak(start, data, tmp_path, ca
     monkeypatch.setattr(peak_memory, "resident_peak", lambda: 1_234_000_000)
     told = "peak memory 1,234 MB"
     model = tmp_path / "runs" / "start" / "model"
-    code, said, error = call("encode", model, data["test"]["passages"], tmp_path / "index")
+    code, said, error = call("index", "build", model, data["test"]["passages"], tmp_path / "index")
     assert code == 0, error
     assert said.rstrip().endswith(told)
-    code, said, error = call("index", tmp_path / "index", tmp_path / "small", "--codec", "int8")
+    code, said, error = call("index", "compress", tmp_path / "index", tmp_path / "small", "--codec", "int8")
     assert code == 0, error
     assert [line.endswith(told) for line in said.splitlines()] == [True, True]
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]]}))
-    code, said, error = call("evaluate", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
+    code, said, error = call("eval", "model", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
     assert code == 0, error
     assert said.splitlines()[-1] == told
     assert json.loads((tmp_path / "result.json").read_text())["metadata"]["peak_memory_mb"] == 1234.0
@@ -151,10 +151,10 @@ def test_every_command_of_the_data_path_tells_its_peak(start, data, tmp_path, ca
     caplog.set_level(logging.INFO)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"questions": [data["train"]]}))
     words = ("--method", "model", "--reader", model, "--teacher", model, "--max_share", 1.0, "--num_negatives", 2)
-    code, _, error = call("mine", tmp_path / "mine.yaml", tmp_path / "mined", *words)
+    code, _, error = call("data", "mine", tmp_path / "mine.yaml", tmp_path / "mined", *words)
     assert code == 0, error
     assert f"{tmp_path / 'mined'}: {told}." in caplog.messages
-    code, _, error = call("annotate", tmp_path / "mined", tmp_path / "annotated", "--teacher", model)
+    code, _, error = call("data", "annotate", tmp_path / "mined", tmp_path / "annotated", "--teacher", model)
     assert code == 0, error
     assert f"{tmp_path / 'annotated'}: {told}." in caplog.messages
     entry = {"format": "tsv", "path": data["parallel"]["path"], "languages": ["xx"]}

@@ -135,7 +135,7 @@ def test_sets_that_cannot_be_told_apart_are_refused_before_the_first_stage(write
     (tmp_path / "q.jsonl").write_text('{"id": "1", "question": "b", "answers": ["c"], "lang": "fi"}\n')
     (tmp_path / "p.tsv").write_text("1\ttext\ttitle\n")
     answers = {"format": "xor_retrieve", "questions": str(tmp_path / "q.jsonl"), "passages": str(tmp_path / "p.tsv")}
-    with pytest.raises(ValueError, match=r"has answers alone. Measure it with `drdecr evaluate`"):
+    with pytest.raises(ValueError, match=r"has answers alone. Measure it with `drdecr eval model`"):
         run_pipeline(load_pipeline(write_pipeline(test=[answers], systems=SYSTEMS[:2])))
     assert not (tmp_path / "all").exists()
 

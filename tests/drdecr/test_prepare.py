@@ -1,4 +1,4 @@
-"""`drdecr prepare`: killed ten times it ends with the same bytes, counts what it drops, and leaves nothing of a wrong file."""
+"""`drdecr data prepare`: killed ten times it ends with the same bytes, and counts what it drops."""
 
 import json
 import multiprocessing
@@ -186,7 +186,7 @@ def test_a_cut_or_changed_shard_is_named(recipe, tmp_path):
         "other.parquet: no shard",
     ):
         assert words in str(error.value)
-    result = CliRunner().invoke(app, ["prepare", "--verify", str(folder)])
+    result = CliRunner().invoke(app, ["data", "prepare", "--verify", str(folder)])
     assert result.exit_code == 1
     assert names[1] in str(result.exception)
 
@@ -387,7 +387,7 @@ def test_the_files_of_the_recipes_languages_are_got_and_no_others(monkeypatch):
             r"mkqa-subset: .*parallel\.jsonl: no such file.* from https://github\.com/apple",
         ),
         ({"source": "mkqa-subset"}, True, r"mkqa-subset: no address .* from https://github\.com/apple"),
-        ({"source": "xor-tydi-train"}, False, r"xor-tydi-train: .* Get it with `drdecr prepare --download`"),
+        ({"source": "xor-tydi-train"}, False, r"xor-tydi-train: .* Get it with `drdecr data prepare --download`"),
         ({"source": "mkqa-subset", "path": "own.jsonl"}, True, r"mkqa-subset: own\.jsonl: no such file"),
     ],
 )
@@ -410,10 +410,10 @@ def test_what_is_published_names_no_folder_of_this_machine(recipe, tmp_path, cal
     recipe.sources.append(more)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"sources": recipe.sources, "rows_per_part": 20}))
     folder = tmp_path / "set"
-    assert call("prepare", tmp_path / "recipe.yaml", folder, "--processes=1")[0] == 0
+    assert call("data", "prepare", tmp_path / "recipe.yaml", folder, "--processes=1")[0] == 0
     for name in ("README.md", "recipe.yaml", PROVENANCE):
         assert str(tmp_path) not in (folder / name).read_text()
-    assert "command: `drdecr prepare recipe.yaml set --processes=1`" in (folder / "README.md").read_text()
+    assert "command: `drdecr data prepare recipe.yaml set --processes=1`" in (folder / "README.md").read_text()
     kept = yaml.safe_load((folder / "recipe.yaml").read_text())["sources"]
     assert [source["path"] for source in kept] == ["{language}.tsv", "qed.jsonl", "$DRDECR_DATA/more.tsv"]
     (tmp_path / "elsewhere").mkdir()
@@ -518,7 +518,7 @@ def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe,
     ("content", "message"),
     [
         ({"sources": [{"source": "xquad"}]}, "xquad is a test set"),
-        ({"sources": [{"source": "xqad"}]}, "expected a name of `drdecr prepare --list`, got 'xqad'"),
+        ({"sources": [{"source": "xqad"}]}, "expected a name of `drdecr data sources`, got 'xqad'"),
         ({"sources": [{"format": "tvs", "path": "x"}]}, "expected one of tsv, lines"),
         ({"sources": [{"format": "qed", "path": "PATH", "share": 2}]}, "expected a `share` above 0"),
         ({"sources": [{"format": "qed", "path": "PATH"}] * 2}, "two are named 'qed'"),
@@ -547,7 +547,7 @@ def test_a_recipe_that_cannot_be_meant_is_refused_in_words(content, message, tmp
     (tmp_path / "qed.jsonl").write_text("")
     text = yaml.safe_dump(content).replace("PATH", str(tmp_path / "qed.jsonl"))
     (tmp_path / "recipe.yaml").write_text(text)
-    result = CliRunner().invoke(app, ["prepare", str(tmp_path / "recipe.yaml"), str(tmp_path / "set")])
+    result = CliRunner().invoke(app, ["data", "prepare", str(tmp_path / "recipe.yaml"), str(tmp_path / "set")])
     assert result.exit_code == 1
     assert message in str(result.exception)
     assert not (tmp_path / "set").exists()
@@ -567,33 +567,35 @@ def test_a_folder_that_has_no_name_of_its_own_is_refused_in_words(folder, recipe
 
 
 def test_the_command_lists_prepares_and_verifies(recipe, tmp_path):
-    listed = CliRunner().invoke(app, ["prepare", "--list"])
+    listed = CliRunner().invoke(app, ["data", "sources"])
     assert "xor-tydi-questions" in listed.output.replace("\n", "")
     content = {"sources": recipe.sources, "license": "CC0 1.0"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
-    result = CliRunner().invoke(app, ["prepare", str(tmp_path / "recipe.yaml"), str(tmp_path / "set")])
+    result = CliRunner().invoke(app, ["data", "prepare", str(tmp_path / "recipe.yaml"), str(tmp_path / "set")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "set" / PROVENANCE).exists()
     assert "license: cc0-1.0" in (tmp_path / "set/README.md").read_text()
-    assert "as they were written" in CliRunner().invoke(app, ["prepare", "--verify", str(tmp_path / "set")]).output
+    assert (
+        "as they were written" in CliRunner().invoke(app, ["data", "prepare", "--verify", str(tmp_path / "set")]).output
+    )
 
 
 def test_the_list_is_read_at_eighty_columns_and_one_source_is_shown_whole(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    lines = CliRunner().invoke(app, ["prepare", "--list"]).output.splitlines()
+    lines = CliRunner().invoke(app, ["data", "sources"]).output.splitlines()
     rows = {line.split()[0]: line for line in lines if line.strip()}
     assert all(len(line) <= 80 for line in lines)
     assert set(catalogue.catalogue()) < set(rows)  # each in a line of its own
     assert rows["qed"].split() == ["qed", "train", "1,343", "passages,", "1,355", "questions", "no"]
-    shown = yaml.safe_load(CliRunner().invoke(app, ["prepare", "--show", "ms-marco-triples"]).output)
+    shown = yaml.safe_load(CliRunner().invoke(app, ["data", "sources", "ms-marco-triples"]).output)
     source = catalogue.catalogue()["ms-marco-triples"]
     assert shown["home"] == source.home
     assert shown["files"] == [dict(file) for file in source.files]
     assert shown["note"] == source.note
     assert shown["caution"] == source.caution
     for name in catalogue.catalogue():
-        assert yaml.safe_load(CliRunner().invoke(app, ["prepare", "--show", name]).output)["name"] == name
-    assert "got 'nq2'" in str(CliRunner().invoke(app, ["prepare", "--show", "nq2"]).exception)
+        assert yaml.safe_load(CliRunner().invoke(app, ["data", "sources", name]).output)["name"] == name
+    assert "got 'nq2'" in str(CliRunner().invoke(app, ["data", "sources", "nq2"]).exception)
 
 
 def own_set(folder: Path, name: str, query: str, text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`drdecr translate`: sets that a teacher reads in tests and in training, with who translated what."""
+"""`drdecr data translate`: sets that a teacher reads in tests and in training, with who translated what."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def translate(tmp_path, monkeypatch, call):
     def run(name: str, keys: dict, *words: str):
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump({"engine": "apertium", **keys}))
-        return call("translate", path, tmp_path / name, *words)
+        return call("data", "translate", path, tmp_path / name, *words)
 
     return run
 
@@ -68,7 +68,7 @@ def test_translated_questions_are_read_by_the_teacher_in_a_test(translate, data,
         yaml.safe_dump({"test": [{"format": "hub_questions", "name": str(tmp_path / "test")}]})
     )
     model = tmp_path / "runs" / "start" / "model"
-    code, said, error = call("evaluate", model, tmp_path / "measure.yaml", "--reads", "english")
+    code, said, error = call("eval", "model", model, tmp_path / "measure.yaml", "--reads", "english")
     assert code == 0, error
 
 
@@ -129,7 +129,7 @@ def test_a_model_that_is_not_there_is_named_and_nothing_is_left(data, tmp_path, 
     path = tmp_path / "a.yaml"
     path.write_text(yaml.safe_dump({"questions": [data["test"]], "engine": "seq2seq", "model": "nobody/nothing"}))
     before = set(tmp_path.iterdir())
-    code, _, error = call("translate", path, tmp_path / "out")
+    code, _, error = call("data", "translate", path, tmp_path / "out")
     assert code == 1
     assert "nobody/nothing" in error
     assert set(tmp_path.iterdir()) == before

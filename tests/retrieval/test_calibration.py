@@ -87,7 +87,7 @@ def test_a_cohort_survives_its_file(cohort, tmp_path):
     query = [unit(3, 5)]
     for code in LANGUAGES:
         assert again.scales(query)[code][0] == pytest.approx(cohort.scales(query)[code][0], abs=1e-3)
-    with pytest.raises(FileNotFoundError, match="drdecr calibrate"):
+    with pytest.raises(FileNotFoundError, match="drdecr index calibrate"):
         LanguageCohort.load(tmp_path / "none")
 
 

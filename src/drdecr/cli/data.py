@@ -1,16 +1,62 @@
-"""Commands that let a teacher speak: `drdecr translate | mine | annotate`."""
+"""Data for training: `drdecr data sources | prepare | translate | mine | annotate | export`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
-LICENSE = Annotated[str | None, typer.Option(help="Licence of the whole, for the card.")]
-PUSH = Annotated[str | None, typer.Option(help="Hub name of a dataset that it is pushed to, in one commit.")]
-PRIVATE = Annotated[bool, typer.Option(help="Make a new dataset private.")]
+from .options import OVERRIDES, LicenseOption, is_first_process, new_group
+
+app = new_group("Make training data: prepare public sources, translate, mine candidates, score them with a teacher.")
 
 
+@app.command()
+def sources(
+    name: Annotated[str | None, typer.Argument(help="A source, to see its home, licence and files.")] = None,
+) -> None:
+    """List the public sources that are known by name, or show one of them.
+
+    Example: `drdecr data sources mkqa`. More: docs/sources.md.
+    """
+    from rich.console import Console
+
+    from drdecr.data.prepare.catalog import source_in_words, source_table
+
+    if name is None:
+        Console().print(source_table())
+    else:
+        typer.echo(source_in_words(name))
+
+
+@app.command()
+def prepare(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="YAML with `sources:` and perhaps `held_out:`, `cleaning:`.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder to write; it appears when all is done.")] = None,
+    verify: Annotated[Path | None, typer.Option(help="Check every shard of a prepared folder instead.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes that check rows.", min=1)] = 1,
+    download: Annotated[bool, typer.Option(help="Get the known sources' files that are not in $DRDECR_DATA.")] = False,
+) -> None:
+    """Read, clean and shard public sources, with a record of where every row comes from.
+
+    A call that was killed goes on when it is given again.
+
+    Example: `drdecr data prepare RECIPE.yaml FOLDER`. More: docs/sources.md.
+    """
+    from drdecr.data.prepare.prepare import load_prepare_recipe
+    from drdecr.data.prepare.prepare import prepare as run
+    from drdecr.data.prepare.prepared_shards import verify as verify_folder
+
+    if verify is not None:
+        typer.echo(f"{verify}: {verify_folder(verify)} shards are as they were written.")
+    elif recipe is None or folder is None:
+        raise ValueError("Expected RECIPE.yaml and FOLDER, or --verify FOLDER. See `drdecr data prepare --help`.")
+    else:
+        typer.echo(f"prepared: {run(load_prepare_recipe(recipe), folder, processes, download)}")
+
+
+@app.command(context_settings=OVERRIDES)
 def translate(
     context: typer.Context,
     data: Annotated[
@@ -19,32 +65,31 @@ def translate(
     output: Annotated[
         Path, typer.Argument(help="Folder of the dataset; left alone if it was made with these settings.")
     ],
-    license: LICENSE = None,
-    push: PUSH = None,
-    private: PRIVATE = False,
+    license: LicenseOption = None,
 ) -> None:
     """Translate questions or sentences by Apertium, a sequence-to-sequence or a chat model, each text once.
 
-    Into English it makes what a teacher reads, in training and in tests (`drdecr evaluate --reads english`); with
+    Into English it makes what a teacher reads, in training and in tests (`drdecr eval model --reads english`); with
     `--target fi` it makes questions out of English ones. Other `--key value` pairs override the YAML: `--engine apertium`,
     `--model facebook/nllb-200-distilled-600M`, `--min_score -1.5`, `--length_factor 3`, `--min_round_trip 0.4`. A call that was
     killed goes on when it is given again.
+
+    Example: `drdecr data translate translate.yaml runs/translated`. More: docs/teaching.md.
     """
     from drdecr.data.teacher.translate import load_translation
     from drdecr.data.teacher.translate import translate as run
 
-    done(run(load_translation(data, context.args), output, license), push, private)
+    _print_folder(run(load_translation(data, context.args), output, license))
 
 
+@app.command(context_settings=OVERRIDES)
 def mine(
     context: typer.Context,
     data: Annotated[Path, typer.Argument(help="YAML: `questions:`, `pool:`, `method:` bm25 or model, `teacher:` ...")],
     output: Annotated[
         Path, typer.Argument(help="Folder of the dataset; left alone if it was made with these settings.")
     ],
-    license: LICENSE = None,
-    push: PUSH = None,
-    private: PRIVATE = False,
+    license: LicenseOption = None,
 ) -> None:
     """Find positives by their answers and hard negatives by BM25 or across languages with a model, into n-way rows.
 
@@ -52,15 +97,18 @@ def mine(
     runs/mine/teacher/model --num_candidates 8 --max_share 0.95`; of a
     large pool `--codec residual4 --search.by centroids` scores candidates alone.
     Passages lie on disk, rows go out part by part, and a call that was killed goes on when it is given again.
+
+    Example: `drdecr data mine mine.yaml runs/mined`. More: docs/teaching.md.
     """
     from drdecr.data.teacher.mine import load_mining
     from drdecr.data.teacher.mine import mine as run
 
-    done(run(load_mining(data, context.args), output, license), push, private)
+    _print_folder(run(load_mining(data, context.args), output, license))
 
 
+@app.command()
 def annotate(
-    rows: Annotated[str, typer.Argument(help="Folder or Hub name of candidates, as `drdecr mine` writes them.")],
+    rows: Annotated[str, typer.Argument(help="Folder or Hub name of candidates, as `drdecr data mine` writes them.")],
     output: Annotated[
         Path, typer.Argument(help="Folder of the dataset; left alone if it was made with these settings.")
     ],
@@ -89,13 +137,14 @@ def annotate(
     batch_size: Annotated[int, typer.Option(help="Texts or pairs read at once.", min=1)] = 32,
     max_length: Annotated[int, typer.Option(help="Tokens of a pair, of a cross-encoder.", min=8)] = 512,
     rows_a_shard: Annotated[int, typer.Option(help="Rows a file: what a kill can lose.", min=1)] = 1024,
-    license: LICENSE = None,
-    push: PUSH = None,
-    private: PRIVATE = False,
+    license: LicenseOption = None,
 ) -> None:
     """Score every candidate with a teacher, a cross-encoder or a file, into a dataset that recipes learn from.
 
-    A call that was killed goes on when it is given again. On several devices: `accelerate launch -m drdecr.annotate ...`.
+    A call that was killed goes on when it is given again.
+
+    Example: `drdecr data annotate runs/mined runs/scored --teacher runs/teacher/model`. On several devices:
+    `accelerate launch -m drdecr data annotate ...`. More: docs/teaching.md.
     """
     from drdecr.data.teacher.annotate import AnnotationSettings
     from drdecr.data.teacher.annotate import annotate as run
@@ -118,24 +167,32 @@ def annotate(
         max_length=max_length,
         rows_a_shard=rows_a_shard,
     )
-    done(run(settings, output, license), push, private)
+    _print_folder(run(settings, output, license))
 
 
-def done(folder: Path, push: str | None, private: bool) -> None:
-    """Say where a step's dataset is, and push it if that is wanted; of several processes the first one."""
-    from drdecr.data.shards import is_main_process
+@app.command(context_settings=OVERRIDES)
+def export(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe of one stage.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the dataset; left alone if it holds this recipe's export.")],
+    tokens: Annotated[
+        str, typer.Option(help="The teacher's tokens too: none, queries or all (passages too).")
+    ] = "none",
+    license: LicenseOption = None,
+) -> None:
+    """Write a recipe's cleaned and annotated sets as parquet files with a data card, for `load_dataset` and other recipes.
 
-    if not is_main_process():
-        return
-    typer.echo(f"dataset: {folder}")
-    if push:
-        from drdecr.data.hub import push_dataset
+    `--key value` overrides the recipe as in `drdecr train`.
 
-        typer.echo(f"pushed: {push}, revision {push_dataset(folder, push, private)}")
+    Example: `drdecr data export recipes/demo/relevance.yaml runs/exported`. More: docs/datasets.md.
+    """
+    from drdecr.runs.export import export_data
+    from drdecr.runs.recipe import load_recipe
+
+    _print_folder(export_data(load_recipe(recipe, context.args), folder, tokens, license))
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands to a command line."""
-    app.command(context_settings=EXTRA)(translate)
-    app.command(context_settings=EXTRA)(mine)
-    app.command()(annotate)
+def _print_folder(folder: Path) -> None:
+    """Print where a dataset was written; of several processes the first one does."""
+    if is_first_process():
+        typer.echo(f"dataset: {folder}")

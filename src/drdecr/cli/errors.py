@@ -4,8 +4,8 @@ from safetensors import SafetensorError
 
 from drdecr.modeling_drdecr.hub_drdecr import TRANSPORT_ERRORS, explain_hub_error, without_tokens
 
-SHOWN = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, *TRANSPORT_ERRORS)
-"""What names its cure. Anything else is a mistake of this package and keeps its traceback."""
+EXPECTED = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, *TRANSPORT_ERRORS)
+"""Errors whose message names a cure. Any other is a mistake of this package and keeps its traceback."""
 
 OF_THE_SYSTEM: dict[type[BaseException], str] = {
     FileNotFoundError: "no such file or folder. Check the path.",
@@ -15,6 +15,11 @@ OF_THE_SYSTEM: dict[type[BaseException], str] = {
     PermissionError: "may not be read, or not be written. Check its permissions.",
 }
 """What is said of a file in place of the system's own words, which name no cure."""
+
+
+def is_expected(error: BaseException) -> bool:
+    """Tell whether an error's message names its cure."""
+    return isinstance(error, EXPECTED)
 
 
 def in_one_line(error: BaseException) -> str:

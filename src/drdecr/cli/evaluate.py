@@ -1,49 +1,106 @@
-"""Commands about documents in several languages: `drdecr bias | calibrate`."""
+"""Evaluation: `drdecr eval model | compare | systems | bias`."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer()
+from .index import INDEX, LanguageKeyOption
+from .options import QueryModelOption, TokenFolderOption, check_parent, new_group
 
-INDEX = "An index that `drdecr encode` or `drdecr index` wrote."
-KeyOption = Annotated[str, typer.Option(help="Metadata of a document that names its language.")]
-ModelOption = Annotated[str | None, typer.Option(help="Default: the model that encoded the index.")]
+app = new_group("Measure models, runs, whole systems and indexes.")
 
 
 @app.command()
-def calibrate(
-    folder: Annotated[Path, typer.Argument(help=INDEX)],
-    texts: Annotated[
-        str,
-        typer.Argument(
-            help="Documents with their language, best the same texts in each: JSONL, TSV or parquet file, or hub:NAME."
-        ),
-    ],
-    passages: Annotated[int, typer.Option(help="Texts of each language that are read at most.", min=2)] = 100,
-    language_key: KeyOption = "language",
-    model: ModelOption = None,
+def model(
+    checkpoint: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint folder or Hub name.")],
+    data: Annotated[Path, typer.Argument(help="YAML with `test:` (entries of question sets) and `collection:`.")],
+    output: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Write the best 100 passages a question as a TREC run, and qrels beside it.")
+    ] = None,
+    index: Annotated[
+        str | None, typer.Option(help="Checkpoint that encodes the passages: the teacher, for a student of its index.")
+    ] = None,
+    reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
+    token_folder: TokenFolderOption = None,
 ) -> None:
-    """Make the scores of an index comparable across the languages of its documents.
+    """Measure a checkpoint by language, with 95 % intervals, in the measures that the benchmark reports.
 
-    `drdecr search INDEX --calibrated` then scores each question against these texts too, and tells how many standard deviations
-    a passage stands above those of its language. Questions need no language.
+    `protocol:` in the YAML chooses them (docs/evaluation.md); without it the format of each set does.
+
+    Example: `drdecr eval model runs/demo/relevance/model test.yaml`. More: docs/evaluation.md.
     """
-    from drdecr.evaluation.fairness.index_bias import read_references
-    from drdecr.retrieval.build import open_stored
-    from drdecr.retrieval.calibration import CALIBRATION, LANGUAGE_KEY, check_calibration, check_languages
-    from drdecr.retrieval.calibration import calibrate as encode_cohort
-    from drdecr.retrieval.encoder import load_index_encoder
+    from rich.console import Console
 
-    index, references = open_stored(folder), read_references(texts, passages, language_key)
-    reader, own = load_index_encoder(index.about, folder, model)
-    check_calibration(own, index.about, folder)
-    cohort = encode_cohort(reader, references, {**own, "texts": texts, LANGUAGE_KEY: language_key})
-    check_languages(index.payloads(index.passage_ids()), cohort, language_key)
-    cohort.save(folder / CALIBRATION)
-    counts = ", ".join(f"{len(cohort.embeddings[code])} {code}" for code in cohort.languages)
-    typer.echo(f"{folder / CALIBRATION}: {counts} passages")
+    from drdecr.data.provenance import in_words
+    from drdecr.evaluation.evaluate import evaluate_model
+    from drdecr.evaluation.tables import terminal_table
+
+    check_parent(output)
+    result = evaluate_model(checkpoint, data, index, reads, run, token_folder)
+    for name in result.scores:
+        Console().print(terminal_table({checkpoint: result}, name))
+    typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
+    if peaks := in_words(result.metadata):
+        typer.echo(peaks)
+    if output:
+        result.to_json(output)
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="TREC run of the system that is compared with.")],
+    system: Annotated[Path, typer.Argument(help="TREC run of the system that should be better.")],
+    qrels: Annotated[Path, typer.Argument(help="Judgements in TREC's form.")],
+    measure: Annotated[list[str] | None, typer.Option(help="Such as RR@10 or nDCG@10; may be repeated.")] = None,
+    languages: Annotated[
+        Path | None, typer.Option(help="Lines of query id, tab, language; default: one group.")
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="What was searched, in words, for the file of --output.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the comparison as JSON.")] = None,
+) -> None:
+    """Compare two runs on the same questions: paired 95 % intervals, sign-flip test, Holm's correction over languages.
+
+    Example: `drdecr eval compare bm25.run student.run test.qrels`. More: docs/evaluation.md.
+    """
+    from drdecr.evaluation.results import compare_runs
+    from drdecr.evaluation.tables import markdown_differences
+
+    check_parent(output)
+    measures = measure or ["RR@10"]
+    comparison = compare_runs(baseline, system, qrels, measures, languages, collection)
+    for name in measures:
+        typer.echo(markdown_differences(comparison, name))
+    if output:
+        comparison.to_json(output)
+
+
+@app.command()
+def systems(
+    data: Annotated[Path, typer.Argument(help="YAML with `systems:`, `test:` and `collection:` (docs/retrieval.md).")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for systems.md, systems.json and each system's run.")
+    ] = None,
+    token_folder: TokenFolderOption = None,
+) -> None:
+    """Compare whole systems, one step or translation first: quality, latency by part, cost, size. In one table.
+
+    Example: `drdecr eval systems systems.yaml --output runs/systems`. More: docs/retrieval.md.
+    """
+    from drdecr.evaluation.systems import compare_systems, load_systems, write_systems
+    from drdecr.evaluation.tables import markdown_systems
+
+    settings = load_systems(data)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)  # an error comes before the measurement
+    compared = compare_systems(settings, token_folder)
+    typer.echo(markdown_systems(compared))
+    if output:
+        typer.echo(write_systems(compared, output))
 
 
 @app.command()
@@ -59,28 +116,46 @@ def bias(
     languages: Annotated[str, typer.Option(help="Languages of documents, by commas; default: all of the index.")] = "",
     top_k: Annotated[int, typer.Option(help="Places of a ranking that are looked at.", min=1)] = 10,
     depth: Annotated[int, typer.Option(help="Passages a question that are ranked.", min=1)] = 1000,
-    language_key: KeyOption = "language",
-    model: ModelOption = None,
+    language_key: LanguageKeyOption = "language",
+    model: QueryModelOption = None,
 ) -> None:
     """Measure how much the language of a document moves its rank, by question and document language.
 
-    Needs documents that exist in several languages. An index that `drdecr calibrate` prepared is measured with its scores as
-    they are and with calibrated ones.
+    Needs documents that exist in several languages. An index that `drdecr index calibrate` prepared is measured with its
+    scores as they are and with calibrated ones.
+
+    Example: `drdecr eval bias runs/index questions.jsonl --output runs/bias`. More: docs/evaluation.md.
     """
-    from drdecr.data.provenance import environment
     from drdecr.evaluation.fairness.bias_report import markdown_summary
-    from drdecr.evaluation.fairness.index_bias import measure_index_bias, read_versions, write_bias
+    from drdecr.evaluation.fairness.index_bias import read_versions, write_bias
+
+    rows = read_versions(questions)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # an error comes before the measurement
+    codes = [code for code in map(str.strip, languages.split(",")) if code]
+    reports = _measure_bias(folder, model, questions, rows, language_key, codes, top_k, depth)
+    typer.echo(markdown_summary(reports))
+    paths: Iterator[Path] | tuple[()] = write_bias(reports, output) if output else ()
+    for path in paths:
+        typer.echo(path)
+
+
+def _measure_bias(
+    folder: Path,
+    model: str | None,
+    questions: Path,
+    rows: list[Any],
+    key: str,
+    codes: list[str],
+    top_k: int,
+    depth: int,
+) -> dict[str, Any]:
+    from drdecr.data.provenance import environment
+    from drdecr.evaluation.fairness.index_bias import measure_index_bias
     from drdecr.retrieval.build import open_stored
     from drdecr.retrieval.encoder import load_index_encoder
 
-    index, rows = open_stored(folder), read_versions(questions)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)  # said now: what was measured would be lost
-    reader, own = load_index_encoder(index.about, folder, model)
-    about = {"model": own["model"], "index": str(folder), "questions": str(questions), **environment()}
-    notes = {key: about[key] for key in ("model", "index", "questions", "command", "hardware", "git_commit")}
-    chosen = [code for code in map(str.strip, languages.split(",")) if code]
-    reports = measure_index_bias(reader, folder, rows, language_key, chosen, top_k, depth, notes)
-    typer.echo(markdown_summary(reports))
-    for path in write_bias(reports, output) if output else ():
-        typer.echo(path)
+    encoder, identity = load_index_encoder(open_stored(folder).about, folder, model)
+    facts = {"model": identity["model"], "index": str(folder), "questions": str(questions), **environment()}
+    notes = {name: facts[name] for name in ("model", "index", "questions", "command", "hardware", "git_commit")}
+    return measure_index_bias(encoder, folder, rows, key, codes, top_k, depth, notes)

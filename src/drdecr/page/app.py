@@ -75,7 +75,7 @@ class PageSources:
             raise ValueError("--teacher-index belongs to --teacher and stands beside --index. Give all three.")
         if self.index and self.teacher and self.teacher != self.model and not self.teacher_index:
             raise ValueError(
-                "--index: expected an index of the teacher's as well. Make it (drdecr encode TEACHER DOCUMENTS FOLDER) and "
+                "--index: expected an index of the teacher's as well. Make it (drdecr index build TEACHER DOCUMENTS FOLDER) and "
                 "name it: --teacher-index FOLDER."
             )
 

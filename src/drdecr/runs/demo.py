@@ -26,6 +26,13 @@ json.dump({"class": str(type(model)), "best": scores.argmax(dim=1).tolist()}, sy
 """
 
 
+MINUTES = 11
+"""Minutes of the whole demo on two CPU cores (docs/results.md)."""
+
+QUICK_MINUTES = 5
+"""With two steps a stage: a rough figure, since `--quick` took some 0.4 of the whole's time on a machine that was shared."""
+
+
 def run_demo(output: str | None = None, quick: bool = False, overrides: list[str] | None = None) -> None:
     """Run the demo's pipeline, open its student in a fresh process, and say what to do next.
 
@@ -36,6 +43,9 @@ def run_demo(output: str | None = None, quick: bool = False, overrides: list[str
     """
     console = Console(stderr=True)
     pipeline = load_pipeline(str(files("drdecr.recipes") / "demo"), output or ("runs/demo-quick" if quick else None))
+    minutes = QUICK_MINUTES if quick else MINUTES
+    counts = f"{len(pipeline.stages)} stages, then {len(pipeline.systems)} systems to measure"
+    console.print(f"{counts}: about {minutes} minutes on two CPU cores; what is done already is not done again.")
     settings = ["--max_steps", "2", "--eval_steps", "2", "--gradient_accumulation_steps", "1"] if quick else []
     student = run_pipeline(pipeline, [*settings, *(overrides or [])], console)
     console.rule("the student, opened by AutoModel in a process without this package", align="left")

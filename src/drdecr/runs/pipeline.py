@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from drdecr.data.files import write_text
 from drdecr.data.provenance import PeakMemory, environment, in_words, larger
@@ -85,7 +87,7 @@ def run_pipeline(pipeline: Pipeline, overrides: list[str] | None = None, console
     unlabelled = next((questions.name for questions in sets if not questions.qrels), None)
     if unlabelled is not None:
         raise ValueError(
-            f"test: expected labelled passages, {unlabelled!r} has answers alone. Measure it with `drdecr evaluate`."
+            f"test: expected labelled passages, {unlabelled!r} has answers alone. Measure it with `drdecr eval model`."
         )
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         console.rule(f"stage {number} of {len(pipeline.stages)}: {name}", align="left")
@@ -147,17 +149,18 @@ def measure(pipeline: "Pipeline", recipes: Mapping[str, Recipe], sets: list[Ques
     scores: dict[str, PerQuery] = {}
     indexes: dict[tuple[str, str], ExactIndex] = {}
     digests = [content_digest(questions) for questions in sets]
-    for system in pipeline.systems:
-        scores[system.label], facts = _score_system(system, recipes, sets, digests, pipeline, indexes)
-        results[system.label] = summarize(
-            scores[system.label],
-            languages,
-            collection=pipeline.collection,
-            data_version=data_version(sets, digests),
-            command=facts["command"],
-            average_over=others,
-            notes={"hardware": facts["hardware"], "git_commit": facts["git_commit"], **larger(facts, {})},
-        )
+    with logging_redirect_tqdm():  # what is logged stands above the bar
+        for system in tqdm(pipeline.systems, desc="measuring", unit="system", disable=None):
+            scores[system.label], facts = _score_system(system, recipes, sets, digests, pipeline, indexes)
+            results[system.label] = summarize(
+                scores[system.label],
+                languages,
+                collection=pipeline.collection,
+                data_version=data_version(sets, digests),
+                command=facts["command"],
+                average_over=others,
+                notes={"hardware": facts["hardware"], "git_commit": facts["git_commit"], **larger(facts, {})},
+            )
     best = pipeline.student_label
     comparisons = {
         label: compare(by_query, scores[best], languages, average_over=others)

@@ -45,7 +45,7 @@ class DataSettings:
         parallel: parallel text, for `aligned_tokens` and `english_anchor`.
         questions: question sets with known answers, for the contrastive terms and, with `english`, for `relevance_kl`.
         unlabelled: parallel questions without a known answer, for `relevance_kl`: the teacher finds their candidates.
-        annotated: questions with candidates and the teacher's scores, as `drdecr export-data` writes them: they need no
+        annotated: questions with candidates and the teacher's scores, as `drdecr data export` writes them: they need no
             teacher.
         pool: question sets whose passages are searched for those candidates.
         held_out: sets whose questions must not be trained on; beside the other formats, `{format: texts, path, column}` for
@@ -70,7 +70,7 @@ class DataSettings:
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
         language_temperature: T: within a set, a language with n rows is drawn with probability proportional to n^(1/T).
             Default 1: by size. With more, small languages come more often, and `max_steps` is needed.
-        stream: parallel text of a folder that `drdecr prepare` wrote, in place of all other sets and in constant memory:
+        stream: parallel text of a folder that `drdecr data prepare` wrote, in place of all other sets and in constant memory:
             `{folder: ..., weights: {source: number}, languages: [...]}` (`drdecr.data.prepared_mixture`). The teacher reads
             every batch, `max_steps` is needed, and no rows are cut off for evaluation.
     """

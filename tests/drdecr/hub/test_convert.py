@@ -329,7 +329,7 @@ def test_what_cannot_be_converted_says_why(stanford, tmp_path):
 
 
 def test_the_command_line_prints_the_notes(stanford, tmp_path):
-    result = CliRunner().invoke(app, ["convert", str(stanford), str(tmp_path / "out"), "--to", "pylate"])
+    result = CliRunner().invoke(app, ["model", "convert", str(stanford), str(tmp_path / "out"), "--to", "pylate"])
     assert result.exit_code == 0, result.output
     assert "left out" in result.output
     assert (tmp_path / "out" / "1_Dense" / "model.safetensors").exists()

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from transformers import TrainingArguments
 
-from drdecr.cli.keys import describe_keys
+from drdecr.cli.train import describe_keys
 from drdecr.runs.config import argument_meanings
 from drdecr.runs.recipe import ARGUMENTS, DataSettings, Recipe
 from drdecr.trainers import DistillationArguments, LoraSettings

@@ -1,11 +1,11 @@
-"""`-m drdecr.train` as a launcher starts it: two processes, one run, the losses of one process with twice the batch."""
+"""`-m drdecr train` as a launcher starts it: two processes, one run, the losses of one process with twice the batch."""
 
 import json
 
 import pytest
 import torch
 
-from drdecr.cli.launched import run_launched
+from drdecr.cli.main import main
 from drdecr.data.shards import check_processes
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.runs.stage import run_stage
@@ -102,28 +102,39 @@ def test_only_the_main_process_writes_a_start(recipe_of, monkeypatch):
     assert {path.name for path in recipe.folder.iterdir()} == {"recipe.yaml", "run.json", "log.jsonl", "model"}
 
 
-def test_an_error_is_one_line(tmp_path, capsys):
+@pytest.fixture
+def run(monkeypatch):
+    """Run the command line as a launcher does: `run("train", recipe)`."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["drdecr", *map(str, words)])
+        main()
+
+    return run
+
+
+def test_an_error_is_one_line(run, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run_launched("train", [str(tmp_path / "no.yaml")])
+        run("train", str(tmp_path / "no.yaml"))
     assert stopped.value.code == 1
     assert capsys.readouterr().err.startswith("error: ")
     with pytest.raises(SystemExit) as stopped:
-        run_launched("train", [])
+        run("train")
     assert stopped.value.code == 2
     assert "Missing argument" in capsys.readouterr().err
     for word in ("-h", "--help"):
         with pytest.raises(SystemExit) as stopped:
-            run_launched("train", [word])
+            run("train", word)
         assert stopped.value.code == 0
         assert "Run one stage" in capsys.readouterr().out
 
 
-def test_launched_processes_run_the_recipe_and_one_tells_of_it(write_recipe, tmp_path, monkeypatch, capsys):
+def test_launched_processes_run_the_recipe_and_one_tells_of_it(run, write_recipe, tmp_path, monkeypatch, capsys):
     written, model = write_recipe("start", stage="initialise"), tmp_path / "runs" / "start" / "model"
     for rank, said in (("1", ""), ("0", f"model: {model}\n")):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as stopped:
-            run_launched("train", [str(written), "--embedding_dim", "4"])
+            run("train", str(written), "--embedding_dim", "4")
         assert stopped.value.code in (0, None)
         assert capsys.readouterr().out == said
         assert model.exists() == (rank == "0")

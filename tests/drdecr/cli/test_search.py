@@ -48,7 +48,7 @@ def documents(tmp_path):
 
 @pytest.fixture
 def encoded(call, model, documents, tmp_path):
-    code, output, errors = call("encode", model, documents, tmp_path / "encoded")
+    code, output, errors = call("index", "build", model, documents, tmp_path / "encoded")
     assert code == 0, errors
     assert "12 new" in output
     assert "12 passages" in output
@@ -56,8 +56,8 @@ def encoded(call, model, documents, tmp_path):
 
 
 def test_documents_are_encoded_indexed_searched_and_ranked_again(call, model, documents, encoded, tmp_path):
-    assert "12 unchanged" in call("encode", model, documents, encoded)[1]
-    code, output, errors = call("index", encoded, tmp_path / "small", "--codec", "residual4", "--compact")
+    assert "12 unchanged" in call("index", "build", model, documents, encoded)[1]
+    code, output, errors = call("index", "compress", encoded, tmp_path / "small", "--codec", "residual4")
     assert code == 0, errors
     assert "12 passages added" in output
     assert "in 1 segment," in output
@@ -83,23 +83,23 @@ def test_documents_are_encoded_indexed_searched_and_ranked_again(call, model, do
 
 
 def test_documents_are_not_encoded_into_a_smaller_copy(call, encoded, model, documents, tmp_path):
-    assert call("index", encoded, tmp_path / "small", "--codec", "int8")[0] == 0
-    code, _, errors = call("encode", model, documents, tmp_path / "small")
+    assert call("index", "compress", encoded, tmp_path / "small", "--codec", "int8")[0] == 0
+    code, _, errors = call("index", "build", model, documents, tmp_path / "small")
     assert code == 1
-    assert "codec 'int8', asked for 'float16', as `drdecr index` makes a smaller one. Encode into the folder" in errors
+    assert "codec 'int8', asked for 'float16', as by `drdecr index compress`. Encode into the folder" in errors
 
 
 def test_questions_are_answered_with_filters_and_documents_removed(call, encoded):
     code, output, errors = call("search", encoded, "what is the city b", "--top-k", "12", "--where", "group=true")
     assert code == 0, errors
     assert [name for name in LETTERS if f"d-{name} " in output] == list("bcd")
-    assert "2 passages deleted" in call("remove", encoded, "d-b", "d-e", "d-nobody")[1]
-    assert "2 passages deleted" in call("remove", encoded, "--where", "group=true")[1]
-    assert "1 passage deleted" in call("remove", encoded, "d-f")[1]
+    assert "2 passages deleted" in call("index", "delete", encoded, "d-b", "d-e", "d-nobody")[1]
+    assert "2 passages deleted" in call("index", "delete", encoded, "--where", "group=true")[1]
+    assert "1 passage deleted" in call("index", "delete", encoded, "d-f")[1]
     assert len(StoredIndex.open(encoded)) == 7
-    assert "7 passages in 1 segment," in call("index", encoded, "--compact")[1]
-    assert "0 passages deleted" in call("remove", encoded, "d-g", "--where", "document_id=d-h")[1]
-    assert "1 passage deleted" in call("remove", encoded, "d-g", "d-i", "--where", "document_id=d-g")[1]
+    assert "7 passages in 1 segment," in call("index", "compact", encoded)[1]
+    assert "0 passages deleted" in call("index", "delete", encoded, "d-g", "--where", "document_id=d-h")[1]
+    assert "1 passage deleted" in call("index", "delete", encoded, "d-g", "d-i", "--where", "document_id=d-g")[1]
 
 
 def test_a_search_that_finds_nothing_says_so_with_its_filter(call, encoded):
@@ -107,7 +107,7 @@ def test_a_search_that_finds_nothing_says_so_with_its_filter(call, encoded):
     code, output, errors = call("search", encoded, question, "--where", "grup=true", "--where", "group=[x]")
     assert code == 0, errors
     assert output.splitlines() == [question, "  nothing found with --where grup=true --where group=[x]"]
-    assert "12 passages deleted" in call("remove", encoded, *(f"d-{name}" for name in LETTERS))[1]
+    assert "12 passages deleted" in call("index", "delete", encoded, *(f"d-{name}" for name in LETTERS))[1]
     assert call("search", encoded, question)[1].splitlines() == [question, "  nothing found"]
 
 
@@ -125,7 +125,7 @@ def test_a_model_searches_every_kind_of_file_that_is_encoded(call, model, tmp_pa
 
 def test_ids_that_a_run_cannot_hold_are_said_before_the_search(call, model, encoded, tmp_path, monkeypatch):
     (tmp_path / "blank.jsonl").write_text('{"id": "d b", "text": "the sea"}\n')
-    assert call("encode", model, tmp_path / "blank.jsonl", tmp_path / "blank")[0] == 0
+    assert call("index", "build", model, tmp_path / "blank.jsonl", tmp_path / "blank")[0] == 0
     (tmp_path / "blank.tsv").write_text("q 1\tthe sea\n")
     monkeypatch.setattr(DirectRetriever, "search", lambda *a, **k: 1 / 0)
     for index, queries, message in [("blank", "q.tsv", "'d b#0'"), ("encoded", "blank.tsv", "'q 1'")]:
@@ -139,7 +139,7 @@ def test_ids_that_a_run_cannot_hold_are_said_before_the_search(call, model, enco
 def test_a_source_without_documents_makes_nothing_and_deletes_nothing(call, encoded, model, tmp_path, options):
     (tmp_path / "empty.jsonl").touch()
     for folder in (tmp_path / "new", encoded):
-        code, _, errors = call("encode", model, tmp_path / "empty.jsonl", folder, *options)
+        code, _, errors = call("index", "build", model, tmp_path / "empty.jsonl", folder, *options)
         assert (code, len(errors.strip().splitlines())) == (1, 1)
         assert "empty.jsonl: expected documents, got none. Check that it is the right source" in errors
     assert not (tmp_path / "new").exists()
@@ -231,7 +231,7 @@ def test_an_index_knows_the_model_that_encoded_it(call, model, documents, encode
     digest = model_digest(DrDecrModel.from_pretrained(model))
     assert StoredIndex.open(encoded).about["model_digest"] == digest
     shutil.copytree(model, tmp_path / "moved")
-    assert "12 unchanged" in call("encode", tmp_path / "moved", documents, encoded)[1]
+    assert "12 unchanged" in call("index", "build", tmp_path / "moved", documents, encoded)[1]
     other = DrDecrModel.from_pretrained(model)
     with torch.no_grad():
         other.linear.weight.add_(0.1)
@@ -239,12 +239,12 @@ def test_an_index_knows_the_model_that_encoded_it(call, model, documents, encode
     for command in (
         ["search", encoded, "what is the city b"],
         ["serve", encoded],
-        ["bias", encoded, tmp_path / "b.jsonl"],
+        ["eval", "bias", encoded, tmp_path / "b.jsonl"],
     ):
         code, _, errors = call(*command)
         assert code == 1
         assert "encoded by another model" in errors
-    code, _, errors = call("encode", model, documents, encoded)
+    code, _, errors = call("index", "build", model, documents, encoded)
     assert code == 1
     assert f"made with model_digest '{digest}'" in errors
     assert call("search", encoded, "what is the city b", "--model", model)[0] == 0
@@ -257,7 +257,7 @@ def test_an_index_knows_the_model_that_encoded_it(call, model, documents, encode
 def test_a_model_that_is_not_where_it_was_is_asked_for(call, model, documents, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model, tmp_path / "near")
-    assert call("encode", "near", documents, "encoded")[0] == 0
+    assert call("index", "build", "near", documents, "encoded")[0] == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     code, _, errors = call("search", "../encoded", "what is the city b")
@@ -276,18 +276,17 @@ WRONG = [
     (["rerank", "model", "q.run", "q.tsv", "d.jsonl", "folder"], "folder: expected a file, got a folder"),
     (["search", "model", "a", "--by", "centroids"], "model: --model and --by belong to an index"),
     (["search", "model", "a", "--model", "other"], "model: --model and --by belong to an index"),
-    (["encode", "model", "d.jsonl", "new", "--passage-tokens", "22"], "expected at most 21"),
+    (["index", "build", "model", "d.jsonl", "new", "--passage-tokens", "22"], "expected at most 21"),
     (["search", "encoded", "a", "--where", "language"], "expected key=value"),
     (["search", "encoded", "a", "--by", "magic"], "expected one of exact, centroids"),
     (["search", "encoded", "a", "--by", "centroids"], "need residual codes"),
     (["search", "encoded", "a", "--passages", "d.jsonl"], "Leave one of them out"),
     (["search", "encoded", "a", "--run", "no/where.run"], "expected its folder to exist"),
-    (["index", "encoded", "--codec", "int8"], "Name its folder"),
-    (["index", "encoded", "new", "--codec", "int7"], "expected one of float16"),
-    (["index", "nowhere"], "nowhere: expected an index, found none. Make one: drdecr encode"),
+    (["index", "compress", "encoded", "new", "--codec", "int7"], "expected one of float16"),
+    (["index", "compress", "nowhere", "new"], "nowhere: expected an index, found none. Make one: drdecr index build"),
     (["serve", "model"], "model: expected an index, found none"),
-    (["bias", "d.jsonl", "b.jsonl"], "d.jsonl: expected an index, found none"),
-    (["index", "folder", "--compact"], "folder: expected an index, found none"),
+    (["eval", "bias", "d.jsonl", "b.jsonl"], "d.jsonl: expected an index, found none"),
+    (["index", "compact", "folder"], "folder: expected an index, found none"),
     (["search", "nowhere", "a"], "nowhere: expected an index or a checkpoint, found neither"),
     (["search", ".", "a"], ".: expected an index or a checkpoint, found neither"),
     (["search", "encoded", "a", "--model", "encoded"], "encoded: expected a checkpoint, a folder with config.json"),
@@ -296,15 +295,15 @@ WRONG = [
         ["serve", "encoded", "--in-memory", "--by", "centroids"],
         "expected search exact, which reads all tokens, got centroids",
     ),
-    (["remove", "encoded"], "got neither"),
+    (["index", "delete", "encoded"], "got neither"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "no/out.run"], "expected its folder to exist"),
     (["rerank", "model", "no.run", "q.tsv", "d.jsonl", "out.run"], "no.run: no such file or folder"),
     (["rerank", "no", "q.run", "q.tsv", "no.jsonl", "out.run"], "no.jsonl: no such file or folder"),
-    (["encode", "nowhere", "no.jsonl", "new"], "no.jsonl: no such file"),
-    (["compare-systems", "no.yaml"], "no.yaml: there is no such file; expected YAML with `systems:`, `test:` and"),
-    (["compare-systems", "folder"], "folder: this is a folder; expected YAML with `systems:`"),
-    (["evaluate", "model", "no.yaml"], "no.yaml: there is no such file; expected YAML with `test:`"),
-    (["train", "folder"], "folder: this is a folder; expected a recipe"),
+    (["index", "build", "nowhere", "no.jsonl", "new"], "no.jsonl: no such file"),
+    (["eval", "systems", "no.yaml"], "no.yaml: there is no such file; expected YAML with `systems:`, `test:` and"),
+    (["eval", "systems", "folder"], "folder: this is a folder; expected YAML with `systems:`"),
+    (["eval", "model", "model", "no.yaml"], "no.yaml: there is no such file; expected YAML with `test:`"),
+    (["train", "folder"], "folder/pipeline.yaml: no such recipe"),
 ]
 
 

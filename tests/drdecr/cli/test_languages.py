@@ -1,4 +1,4 @@
-"""`drdecr bias | calibrate` and `search --calibrated` on documents in three languages."""
+"""`drdecr eval bias | calibrate` and `search --calibrated` on documents in three languages."""
 
 import json
 import shutil
@@ -57,18 +57,18 @@ def files(tmp_path):
 
 @pytest.fixture
 def encoded(call, model, files):
-    assert call("encode", model, files / "d.jsonl", files / "index")[0] == 0
+    assert call("index", "build", model, files / "d.jsonl", files / "index")[0] == 0
     return files / "index"
 
 
 def test_bias_is_measured_before_and_after_calibration(call, encoded, files):
-    code, output, errors = call("bias", encoded, files / "q.jsonl", "--output", files / "plain", "--top-k", 3)
+    code, output, errors = call("eval", "bias", encoded, files / "q.jsonl", "--output", files / "plain", "--top-k", 3)
     assert code == 0, errors
     assert "Kendall's W" in output
-    code, output, errors = call("calibrate", encoded, files / "texts.jsonl", "--passages", 5)
+    code, output, errors = call("index", "calibrate", encoded, files / "texts.jsonl", "--passages", 5)
     assert code == 0, errors
     assert "5 en, 5 xx, 5 yy passages" in output
-    assert call("bias", encoded, files / "q.jsonl", "--output", files / "both", "--top-k", 3)[0] == 0
+    assert call("eval", "bias", encoded, files / "q.jsonl", "--output", files / "both", "--top-k", 3)[0] == 0
     plain = BiasReport.from_json(files / "both" / "bias.json")
     calibrated = BiasReport.from_json(files / "both" / "bias-calibrated.json")
     assert plain.cells == BiasReport.from_json(files / "plain" / "bias.json").cells
@@ -90,8 +90,8 @@ def test_bias_is_measured_before_and_after_calibration(call, encoded, files):
 
 def test_ids_of_a_calibrated_index_that_a_run_cannot_hold_are_said_before_the_search(call, model, files, monkeypatch):
     write(files / "blank.jsonl", [document("d b", "en", "b")])
-    assert call("encode", model, files / "blank.jsonl", files / "blank")[0] == 0
-    assert call("calibrate", files / "blank", files / "texts.jsonl")[0] == 0
+    assert call("index", "build", model, files / "blank.jsonl", files / "blank")[0] == 0
+    assert call("index", "calibrate", files / "blank", files / "texts.jsonl")[0] == 0
     monkeypatch.setattr(CalibratedIndex, "search", lambda *a, **k: 1 / 0)
     code, _, errors = call("search", files / "blank", "what is b", "--calibrated", "--run", files / "c.run")
     assert code == 1
@@ -99,7 +99,7 @@ def test_ids_of_a_calibrated_index_that_a_run_cannot_hold_are_said_before_the_se
 
 
 def test_languages_stand_between_commas_and_blanks(call, encoded, files):
-    code, _, errors = call("bias", encoded, files / "q.jsonl", "--languages", "en, xx")
+    code, _, errors = call("eval", "bias", encoded, files / "q.jsonl", "--languages", "en, xx")
     assert code == 0, errors
 
 
@@ -133,24 +133,30 @@ def test_wrong_commands_are_one_line(call, model, encoded, files, monkeypatch):
     for name, value in {"query_id": ["a"], "query": 5, "language": ["en"], "document_ids": "d-b.en"}.items():
         write(files / f"{name}.jsonl", [{**right, name: value}])
     for arguments, message in [
-        (["bias", "index", "query_id.jsonl"], "query_id.jsonl, line 1: expected an id as 'query_id', got ['a']"),
-        (["bias", "index", "query.jsonl"], "line 1: expected a text as 'query', got 5"),
-        (["bias", "index", "language.jsonl"], "line 1: expected a text as 'language', got ['en']"),
-        (["bias", "index", "document_ids.jsonl"], "line 1: expected a list of `document_ids`, got 'd-b.en'"),
-        (["search", "index", "a", "--calibrated"], "Make it: drdecr calibrate"),
-        (["search", "model", "a", "--calibrated"], "belongs to an index"),
-        (["calibrate", "index", "few.jsonl"], "got 7 with language 'yy'"),
-        (["calibrate", "index", "none.jsonl"], "'a' has no language"),
         (
-            ["calibrate", "index", "empty.jsonl"],
+            ["eval", "bias", "index", "query_id.jsonl"],
+            "query_id.jsonl, line 1: expected an id as 'query_id', got ['a']",
+        ),
+        (["eval", "bias", "index", "query.jsonl"], "line 1: expected a text as 'query', got 5"),
+        (["eval", "bias", "index", "language.jsonl"], "line 1: expected a text as 'language', got ['en']"),
+        (["eval", "bias", "index", "document_ids.jsonl"], "line 1: expected a list of `document_ids`, got 'd-b.en'"),
+        (["search", "index", "a", "--calibrated"], "Make it: drdecr index calibrate"),
+        (["search", "model", "a", "--calibrated"], "belongs to an index"),
+        (["index", "calibrate", "index", "few.jsonl"], "got 7 with language 'yy'"),
+        (["index", "calibrate", "index", "none.jsonl"], "'a' has no language"),
+        (
+            ["index", "calibrate", "index", "empty.jsonl"],
             "empty.jsonl: expected documents, got none",
         ),
-        (["calibrate", "nowhere", "texts.jsonl"], "nowhere: expected an index, found none"),
-        (["calibrate", "index", "nowhere.jsonl", "--model", "nowhere"], "nowhere.jsonl: no such file"),
-        (["bias", "index", "q.jsonl", "--output", "q.jsonl", "--model", "nowhere"], "q.jsonl: expected a folder"),
-        (["bias", "index", "twice.jsonl"], "line 2: query 'a' stands twice"),
-        (["bias", "index", "q.jsonl", "--language-key", "code"], "has no code"),
-        (["bias", "index", "d.jsonl"], "missing query_id, query, document_ids"),
+        (["index", "calibrate", "nowhere", "texts.jsonl"], "nowhere: expected an index, found none"),
+        (["index", "calibrate", "index", "nowhere.jsonl", "--model", "nowhere"], "nowhere.jsonl: no such file"),
+        (
+            ["eval", "bias", "index", "q.jsonl", "--output", "q.jsonl", "--model", "nowhere"],
+            "q.jsonl: expected a folder",
+        ),
+        (["eval", "bias", "index", "twice.jsonl"], "line 2: query 'a' stands twice"),
+        (["eval", "bias", "index", "q.jsonl", "--language-key", "code"], "has no code"),
+        (["eval", "bias", "index", "d.jsonl"], "missing query_id, query, document_ids"),
     ]:
         code, _, errors = call(*arguments)
         assert code == 1
@@ -172,10 +178,10 @@ def test_a_calibrated_search_goes_by_the_language_key_of_the_calibration(call, m
     for name in ("d", "texts"):
         rows = [json.loads(line) for line in (files / f"{name}.jsonl").read_text().splitlines()]
         write(files / f"{name}-code.jsonl", [{"code": row.pop("language"), **row} for row in rows])
-    assert call("encode", model, "d-code.jsonl", "coded")[0] == 0
-    assert call("calibrate", "coded", "texts-code.jsonl", "--language-key", "code")[0] == 0
-    assert call("encode", model, "d.jsonl", "named")[0] == 0
-    assert call("calibrate", "named", "texts.jsonl")[0] == 0
+    assert call("index", "build", model, "d-code.jsonl", "coded")[0] == 0
+    assert call("index", "calibrate", "coded", "texts-code.jsonl", "--language-key", "code")[0] == 0
+    assert call("index", "build", model, "d.jsonl", "named")[0] == 0
+    assert call("index", "calibrate", "named", "texts.jsonl")[0] == 0
     found = {folder: call("search", folder, "what is b", "--calibrated") for folder in ("coded", "named")}
     assert found["coded"][0] == 0, found["coded"][2]
     assert found["coded"][1] == found["named"][1]
@@ -199,12 +205,12 @@ def test_a_calibration_is_of_the_model_that_encoded(call, model, encoded, files,
     with torch.no_grad():
         next(tiny_model.parameters()).add_(1)
     tiny_model.save_pretrained("other")
-    assert call("encode", "other", "d.jsonl", "again")[0] == 0
-    code, _, errors = call("calibrate", "index", "texts.jsonl", "--model", "other")
+    assert call("index", "build", "other", "d.jsonl", "again")[0] == 0
+    code, _, errors = call("index", "calibrate", "index", "texts.jsonl", "--model", "other")
     assert code == 1
     assert f"calibrated with 'other', encoded with '{model}'" in errors
     assert not (files / "index" / CALIBRATION).exists()
-    assert call("calibrate", "index", "texts.jsonl", "--model", "moved")[0] == 0
+    assert call("index", "calibrate", "index", "texts.jsonl", "--model", "moved")[0] == 0
     assert call("search", "index", "a", "--calibrated")[0] == 0
     shutil.copy(files / "index" / CALIBRATION, files / "again")
     code, _, errors = call("search", "again", "a", "--calibrated")
@@ -220,10 +226,10 @@ def test_a_calibration_is_of_the_model_that_encoded(call, model, encoded, files,
 
 def test_a_smaller_copy_is_measured_and_calibrated_as_its_source_is(call, encoded, files, monkeypatch):
     monkeypatch.chdir(files)
-    assert call("index", "index", "small", "--codec", "residual4")[0] == 0
+    assert call("index", "compress", "index", "small", "--codec", "residual4")[0] == 0
     runs = {}
     for folder, options in {"index": [], "small": ["--by", "centroids", "--num-candidates", "99"]}.items():
-        assert "5 en, 5 xx, 5 yy" in call("calibrate", folder, "texts.jsonl", "--passages", 5)[1]
+        assert "5 en, 5 xx, 5 yy" in call("index", "calibrate", folder, "texts.jsonl", "--passages", 5)[1]
         questions = ["what is b", "z c", "--calibrated", "--top-k", "21", "--run", f"{folder}.run"]
         code, _, errors = call("search", folder, *questions, *options)
         assert code == 0, errors
@@ -233,7 +239,7 @@ def test_a_smaller_copy_is_measured_and_calibrated_as_its_source_is(call, encode
         assert runs["small"][query].keys() == scores.keys()
     write(files / "few.jsonl", [document("t", code, letter) for code in ("en", "xx") for letter in "ij"])
     before = (files / "index" / CALIBRATION).read_bytes()
-    code, _, errors = call("calibrate", "index", "few.jsonl")
+    code, _, errors = call("index", "calibrate", "index", "few.jsonl")
     assert code == 1
     assert "got 7 with language 'yy'" in errors
     assert (files / "index" / CALIBRATION).read_bytes() == before

@@ -18,23 +18,10 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.runs.demo import ask_fresh_process
 from drdecr.runs.stage import run_stage
 
-COMMANDS = (
-    *("demo", "distil", "train", "evaluate", "compare", "page", "convert", "export-data", "push", "backbone"),
-    *("encode", "index", "search", "rerank", "remove", "serve", "prepare", "translate", "mine", "annotate"),
-)
-
 
 @pytest.fixture
 def model(recipe_of):
     return run_stage(recipe_of("start", stage="initialise"))
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command):
-    result = CliRunner().invoke(app, [command, "--help"])
-    assert result.exit_code == 0
-    assert f"{command} [OPTIONS]" in result.output
-    assert command in CliRunner().invoke(app, ["--help"]).output
 
 
 def test_the_version_is_the_packages():
@@ -59,7 +46,7 @@ def test_errors_are_one_line(call, write_recipe, data, monkeypatch, tmp_path):
     lost = {"questions": [{**data["train"], "passages": "$DRDECR_NOWHERE/p.jsonl"}]}
     assert_one_line(call("train", write_recipe("b", stage="contrastive", data=lost)), "DRDECR_NOWHERE is not set")
     assert_one_line(call("search", tmp_path / "nowhere", "what"), "nowhere")
-    assert_one_line(call("evaluate", "x", recipe), "expected `test:`")
+    assert_one_line(call("eval", "model", "x", recipe), "expected `test:`")
 
 
 @pytest.fixture
@@ -185,7 +172,7 @@ def test_search_answers_with_passages_of_a_file(call, model, tmp_path):
 
 def test_evaluate_writes_the_result(call, model, data, tmp_path):
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]], "collection": "tiny"}))
-    code, output, errors = call("evaluate", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
+    code, output, errors = call("eval", "model", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
     assert code == 0, errors
     assert "xx" in output
     assert set(json.loads((tmp_path / "result.json").read_text())["scores"]["RR@10"]) == {"xx", "en", "avg"}
@@ -194,7 +181,7 @@ def test_evaluate_writes_the_result(call, model, data, tmp_path):
 def test_a_collection_without_words_has_the_sets_names_and_never_a_path(call, model, data, tmp_path):
     second = {**data["dev"], "name": "second"}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"], second]}))
-    code, output, errors = call("evaluate", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
+    code, output, errors = call("eval", "model", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
     assert code == 0, errors
     assert "collection: test, second; test: 6 questions, 16 passages (sha256 " in output
     assert json.loads((tmp_path / "result.json").read_text())["metadata"]["collection"] == "test, second"
@@ -208,7 +195,7 @@ def test_evaluate_refuses_keys_and_values_that_it_does_not_know(call, data, tmp_
         ({"test": "test.jsonl"}, "test.yaml: expected list for 'test'"),
     ):
         (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]], **wrong}))
-        assert_one_line(call("evaluate", tmp_path / "nowhere", tmp_path / "test.yaml"), *words)
+        assert_one_line(call("eval", "model", tmp_path / "nowhere", tmp_path / "test.yaml"), *words)
 
 
 def test_evaluate_searches_another_checkpoints_index_and_keeps_the_run(call, model, recipe_of, data, tmp_path):
@@ -219,13 +206,15 @@ def test_evaluate_searches_another_checkpoints_index_and_keeps_the_run(call, mod
     runs = {}
     for name, index in (("own", model), ("same", model), ("strange", tmp_path / "other")):
         words = ("--run", tmp_path / f"{name}.run", *(("--index", index) if name != "own" else ()))
-        assert call("evaluate", model, tmp_path / "test.yaml", *words)[0] == 0
+        assert call("eval", "model", model, tmp_path / "test.yaml", *words)[0] == 0
         runs[name] = read_run(tmp_path / f"{name}.run")
     assert runs["own"] == runs["same"] != runs["strange"]
     assert set(runs["own"]) == {f"{letter}-{code}" for letter in "opq" for code in ("xx", "en")}
     assert all(len(found) == 16 for found in runs["own"].values())
     assert read_qrels(tmp_path / "own.qrels")["o-xx"] == {"p-o": 1}
-    assert_one_line(call("evaluate", model, tmp_path / "test.yaml", "--reads", "title"), "a column 'title'", "query_id")
+    assert_one_line(
+        call("eval", "model", model, tmp_path / "test.yaml", "--reads", "title"), "a column 'title'", "query_id"
+    )
 
 
 def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tmp_path, caplog):
@@ -240,7 +229,7 @@ def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tm
     (tmp_path / "p.tsv").write_text("id\ttext\ttitle\n" + lines)
     entry = {"format": "xor_retrieve", "questions": str(tmp_path / "q.jsonl"), "passages": str(tmp_path / "p.tsv")}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [entry]}))
-    code, output, errors = call("evaluate", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
+    code, output, errors = call("eval", "model", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
     assert code == 0, errors
     assert "R@5kt" in output
     result = json.loads((tmp_path / "result.json").read_text())
@@ -254,15 +243,17 @@ def test_evaluate_looks_for_answers_where_no_passage_is_labelled(call, model, tm
 
 
 def test_evaluate_says_before_it_searches_that_nothing_can_be_measured(call, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("drdecr.evaluation.evaluate.load_teacher", None)  # nothing is loaded
+    monkeypatch.setattr("drdecr.evaluation.evaluate.load_encoder", None)  # nothing is loaded
     row = {"id": "3", "question": "what is d", "answers": ["Yes"], "lang": "ko"}
     (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
     (tmp_path / "p.tsv").write_text("id\ttext\ttitle\nd\tthe city d is in france\tking\n")
     entry = {"format": "xor_retrieve", "questions": str(tmp_path / "q.jsonl"), "passages": str(tmp_path / "p.tsv")}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [entry]}))
-    assert_one_line(call("evaluate", model, tmp_path / "test.yaml"), "every answer is yes, no or blank", "xor_retrieve")
+    assert_one_line(
+        call("eval", "model", model, tmp_path / "test.yaml"), "every answer is yes, no or blank", "xor_retrieve"
+    )
     (tmp_path / "test.yaml").write_text("test: []\n")
-    assert_one_line(call("evaluate", model, tmp_path / "test.yaml"), "a list of question sets, got an empty list")
+    assert_one_line(call("eval", "model", model, tmp_path / "test.yaml"), "a list of question sets, got an empty list")
 
 
 @pytest.mark.parametrize("option", ["--run", "--output"])
@@ -270,8 +261,8 @@ def test_evaluate_says_before_it_searches_that_there_is_no_folder_to_write_into(
     option, call, model, data, tmp_path, monkeypatch
 ):
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]]}))
-    monkeypatch.setattr("drdecr.evaluation.evaluate.load_teacher", None)  # nothing is loaded
-    found = call("evaluate", model, tmp_path / "test.yaml", option, tmp_path / "nowhere" / "file")
+    monkeypatch.setattr("drdecr.evaluation.evaluate.load_encoder", None)  # nothing is loaded
+    found = call("eval", "model", model, tmp_path / "test.yaml", option, tmp_path / "nowhere" / "file")
     assert_one_line(found, "expected its folder to exist. Make", "nowhere first")
 
 
@@ -285,21 +276,21 @@ def test_compare_takes_runs_of_any_system(call, tmp_path):
     (tmp_path / "languages").write_text("\ufeffq1\tfi\nq2\tfi\nq3\tsw\n", encoding="utf-8")  # the mark is no text
     files = [tmp_path / name for name in ("one.run", "two.run", "qrels")]
     code, output, errors = call(
-        "compare", *files, "--languages", tmp_path / "languages", "--output", tmp_path / "c.json"
+        "eval", "compare", *files, "--languages", tmp_path / "languages", "--output", tmp_path / "c.json"
     )
     assert code == 0, errors
     assert "| fi | 2 | +0.000" in output
     assert "| sw | 1 | +1.000" in output
     assert "| avg | 3 | +0.500" in output  # the mean of the languages
     assert json.loads((tmp_path / "c.json").read_text())["metadata"]["system"].endswith("two.run")
-    assert "| all | 3 | +0.333" in call("compare", *files)[1]
+    assert "| all | 3 | +0.333" in call("eval", "compare", *files)[1]
     (tmp_path / "languages").write_text("q1 fi\n")
-    assert_one_line(call("compare", *files, "--languages", tmp_path / "languages"), "query id, tab, language")
+    assert_one_line(call("eval", "compare", *files, "--languages", tmp_path / "languages"), "query id, tab, language")
     for lines, got in (("q1\tfi\nq2\tfi\n", "got None for 'q3' (1 such"), ("q1\tavg\n", "got 'avg' for 'q1' (3 such")):
         (tmp_path / "languages").write_text(lines)
-        found = call("compare", *files, "--languages", tmp_path / "languages")
+        found = call("eval", "compare", *files, "--languages", tmp_path / "languages")
         assert_one_line(found, f"{tmp_path / 'languages'}: expected a language other than 'avg'", got)
-    assert_one_line(call("compare", tmp_path / "qrels", *files[1:]), "qrels, line 1", "query_id Q0 document_id")
+    assert_one_line(call("eval", "compare", tmp_path / "qrels", *files[1:]), "qrels, line 1", "query_id Q0 document_id")
 
 
 def test_compare_says_what_of_the_judged_queries_a_run_lacks(call, tmp_path, caplog):
@@ -307,12 +298,12 @@ def test_compare_says_what_of_the_judged_queries_a_run_lacks(call, tmp_path, cap
     (tmp_path / "two.run").write_text("q2 Q0 a 1 3 x\n")
     (tmp_path / "qrels").write_text("q1 0 a 1\nq2 0 a 1\nq3 0 a 1\n")
     files = [tmp_path / name for name in ("one.run", "two.run", "qrels")]
-    assert call("compare", *files)[0] == 0
+    assert call("eval", "compare", *files)[0] == 0
     assert f"1 of 3 judged queries have no line in {files[0]} and score 0, the first q3" in caplog.text
     assert f"2 of 3 judged queries have no line in {files[1]} and score 0, the first q1" in caplog.text
     files[1].write_text("xquad-q1 Q0 a 1 3 x\n")
     assert_one_line(
-        call("compare", *files), f"{files[1]}: expected lines of the 3 judged queries, such as 'q1', got none"
+        call("eval", "compare", *files), f"{files[1]}: expected lines of the 3 judged queries, such as 'q1', got none"
     )
 
 
@@ -320,14 +311,22 @@ def test_compare_refuses_a_query_that_has_two_languages_by_its_line(call, tmp_pa
     (tmp_path / "run").write_text("q1 Q0 a 1 3 x\n")
     (tmp_path / "qrels").write_text("q1 0 a 1\n")
     (tmp_path / "languages").write_text("q1\tfi\n\nq1\tsw\n")
-    words = ("compare", tmp_path / "run", tmp_path / "run", tmp_path / "qrels", "--languages", tmp_path / "languages")
+    words = (
+        "eval",
+        "compare",
+        tmp_path / "run",
+        tmp_path / "run",
+        tmp_path / "qrels",
+        "--languages",
+        tmp_path / "languages",
+    )
     assert_one_line(call(*words), f"{tmp_path / 'languages'}, line 3: query 'q1' stands twice")
     (tmp_path / "languages").write_text("\nq1 fi\n")
     assert_one_line(call(*words), "languages, line 2: expected query id, tab, language, got 'q1 fi'")
 
 
 def test_compare_says_before_it_reads_that_there_is_no_folder_to_write_into(call, tmp_path):
-    found = call("compare", *(tmp_path / name for name in "abc"), "--output", tmp_path / "nowhere" / "c.json")
+    found = call("eval", "compare", *(tmp_path / name for name in "abc"), "--output", tmp_path / "nowhere" / "c.json")
     assert_one_line(found, "expected its folder to exist. Make", "nowhere first")
 
 
@@ -338,7 +337,7 @@ def test_a_comparison_says_what_its_files_held(call, tmp_path):
         for file, line in zip(files, (f"q1 Q0 a 1 {score} x\n", "q1 Q0 a 1 1 y\n", "q1 0 a 1\n"), strict=True):
             file.write_text(line)
         words = ("--output", tmp_path / f"{label}.json", "--collection", "tiny")
-        assert call("compare", *files, *words)[0] == 0
+        assert call("eval", "compare", *files, *words)[0] == 0
         about.append(json.loads((tmp_path / f"{label}.json").read_text())["metadata"])
     assert about[0] == about[1] != about[2]
     assert {name for name in about[0] if about[0][name] != about[2][name]} == {"baseline_sha256"}

@@ -1,0 +1,108 @@
+"""Training: `drdecr demo | train | keys`."""
+
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import is_first_process
+
+
+def demo(
+    context: typer.Context,
+    output: Annotated[str | None, typer.Option(help="Folder of the run; default runs/demo.")] = None,
+    quick: Annotated[bool, typer.Option(help="Two steps a stage: checks that everything works.")] = False,
+) -> None:
+    """Train a student through every stage on the sample data, measure it, and let it answer in eight languages.
+
+    Needs neither the Hub nor a GPU. Other `--key value` pairs go to every stage's recipe.
+
+    Example: `drdecr demo --quick`. More: docs/runs.md.
+    """
+    from drdecr.runs.demo import run_demo
+
+    run_demo(output, quick, context.args)
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe of one stage, or a folder with pipeline.yaml.")],
+    output: Annotated[str | None, typer.Option(help="Folder of the run; default: the recipe's own.")] = None,
+) -> None:
+    """Run one stage, or all stages of a pipeline: train, measure, and write tables, plots, a report page and the model's card.
+
+    `--key value` overrides the recipe: `--learning_rate 1e-5 --data.dev_texts 8`. `drdecr keys` lists the keys. A finished
+    stage is not run again; an interrupted one resumes.
+
+    Example: `drdecr train recipes/demo`. On several devices: `accelerate launch -m drdecr train RECIPE.yaml`. More:
+    docs/runs.md.
+    """
+    if recipe.is_dir():
+        from drdecr.runs.pipeline import load_pipeline, run_pipeline
+
+        pipeline = load_pipeline(recipe, output)
+        name, folder = "student", run_pipeline(pipeline, context.args)
+        typer.echo(f"report: {Path(pipeline.output) / 'report.html'}")
+    else:
+        from drdecr.runs.recipe import load_recipe
+        from drdecr.runs.stage import run_stage
+
+        overrides = [*context.args, *(["--output", output] if output else [])]
+        name, folder = "model", run_stage(load_recipe(recipe, overrides))
+    if is_first_process():
+        typer.echo(f"{name}: {folder}")
+
+
+def keys(stage: Annotated[str, typer.Argument(help="Kind of stage, whose defaults are shown.")] = "mixed") -> None:
+    """List every key that a recipe may have, with its default and its meaning.
+
+    Example: `drdecr keys relevance`. More: docs/runs.md.
+    """
+    typer.echo(describe_keys(stage))
+
+
+def describe_keys(stage: str = "mixed", width: int = 100) -> str:
+    """Return the keys of a recipe, those of `training` with the stage's own defaults.
+
+    Args:
+        stage: kind of stage.
+        width: characters per line.
+
+    Raises:
+        ValueError: for an unknown stage.
+    """
+    from drdecr.modeling_drdecr import DrDecrProcessor
+    from drdecr.runs.config import _of_class, _part
+    from drdecr.runs.recipe import STAGES, DataSettings, Recipe
+    from drdecr.trainers import LoraSettings
+
+    if stage not in STAGES:
+        raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {stage!r}.")
+    parts = [_part("Recipe", _of_class(Recipe), width)]
+    if stage != "initialise":
+        parts.append(_part("data:", _of_class(DataSettings), width))
+        parts.append(_part(f"training: of the stage {stage}", _of_arguments(stage), width))
+        others = "Any other setting of transformers.TrainingArguments may stand here too."
+        parts.append(textwrap.indent(others, "  ") + "\n")
+        parts.append(_part("lora:", _of_class(LoraSettings), width))
+    parts.append(_part("processor:", _of_class(DrDecrProcessor), width))
+    return "\n".join(parts)
+
+
+def _of_arguments(stage: str) -> Iterator[tuple[str, Any, str]]:
+    from transformers import TrainingArguments
+
+    from drdecr.runs.config import _default
+    from drdecr.runs.recipe import ARGUMENTS
+    from drdecr.runs.run_folder import OPTIMIZATION
+
+    by_name = {field.name: field for field in fields(ARGUMENTS[stage])}
+    inherited = {field.name for field in fields(TrainingArguments)}
+    own_names = [name for name in by_name if name not in inherited]
+    for name in (*own_names, *(name for name in OPTIMIZATION if name in by_name)):
+        meaning = re.sub(r"\s+", " ", str(by_name[name].metadata.get("help", ""))).strip()
+        yield name, _default(by_name[name]), meaning
