@@ -126,9 +126,9 @@ def pair_tokens(student_tokens: Tensor, teacher_tokens: Tensor, method: str = "g
         ValueError: as in `align_tokens`.
     """
     student, teacher = student_tokens[None], teacher_tokens[None]
-    masks = [torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) for tokens in (student, teacher)]
-    partners = align_tokens(student, teacher, *masks, method)[0]
-    return masked_cosine(student, teacher, *masks)[0].T, partners
+    student_mask, teacher_mask = (torch.ones_like(tokens[..., 0], dtype=torch.bool) for tokens in (student, teacher))
+    partners = align_tokens(student, teacher, student_mask, teacher_mask, method)[0]
+    return masked_cosine(student, teacher, student_mask, teacher_mask)[0].T, partners
 
 
 def _greedy_without_ties(similarity: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> Tensor | None:

@@ -56,10 +56,10 @@ def test_memory_holds_ids_and_not_texts():
     """60,000 passages of 2 kB are 120 MB, and their ids less than 10 MB."""
     code = """
 import resource
-from drdecr.data.passages import StoredPassages
-StoredPassages([("x", 1, "a", "b")], "x")
+from drdecr.data.passages import PassageStore
+PassageStore([("x", 1, "a", "b")], "x")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-stored = StoredPassages((("x", n, str(n), f"{n:010d}" * 200) for n in range(60_000)), "x")
+stored = PassageStore((("x", n, str(n), f"{n:010d}" * 200) for n in range(60_000)), "x")
 assert stored["59999"] == "0000059999" * 200
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

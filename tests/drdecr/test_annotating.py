@@ -115,7 +115,7 @@ def test_launched_processes_of_which_one_was_killed_go_on_and_write_what_one_pro
 
 def test_scores_are_the_teachers_and_a_second_call_does_nothing(mined, teacher, tmp_path, call, monkeypatch):
     output = tmp_path / "set"
-    words = ["annotate", mined, output, "--teacher", teacher, "--token-folder", tmp_path / "tokens"]
+    words = ["data", "annotate", mined, output, "--teacher", teacher, "--token-folder", tmp_path / "tokens"]
     code, said, _ = call(*words)
     assert code == 0
     assert f"dataset: {output}" in said
@@ -257,7 +257,7 @@ def test_a_second_run_reads_the_teachers_tokens_from_the_folder(data, recipe_of,
 def test_a_file_without_one_score_leaves_nothing_and_is_taken_when_it_has_it(mined, tmp_path, call):
     lines = [f"q{number}\tp-{other}\t{number}.5\n" for number in range(11) for other in LETTERS]
     file = tmp_path / "scores.tsv"
-    words = ("annotate", mined, tmp_path / "set", "--scores", file, "--rows-a-shard", 2)
+    words = ("data", "annotate", mined, tmp_path / "set", "--scores", file, "--rows-a-shard", 2)
     for missing in (LETTERS[0], LETTERS[10]):  # in the first shard, and in the last
         file.write_text("".join(line for line in lines if f"\tp-{missing}\t" not in line))
         code, _, error = call(*words)
@@ -303,7 +303,7 @@ def test_scores_of_a_teacher_are_given_up_for_no_other_settings(mined, teacher, 
         return score(self, rows)
 
     monkeypatch.setattr(TeacherScorer, "score", failing)
-    words = ("annotate", mined, tmp_path / "set", "--teacher", teacher, "--rows-a-shard", 2)
+    words = ("data", "annotate", mined, tmp_path / "set", "--teacher", teacher, "--rows-a-shard", 2)
     assert call(*words)[0] == 1
     shards = list((tmp_path / "set.parts" / "scores").glob("*.safetensors"))
     assert len(shards) == 2

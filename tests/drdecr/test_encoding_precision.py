@@ -120,7 +120,7 @@ def test_vectors_are_kept_in_int8_as_they_come_and_are_what_a_copy_in_int8_holds
     assert code == 1
     assert "small: begun with codec int8, asked for float16. Leave --codec out to go on" in errors
     before = tokens_of(tmp_path / "small")
-    assert call("index", "compress", tmp_path / "small", "--compact")[0] == 0
+    assert call("index", "compact", tmp_path / "small")[0] == 0
     assert tokens_of(tmp_path / "small").equal(before)
     code, _, errors = call("index", "compress", tmp_path / "small", tmp_path / "smaller", "--codec", "residual2")
     assert code == 1

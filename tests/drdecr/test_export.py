@@ -109,7 +109,7 @@ def test_teacher_tokens_are_of_the_texts_in_the_rows(recipe, tmp_path, monkeypat
         rows = found(*arguments)
         return rows.filter(lambda text: text != rows[0]["english"], input_columns="english")
 
-    monkeypatch.setattr(sets, "find_candidates", all_but_one)
+    monkeypatch.setattr(sets, "cached_candidates", all_but_one)
     recipe.data.parallel, recipe.data.questions = [], []
     recipe.data.pool = [*recipe.data.pool, *recipe.validation]
     folder = export_data(recipe, tmp_path / "set", tokens="queries")

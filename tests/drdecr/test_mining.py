@@ -54,7 +54,7 @@ def test_bm25_mines_rows_of_the_english_question(write, tmp_path, call, data):
     facts = json.loads((output / "facts.json").read_text())
     assert facts["counters"]["questions read"] == 20
     assert facts["settings"]["method"] == "bm25"
-    again = ("mine", write(held_out=[data["dev"]]), output, "--num_candidates", 3, "--num_negatives", 4)
+    again = ("data", "mine", write(held_out=[data["dev"]]), output, "--num_candidates", 3, "--num_negatives", 4)
     assert call(*again)[0] == 0
     questions = Path(data["train"]["questions"])
     questions.write_text("".join(questions.read_text().splitlines(keepends=True)[2:]))
@@ -90,7 +90,7 @@ def test_answers_find_positives_where_there_are_no_labels(tmp_path, call):
 def test_a_student_mines_what_it_finds_and_the_teacher_scores_it(write, start, recipe_of, tmp_path, call):
     model = str(tmp_path / "runs" / "start" / "model")
     output = tmp_path / "mined"
-    words = ["mine", write(method="model"), output, "--reader", model, "--teacher", model, "--num_candidates", 3]
+    words = ["data", "mine", write(method="model"), output, "--reader", model, "--teacher", model, "--num_candidates", 3]
     code, _, error = call(*words, "--max_share", 1.0, "--num_negatives", 2, "--token_folder", tmp_path / "tokens")
     assert code == 0, error
     entry = {"format": "hub_candidates", "name": str(output), "config": "mined_candidates"}
@@ -169,7 +169,7 @@ def test_a_place_within_settings_can_be_overridden(write):
 
 
 def test_the_pool_is_encoded_by_the_model_that_index_names(monkeypatch):
-    monkeypatch.setattr(mining, "load_reader", lambda name: f"model {name}")
+    monkeypatch.setattr(mining, "load_encoder", lambda name: f"model {name}")
     monkeypatch.setattr(mining, "model_rankings", lambda *arguments: arguments)
     search = PoolSearch("centroids", 10)
     for keys, encoder in (({}, "model a"), ({"index": "c"}, "model c")):

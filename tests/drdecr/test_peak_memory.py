@@ -141,7 +141,7 @@ def test_every_command_of_the_data_path_tells_its_peak(start, data, tmp_path, ca
     assert said.rstrip().endswith(told)
     code, said, error = call("index", "compress", tmp_path / "index", tmp_path / "small", "--codec", "int8")
     assert code == 0, error
-    assert [line.endswith(told) for line in said.splitlines()] == [True, True]
+    assert said.rstrip().endswith(told)
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]]}))
     code, said, error = call("eval", "model", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
     assert code == 0, error

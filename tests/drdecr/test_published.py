@@ -22,4 +22,4 @@ from drdecr.data.provenance import redact_command
 )
 def test_a_command_keeps_names_and_loses_folders(word, shown, monkeypatch):
     monkeypatch.setenv("DRDECR_DATA", "/data")
-    assert redact_command(["/home/me/bin/drdecr", "mine", word]) == f"drdecr data mine {shown}"
+    assert redact_command(["/home/me/bin/drdecr", "data", "mine", word]) == f"drdecr data mine {shown}"

@@ -19,12 +19,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Cross-lingual late-interaction retrieval: distil a multilingual ColBERT student from an English teacher.",
 )
-for command in (train.demo, train.train):
-    app.command(context_settings=OVERRIDES, rich_help_panel="Train")(command)
+app.command(context_settings=OVERRIDES, rich_help_panel="Train")(train.demo)
+app.command(context_settings=OVERRIDES, rich_help_panel="Train")(train.train)
 app.command(rich_help_panel="Train")(train.keys)
 app.add_typer(data.app, name="data", rich_help_panel="Train")
-for command in (search.search, search.rerank, search.serve, search.page):
-    app.command(rich_help_panel="Search")(command)
+app.command(rich_help_panel="Search")(search.search)
+app.command(rich_help_panel="Search")(search.rerank)
+app.command(rich_help_panel="Search")(search.serve)
+app.command(rich_help_panel="Search")(search.page)
 app.add_typer(index.app, name="index", rich_help_panel="Search")
 app.add_typer(evaluate.app, name="eval", rich_help_panel="Measure and share")
 app.add_typer(model.app, name="model", rich_help_panel="Measure and share")
