@@ -45,7 +45,7 @@ POOL = [
 
 SHORT = {
     "validation": [],  # the last step's model is measured: no choice by what is measured
-    "data.pool": POOL,
+    "data.corpus": POOL,
     "data.limits": {"unlabelled": 9500, "questions": 190},  # the shares of the whole, some 300 steps of 32
     "training.max_steps": 300,
     "training.warmup_steps": 20,
@@ -255,7 +255,7 @@ def main() -> None:
                 SHORT
                 | {
                     "output": str(output / name),
-                    "start": f"stage:{variant.start}",
+                    "model": f"stage:{variant.start}",
                     "teacher": f"stage:{variant.start}",
                     "data.token_folder": str(output / "tokens"),
                 }

@@ -118,7 +118,7 @@ def _candidate_note(recipe: Recipe, configs: Mapping[str, Any]) -> list[str]:
     own = [name for name in ("questions_candidates", "unlabelled_candidates") if name in configs]
     if not own:
         return []
-    reader = recipe.teacher if recipe.teacher and recipe.teacher != "adapters_off" else recipe.start
+    reader = recipe.teacher if recipe.teacher and recipe.teacher != "adapters_off" else recipe.model
     shown = Path(reader).name if Path(reader).is_absolute() else reader
     return [
         f"Candidates were found, and `teacher_scores` (sums over `teacher_query_tokens` cosines) given, by `{shown}`, which read "

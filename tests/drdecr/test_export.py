@@ -33,7 +33,7 @@ def recipe(recipe_of, start, data, tmp_path):
     }
     training = {"relevance_weight": 1.0, "token_weight": 1.0}
     return recipe_of(
-        "a", stage="mixed", start=start, teacher=start, data=settings, training=training, validation=[data["dev"]]
+        "a", stage="mixed", model=start, teacher=start, data=settings, training=training, validation=[data["dev"]]
     )
 
 
@@ -70,7 +70,7 @@ def test_the_export_is_what_a_run_would_train_on(recipe, tmp_path, data):
 def test_all_tokens_of_parallel_text_are_exported_again_without_complaint(recipe_of, start, data, tmp_path):
     """It has no passages, so none of theirs."""
     settings = {"parallel": [data["parallel"]], "dev_texts": 0}
-    recipe = recipe_of("p", stage="representation", start=start, teacher=start, data=settings)
+    recipe = recipe_of("p", stage="representation", model=start, teacher=start, data=settings)
     for _ in range(2):
         folder = export_data(recipe, tmp_path / "set", tokens="all")
     assert not (folder / "teacher_passages").exists()
@@ -89,7 +89,7 @@ def test_a_student_learns_from_the_export_without_a_teacher(recipe, recipe_of, s
         ("read", {}),
         ("cached", {"passage_tokens": {"format": "hub_tokens", "name": folder, "config": "teacher_passages"}}),
     ):
-        run = recipe_of(name, stage="mixed", start=start, data={**settings, **tokens}, training=training)
+        run = recipe_of(name, stage="mixed", model=start, data={**settings, **tokens}, training=training)
         run_stage(run)
         log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
         assert {"relevance_kl", "aligned_tokens"} <= {key for line in log for key in line}
@@ -111,7 +111,7 @@ def test_teacher_tokens_are_of_the_texts_in_the_rows(recipe, tmp_path, monkeypat
 
     monkeypatch.setattr(sets, "cached_candidates", all_but_one)
     recipe.data.parallel, recipe.data.questions = [], []
-    recipe.data.pool = [*recipe.data.pool, *recipe.validation]
+    recipe.data.corpus = [*recipe.data.corpus, *recipe.validation]
     folder = export_data(recipe, tmp_path / "set", tokens="queries")
     rows = [row for split in ("train", "dev") for row in loaded(folder, "unlabelled_candidates", split)]
     assert {row["text"] for row in loaded(folder, "teacher_queries")} == {row["english"] for row in rows}
@@ -152,13 +152,13 @@ def test_a_second_export_does_nothing_and_another_is_refused(recipe, recipe_of, 
     for options, said in (({"tokens": "all"}, "--tokens"), ({"license": "mit"}, "--license")):
         with pytest.raises(ValueError, match=f"was exported with other {said}. Give the same again"):
             export_data(recipe, folder, **options)
-    other = recipe_of("b", stage="representation", start="nowhere", data={"parallel": [data["parallel"]]})
+    other = recipe_of("b", stage="representation", model="nowhere", data={"parallel": [data["parallel"]]})
     with pytest.raises(ValueError, match="no export of this recipe"):
         export_data(other, folder)
 
 
 def test_parallel_text_needs_no_model_and_the_command_line_exports_it(write_recipe, data, tmp_path):
-    path = write_recipe("b", stage="representation", start="nowhere", data={"parallel": [data["parallel"]]})
+    path = write_recipe("b", stage="representation", model="nowhere", data={"parallel": [data["parallel"]]})
     done = CliRunner().invoke(app, ["data", "export", str(path), str(tmp_path / "set"), "--data.dev_texts", "0"])
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith(f"dataset: {tmp_path / 'set'}")

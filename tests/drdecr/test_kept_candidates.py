@@ -16,8 +16,8 @@ from drdecr.runs.training_data import prepare_sets
 
 @pytest.fixture
 def recipe(recipe_of, start, data):
-    settings = {"unlabelled": [data["parallel"]], "pool": [data["train"]], "num_candidates": 3, "dev_texts": 0}
-    return recipe_of("a", stage="relevance", start=start, teacher=start, data=settings)
+    settings = {"unlabelled": [data["parallel"]], "corpus": [data["train"]], "num_candidates": 3, "dev_texts": 0}
+    return recipe_of("a", stage="relevance", model=start, teacher=start, data=settings)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def other_translation(recipe):
 
 
 def other_passage(recipe):
-    path = Path(recipe.data.pool[0]["passages"])
+    path = Path(recipe.data.corpus[0]["passages"])
     path.write_text(path.read_text().replace("the city b is in france", "the sea b is in france"))
 
 

@@ -62,7 +62,7 @@ def test_a_run_killed_at_nine_moments_ends_where_an_undisturbed_one_does(
         "parallel": [data["parallel"]],
         "num_candidates": 3,
     }  # two sets, dropout of BERT
-    keys = {"stage": "mixed", "start": start, "teacher": start, "data": sets, "training": training}
+    keys = {"stage": "mixed", "model": start, "teacher": start, "data": sets, "training": training}
     undisturbed, killed = write_recipe("undisturbed", **keys), write_recipe("killed", **keys)
     assert run(undisturbed) == ": exit 0, from the start\n"
     moments = [line.partition(":")[0] for line in EXPECTED.splitlines()[:-1]]
@@ -86,7 +86,7 @@ def test_two_processes_of_which_one_is_killed_end_where_undisturbed_ones_do(
     steps = {"max_steps": 6, "save_steps": 2, "save_strategy": "steps", "per_device_train_batch_size": 2}
     training = {**weights, **steps, "gather_across_devices": True, "use_cpu": True}
     sets = {"questions": [data["train"]], "num_candidates": 3}
-    keys = {"stage": "mixed", "start": start, "teacher": start, "data": sets, "training": training}  # dropout of BERT
+    keys = {"stage": "mixed", "model": start, "teacher": start, "data": sets, "training": training}  # dropout of BERT
     undisturbed, killed = write_recipe("undisturbed", **keys), write_recipe("killed", **keys)
     assert run(undisturbed, script=LAUNCHED) == ": done, done, from the start\n"
     moments = [line.partition(":")[0] for line in EXPECTED_OF_TWO.splitlines()[:-1]]

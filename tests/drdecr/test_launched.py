@@ -34,7 +34,7 @@ def settings(start, tmp_path):
     )
     return {
         "stage": "mixed",
-        "start": start,
+        "model": start,
         "teacher": start,
         "data": {"questions": [train], "num_candidates": 3, "dev_texts": 4},
         "validation": [dev],

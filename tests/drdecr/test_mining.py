@@ -90,7 +90,18 @@ def test_answers_find_positives_where_there_are_no_labels(tmp_path, call):
 def test_a_student_mines_what_it_finds_and_the_teacher_scores_it(write, start, recipe_of, tmp_path, call):
     model = str(tmp_path / "runs" / "start" / "model")
     output = tmp_path / "mined"
-    words = ["data", "mine", write(method="model"), output, "--reader", model, "--teacher", model, "--num_candidates", 3]
+    words = [
+        "data",
+        "mine",
+        write(method="model"),
+        output,
+        "--reader",
+        model,
+        "--teacher",
+        model,
+        "--num_candidates",
+        3,
+    ]
     code, _, error = call(*words, "--max_share", 1.0, "--num_negatives", 2, "--token_folder", tmp_path / "tokens")
     assert code == 0, error
     entry = {"format": "hub_candidates", "name": str(output), "config": "mined_candidates"}
@@ -108,7 +119,7 @@ def test_a_student_mines_what_it_finds_and_the_teacher_scores_it(write, start, r
         # The harder negative is the one that the question as it stands brings nearer.
         asked = teacher.score(teacher.encode_queries([row["query"]]), teacher.encode_documents(texts))[0].tolist()
         assert asked[1] >= asked[2] - 0.02
-    run = recipe_of("learn", stage="relevance", start=start, data={"annotated": [entry], "dev_texts": 0})
+    run = recipe_of("learn", stage="relevance", model=start, data={"annotated": [entry], "dev_texts": 0})
     run_stage(run)
     assert (run.folder / "run.json").exists()
 

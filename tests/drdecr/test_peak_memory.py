@@ -116,7 +116,7 @@ def test_a_resumed_run_keeps_the_highest_peak_of_its_sessions(recipe_of, start, 
     recipe = recipe_of(
         "killed",
         stage="contrastive",
-        start=start,
+        model=start,
         data={"questions": [found], "num_candidates": 2},
         training={"max_steps": 4, "save_steps": 2},
     )

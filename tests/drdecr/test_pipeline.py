@@ -26,8 +26,8 @@ def write_pipeline(tmp_path, write_recipe, data):
     def write(**keys):
         questions = {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}
         write_recipe("zero", stage="initialise")
-        write_recipe("start", stage="contrastive", start="stage:zero", data=questions)
-        write_recipe("relevance", stage="relevance", start="stage:start", teacher="stage:zero", data=questions)
+        write_recipe("start", stage="contrastive", model="stage:zero", data=questions)
+        write_recipe("relevance", stage="relevance", model="stage:start", teacher="stage:zero", data=questions)
         content = {
             "output": str(tmp_path / "all"),
             "stages": ["zero", "start", "relevance"],

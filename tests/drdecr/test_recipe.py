@@ -9,7 +9,7 @@ import yaml
 from drdecr.runs.config import parse_overrides, read_yaml
 from drdecr.runs.recipe import ARGUMENTS, Recipe, load_recipe
 
-CONTRASTIVE = "stage: contrastive\noutput: runs/a\nstart: offline\n"
+CONTRASTIVE = "stage: contrastive\noutput: runs/a\nmodel: offline\n"
 PACKAGED = sorted(
     path for path in Path(str(files("drdecr.recipes"))).glob("*/*.yaml") if "stage" in yaml.safe_load(path.read_text())
 )
@@ -76,7 +76,7 @@ def test_an_override_finds_its_place(written, arguments, where, value):
         (["--"], "got '--'"),
         (["--learning_rate"], "--learning_rate: expected a value"),
         (["--output", "[1"], "--output: expected a value in YAML"),
-        (["--start.x", "1"], "'start' holds one value"),
+        (["--model.x", "1"], "'model' holds one value"),
         (["--learning_rte", "1"], "Did you mean 'learning_rate'"),
         (["--dta.dev_texts", "1"], "Did you mean 'data'"),
     ],
@@ -108,8 +108,8 @@ def test_empty_sections_are_defaults(written):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stage: contrastive\n", "expected output, start"),
-        ("stage: contrastiv\noutput: a\nstart: b\n", "expected one of initialise, contrastive, .*got 'contrastiv'"),
+        ("stage: contrastive\n", "expected output, model"),
+        ("stage: contrastiv\noutput: a\nmodel: b\n", "expected one of initialise, contrastive, .*got 'contrastiv'"),
         ("- a\n", "expected `key: value` lines, got list"),
         ("a: [1\n", "expected YAML"),
         (CONTRASTIVE + "data: 3\n", "data: expected `key: value` lines, got 3"),
@@ -143,9 +143,9 @@ def test_there_are_recipes_to_read():
 def test_stage_means_the_run_beside(tmp_path):
     recipe = Recipe("initialise", str(tmp_path / "runs" / "b"), "stage:a")
     with pytest.raises(FileNotFoundError, match=r"stage:a: no model in .* Run that stage first"):
-        recipe.resolve(recipe.start)
+        recipe.resolve(recipe.model)
     (tmp_path / "runs" / "a" / "model").mkdir(parents=True)
-    assert recipe.resolve(recipe.start) == str(tmp_path / "runs" / "a" / "model")
+    assert recipe.resolve(recipe.model) == str(tmp_path / "runs" / "a" / "model")
     assert recipe.resolve("some/name") == "some/name"
 
 

@@ -36,7 +36,7 @@ def settings_of(kind, data):
         return {"data": {"parallel": [data["parallel"]], "dev_texts": 2}, "teacher": "stage:start"}
     if kind == "relevance":
         return {"data": candidates(data, cache_passages=True), "teacher": "stage:start", "validation": [data["dev"]]}
-    pool = {"unlabelled": [data["parallel"]], "parallel": [data["parallel"]], "pool": [data["train"]]}
+    pool = {"unlabelled": [data["parallel"]], "parallel": [data["parallel"]], "corpus": [data["train"]]}
     return {
         "data": candidates(data, **pool, english_share=0.2, weights={"questions": 1, "unlabelled": 1, "parallel": 2}),
         "teacher": "stage:start",
@@ -63,7 +63,7 @@ def largest_difference(one, other):
 
 @pytest.mark.parametrize("kind", TERMS)
 def test_a_stage_leaves_its_folder(kind, recipe_of, start, data):
-    recipe = recipe_of(kind, stage=kind, start=start, **settings_of(kind, data))
+    recipe = recipe_of(kind, stage=kind, model=start, **settings_of(kind, data))
     model = run_stage(recipe)
     left = {path.name for path in recipe.folder.iterdir()} - {"candidates"}
     assert left == {"recipe.yaml", "run.json", "log.jsonl", "curves.png", "model"}
@@ -102,7 +102,7 @@ def test_an_initialised_encoder_is_saved_with_processor_and_projection(projectio
 
 
 def test_a_second_call_does_nothing_and_says_so(recipe_of, start, data, monkeypatch, caplog):
-    recipe = recipe_of("a", stage="contrastive", start=start, data=candidates(data))
+    recipe = recipe_of("a", stage="contrastive", model=start, data=candidates(data))
     model = run_stage(recipe)
     before = {path: path.stat().st_mtime_ns for path in recipe.folder.rglob("*")}
     monkeypatch.setattr(Trainer, "train", None)
@@ -116,8 +116,8 @@ def test_a_second_call_does_nothing_and_says_so(recipe_of, start, data, monkeypa
 def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, recipe_of, start, data, kill_in_step):
     keys = settings_of(kind, data)
     keys["training"] = {**keys.get("training", {}), "max_steps": 4, "save_steps": 2, "eval_steps": 2}
-    whole = run_stage(recipe_of("whole", stage=kind, start=start, **keys))
-    recipe = recipe_of("killed", stage=kind, start=start, **keys)
+    whole = run_stage(recipe_of("whole", stage=kind, model=start, **keys))
+    recipe = recipe_of("killed", stage=kind, model=start, **keys)
     begun = kill_in_step(3)
     with pytest.raises(RuntimeError, match="killed"):
         run_stage(recipe)
@@ -142,7 +142,7 @@ def test_a_stage_leaves_a_checkpoint_out_whose_random_state_is_missing(
     save_only_model, goes_on_from, recipe_of, start, data, kill_in_step, caplog
 ):
     training = {"max_steps": 3, "save_steps": 1, "save_strategy": "steps", "save_only_model": save_only_model}
-    recipe = recipe_of("killed", stage="contrastive", start=start, data=candidates(data), training=training)
+    recipe = recipe_of("killed", stage="contrastive", model=start, data=candidates(data), training=training)
     kill_in_step(3)
     with pytest.raises(RuntimeError, match="killed"):
         run_stage(recipe)
@@ -156,7 +156,7 @@ def test_a_resumed_run_counts_the_seconds_of_all_its_sessions(recipe_of, start, 
     clock = [0.0]
     monkeypatch.setattr("drdecr.runs.run_folder.monotonic", lambda: clock[0])
     recipe = recipe_of(
-        "killed", stage="contrastive", start=start, data=candidates(data), training={"max_steps": 4, "save_steps": 2}
+        "killed", stage="contrastive", model=start, data=candidates(data), training={"max_steps": 4, "save_steps": 2}
     )
     step = Trainer.training_step
 
@@ -187,11 +187,11 @@ def test_an_interrupted_save_leaves_the_old_model(tiny_model, tmp_path, monkeypa
 
 
 def test_the_start_beside_a_run_is_found(recipe_of, start):
-    recipe = recipe_of("b", stage="initialise", start=start)
+    recipe = recipe_of("b", stage="initialise", model=start)
     beside = recipe.folder.parent / "start" / "model"
     assert largest_difference(load_student(recipe).state_dict(), weights(beside)) == 0
     with pytest.raises(FileNotFoundError, match="stage:nowhere: no model"):
-        load_student(recipe_of("d", stage="initialise", start="stage:nowhere"))
+        load_student(recipe_of("d", stage="initialise", model="stage:nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -205,13 +205,13 @@ def test_the_start_beside_a_run_is_found(recipe_of, start):
 )
 def test_a_checkpoint_keeps_its_processor_and_projection(keys, message, recipe_of, start):
     with pytest.raises(ValueError, match=message):
-        load_student(recipe_of("b", stage="initialise", start=start, **keys))
-    load_student(recipe_of("b", stage="initialise", start=start, embedding_dim=8, processor={"query_length": 12}))
+        load_student(recipe_of("b", stage="initialise", model=start, **keys))
+    load_student(recipe_of("b", stage="initialise", model=start, embedding_dim=8, processor={"query_length": 12}))
 
 
 @pytest.mark.parametrize("from_checkpoint", [True, False])
 def test_a_recipes_encoder_settings_reach_the_encoder(from_checkpoint, recipe_of, start):
-    keys = {"start": start} if from_checkpoint else {}
+    keys = {"model": start} if from_checkpoint else {}
     recipe = recipe_of("b", stage="initialise", encoder={"hidden_dropout_prob": 0.25}, **keys)
     model = load_student(recipe)
     found = {module.p for name, module in model.named_modules() if name.endswith("output.dropout")}
@@ -228,7 +228,7 @@ def test_a_start_in_half_precision_is_trained_in_float32(kind, recipe_of, start,
     BertModel.from_pretrained(bare_encoder).to(torch.bfloat16).save_pretrained(bare_encoder)
     add_adapter(DrDecrModel.from_pretrained(tmp_path / "half"), LoraSettings(rank=2)).save_pretrained(tmp_path / "lora")
     source = {"checkpoint": tmp_path / "half", "encoder": bare_encoder, "adapter": tmp_path / "lora"}[kind]
-    model = load_student(recipe_of("b", stage="initialise", start=str(source)))
+    model = load_student(recipe_of("b", stage="initialise", model=str(source)))
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
@@ -240,7 +240,7 @@ def test_an_encoder_without_its_projection_teaches_nothing(is_offline, recipe_of
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         load_teacher(teacher)
-    recipe = recipe_of("b", stage="relevance", start=start, teacher=teacher, data=candidates(data))
+    recipe = recipe_of("b", stage="relevance", model=start, teacher=teacher, data=candidates(data))
     with pytest.raises(ValueError, match=re.escape(message)):
         run_stage(recipe)
 
@@ -251,7 +251,7 @@ def test_held_out_and_repeated_rows_are_dropped_and_counted(recipe_of, start, da
     (tmp_path / "held.jsonl").write_text('{"question": "The KING of c"}\n')
     held = {"format": "texts", "path": str(tmp_path / "held.jsonl"), "column": "question"}
     settings = {"parallel": [data["parallel"]], "held_out": [held], "dev_texts": 0}
-    recipe = recipe_of("a", stage="representation", start=start, data=settings, validation=[data["dev"]])
+    recipe = recipe_of("a", stage="representation", model=start, data=settings, validation=[data["dev"]])
     with caplog.at_level(logging.WARNING):
         built = build_training_data(recipe, load_student(recipe), None, 0, 4, seed=0)
     kept = set(built.train["english"])
@@ -264,7 +264,7 @@ def test_held_out_and_repeated_rows_are_dropped_and_counted(recipe_of, start, da
 
 def test_nothing_left_to_learn_is_an_error(recipe_of, start, data):
     settings = {"questions": [data["dev"]], "num_candidates": 2}
-    recipe = recipe_of("a", stage="contrastive", start=start, data=settings, validation=[data["dev"]])
+    recipe = recipe_of("a", stage="contrastive", model=start, data=settings, validation=[data["dev"]])
     with pytest.raises(ValueError, match=r"data\.questions: all 6 rows stand in a held-out set"):
         run_stage(recipe)
 
@@ -275,7 +275,7 @@ def test_nothing_left_to_learn_is_an_error(recipe_of, start, data):
 def test_missing_data_says_what_is_needed(settings, message, recipe_of, start, data):
     settings = {key: [data["parallel"]] for key in settings}
     with pytest.raises(ValueError, match=message):
-        run_stage(recipe_of("a", stage="relevance", start=start, teacher=start, data=settings))
+        run_stage(recipe_of("a", stage="relevance", model=start, teacher=start, data=settings))
 
 
 def test_caches_are_encoded_on_the_device_that_trains(recipe_of, start, data, monkeypatch):
@@ -292,7 +292,7 @@ def test_caches_are_encoded_on_the_device_that_trains(recipe_of, start, data, mo
 
     for name in ("to", "encode_documents", "encode_queries"):
         record(name)
-    recipe = recipe_of("a", stage="relevance", start=start, **settings_of("relevance", data))
+    recipe = recipe_of("a", stage="relevance", model=start, **settings_of("relevance", data))
     trainer, _ = build_trainer(recipe, build_arguments(recipe))
     first_read = next(place for place, (name, _) in enumerate(order) if name.startswith("encode"))
     assert {model for name, model in order[:first_read] if name == "to"} >= {id(trainer.model), id(trainer.teacher)}
@@ -300,7 +300,7 @@ def test_caches_are_encoded_on_the_device_that_trains(recipe_of, start, data, mo
 
 def test_a_mixture_without_max_steps_passes_over_all_rows(recipe_of, start, data):
     settings = candidates(data, parallel=[data["parallel"]], dev_texts=0)
-    recipe = recipe_of("a", stage="mixed", start=start, data=settings, training={"contrastive_weight": 1.0})
+    recipe = recipe_of("a", stage="mixed", model=start, data=settings, training={"contrastive_weight": 1.0})
     built = build_training_data(recipe, load_student(recipe), None, 0, 4, seed=0)
     assert sum(built.counts.values()) == 20 + 16
     assert len(built.train) == 36
@@ -340,21 +340,21 @@ def test_a_text_is_dev_in_every_set_or_in_none():
 
 def test_too_few_texts_for_dev_leave_none(recipe_of, start, data):
     settings = candidates(data, limits={"questions": 3})
-    recipe = recipe_of("a", stage="contrastive", start=start, data=settings, validation=[data["dev"]])
+    recipe = recipe_of("a", stage="contrastive", model=start, data=settings, validation=[data["dev"]])
     assert build_training_data(recipe, load_student(recipe), None, 1, 4, seed=0).dev is None
 
 
 def test_a_first_guess_is_never_taken_for_the_answer(recipe_of, start, data):
     keys = settings_of("mixed", data)
     keys["training"]["in_batch_weight"] = 1.0
-    recipe = recipe_of("a", stage="mixed", start=start, **keys)
+    recipe = recipe_of("a", stage="mixed", model=start, **keys)
     with pytest.raises(ValueError, match=r"unlabelled: expected none for in_batch_contrastive, .*first guess"):
         build_trainer(recipe, build_arguments(recipe))
 
 
 @pytest.mark.parametrize(("keys", "cut"), [({}, 0), ({"training": {"eval_strategy": "steps"}}, 4)])
 def test_nothing_is_cut_off_where_nothing_is_evaluated(keys, cut, recipe_of, start, data):
-    recipe = recipe_of("a", stage="contrastive", start=start, data=candidates(data, dev_texts=2), **keys)
+    recipe = recipe_of("a", stage="contrastive", model=start, data=candidates(data, dev_texts=2), **keys)
     built = build_training_data(recipe, load_student(recipe), None, 1, 4, seed=0)
     assert built.counts == {"questions": 20 - cut}
     assert sum(len(rows) for rows in (built.dev or {}).values()) == cut
@@ -369,7 +369,7 @@ def test_a_validation_set_chooses_the_checkpoint(data):
 
 
 def test_fsdp_takes_a_validation_set_that_the_cure_leaves_unmeasured(recipe_of, start, data, under_fsdp):
-    keys = {"stage": "contrastive", "start": start, "data": candidates(data), "validation": [data["dev"]]}
+    keys = {"stage": "contrastive", "model": start, "data": candidates(data), "validation": [data["dev"]]}
     measured, cured = recipe_of("a", **keys), recipe_of("b", **keys, training={"eval_strategy": "no"})
     with pytest.raises(ValueError, match=r"FSDP: expected no validation.*`eval_strategy: no`"):
         build_trainer(measured, build_arguments(measured))
@@ -410,7 +410,7 @@ def test_a_run_of_epochs_keeps_the_best_of_them(recipe_of, start, data):
     training = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": 10}
     settings = candidates(data, dev_texts=0)
     recipe = recipe_of(
-        "a", stage="contrastive", start=start, data=settings, training=training, validation=[data["dev"]]
+        "a", stage="contrastive", model=start, data=settings, training=training, validation=[data["dev"]]
     )
     run_stage(recipe)
     log = [json.loads(line) for line in (recipe.folder / "log.jsonl").read_text().splitlines()]
@@ -462,16 +462,16 @@ def test_distractors_are_searched_too_and_never_replace_a_passage(data, tmp_path
         read_validation({**data["dev"], "distractors": [far, other]})
 
 
-@pytest.mark.parametrize("place", ["questions", "pool"])
+@pytest.mark.parametrize("place", ["questions", "corpus"])
 def test_one_id_with_two_texts_is_refused(place, recipe_of, start, data, tmp_path):
     first, second = (set_of(tmp_path, name, {"p1": f"the king of {name}"}) for name in "bc")
     same = {**first, "name": "again"}  # the same passage in two sets is no contradiction
     settings = {"parallel": [data["parallel"]], "questions": [first, same], "dev_texts": 0}
     settings[place] = [*settings.get(place, []), second]
-    recipe = recipe_of("a", stage="representation", start=start, data=settings)
+    recipe = recipe_of("a", stage="representation", model=start, data=settings)
     with pytest.raises(ValueError, match=r"passage 'p1': .* got one in 'b' and another in 'c'.*`name:`"):
         prepare_sets(recipe, None, seed=0)
     settings[place].pop()
     assert prepare_sets(
-        recipe_of("a", **{"stage": "representation", "start": start, "data": settings}), None, 0
+        recipe_of("a", **{"stage": "representation", "model": start, "data": settings}), None, 0
     ).passages == {"p1": "the king of b"}

@@ -32,7 +32,7 @@ def recipe(recipe_of, start, folder, data):
         settings = {"stream": {"folder": folder}, "language_temperature": 1e6, "dev_texts": 0}
         training = {"max_steps": 4, "save_steps": 2, "save_strategy": "steps"}
         return recipe_of(
-            name, stage="representation", start=start, teacher=start, data={**settings, **more}, training=training
+            name, stage="representation", model=start, teacher=start, data={**settings, **more}, training=training
         )
 
     return make

@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).with_name("launched_validation.py")
 
 @pytest.fixture
 def recipe(recipe_of, start, data):
-    return recipe_of("a", stage="contrastive", start=start, validation=[data["train"], data["dev"]])
+    return recipe_of("a", stage="contrastive", model=start, validation=[data["train"], data["dev"]])
 
 
 def expected(recipe):
@@ -44,7 +44,7 @@ def test_one_process_measures_all(recipe):
 
 @pytest.mark.processes
 def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe, data, run_python):
-    recipe.data.unlabelled, recipe.data.pool, recipe.data.num_candidates = [data["parallel"]], [data["train"]], 3
+    recipe.data.unlabelled, recipe.data.corpus, recipe.data.num_candidates = [data["parallel"]], [data["train"]], 3
     path = recipe.folder.with_suffix(".yaml")
     path.write_text(recipe.as_yaml())
     done = run_python(SCRIPT, path, processes=2)

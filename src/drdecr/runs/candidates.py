@@ -88,7 +88,7 @@ def search_digest(recipe: Recipe, rows: Dataset, passages: Mapping[str, str]) ->
 def _reader_identity(recipe: Recipe) -> str:
     """Return what tells the model that searches apart: the teacher, or the start where that is its own teacher."""
     is_start = recipe.teacher in (None, ADAPTERS_OFF)
-    source = recipe.resolve(recipe.start if is_start else str(recipe.teacher))
+    source = recipe.resolve(recipe.model if is_start else str(recipe.teacher))
     if source == OFFLINE:
         source = str(prepare_offline_backbone())
     with hub_errors(source):

@@ -25,7 +25,7 @@ from .validation import read_validation
 logger = logging.getLogger(__name__)
 
 TOKENS = ("none", "queries", "all")
-SOURCES = ("parallel", "questions", "unlabelled", "annotated", "pool", "held_out")
+SOURCES = ("parallel", "questions", "unlabelled", "annotated", "corpus", "held_out")
 
 
 def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str | None = None) -> Path:

@@ -166,7 +166,7 @@ def _eval_results(pipeline: "Pipeline", result: EvaluationResult) -> list[Any]:
     ]
 
 
-PLACES = ("parallel", "questions", "unlabelled", "annotated", "pool", "query_tokens", "passage_tokens")
+PLACES = ("parallel", "questions", "unlabelled", "annotated", "corpus", "query_tokens", "passage_tokens")
 """Settings under `data` whose rows are learnt from."""
 
 ENGLISH_PASSAGES = ("afriqa", "clapnq", "mkqa_retrieval", "qed", "sample_questions", "xor_retrieve")
@@ -182,10 +182,10 @@ def base_model(recipe: Recipe) -> str | None:
         recipe: of the run; runs that it starts from are followed through the `recipe.yaml` that they left.
     """
     seen: set[Path] = set()
-    while recipe.start != OFFLINE:
+    while recipe.model != OFFLINE:
         run = _run_before(recipe)
         if run is None:
-            return hub_name(recipe.start)
+            return hub_name(recipe.model)
         if run in seen or not (run / "recipe.yaml").exists():
             return None
         seen.add(run)
@@ -194,9 +194,9 @@ def base_model(recipe: Recipe) -> str | None:
 
 
 def _run_before(recipe: Recipe) -> Path | None:
-    if recipe.start.startswith("stage:"):
-        return recipe.folder.parent / recipe.start.removeprefix("stage:")
-    folder = Path(recipe.start)
+    if recipe.model.startswith("stage:"):
+        return recipe.folder.parent / recipe.model.removeprefix("stage:")
+    folder = Path(recipe.model)
     return (folder.parent if folder.name in ("model", "adapter") else folder) if folder.is_dir() else None
 
 
@@ -234,7 +234,7 @@ def passages_are_english(recipes: Iterable[Recipe]) -> bool:
 
 
 def _passage_settings(recipe: Recipe) -> tuple[list[dict[str, Any]], ...]:
-    return recipe.data.questions, recipe.data.annotated, recipe.data.pool
+    return recipe.data.questions, recipe.data.annotated, recipe.data.corpus
 
 
 def _has_english_passages(entry: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ def load_student(recipe: Recipe) -> DrDecrModel:
     Raises:
         ValueError: for settings that the start does not know, or that would have no effect on it.
     """
-    source = recipe.resolve(recipe.start)
+    source = recipe.resolve(recipe.model)
     if source == OFFLINE:
         source = str(prepare_offline_backbone())
     with hub_errors(source):
@@ -40,7 +40,7 @@ def load_student(recipe: Recipe) -> DrDecrModel:
             _check_lora(recipe, source, "an adapter", "Start from the merged `model` of its run")
             if recipe.encoder:
                 raise ValueError(
-                    f"encoder: expected none for the start {recipe.start!r}, which is an adapter over an encoder with settings "
+                    f"encoder: expected none for the start {recipe.model!r}, which is an adapter over an encoder with settings "
                     "of its own. Start from the merged `model` of its run, or leave it out."
                 )
             model = load_merged(source, **hub)
@@ -65,7 +65,7 @@ def load_student(recipe: Recipe) -> DrDecrModel:
 
 def student_revision(recipe: Recipe) -> dict[str, Any]:
     """Return the commit of a start on the Hub, which a branch or a tag no longer names when it has moved."""
-    source = recipe.resolve(recipe.start)
+    source = recipe.resolve(recipe.model)
     with hub_errors(source):
         commit = None if source == OFFLINE else hub_commit(source, recipe.revision)
     return {"start_commit": commit} if commit else {}
@@ -85,7 +85,7 @@ def _projection_texts(recipe: Recipe) -> dict[str, list[str]]:
 
 def _check_lora(recipe: Recipe, source: str, kind: str, cure: str) -> None:
     if recipe.lora is not None:
-        raise ValueError(f"lora: expected `start` to be a whole checkpoint, got {kind}, {source}. {cure}.")
+        raise ValueError(f"lora: expected `model` to be a whole checkpoint, got {kind}, {source}. {cure}.")
 
 
 def _check_checkpoint(recipe: Recipe, model: DrDecrModel) -> None:
@@ -93,7 +93,7 @@ def _check_checkpoint(recipe: Recipe, model: DrDecrModel) -> None:
     for key in ("projection", "projection_text"):
         if getattr(recipe, key):
             raise ValueError(
-                f"{key}: expected none for the start {recipe.start!r}, which is a checkpoint with a projection of its own. "
+                f"{key}: expected none for the start {recipe.model!r}, which is a checkpoint with a projection of its own. "
                 "Leave it out, or start from a bare encoder."
             )
     has: dict[str, Any] = {"embedding_dim": model.config.embedding_dim}
@@ -103,6 +103,6 @@ def _check_checkpoint(recipe: Recipe, model: DrDecrModel) -> None:
     for key, value in wants.items():
         if value != has[key]:
             raise ValueError(
-                f"{key}: expected {has[key]!r}, what the start {recipe.start!r} was made with, got {value!r}. Leave it out, "
+                f"{key}: expected {has[key]!r}, what the start {recipe.model!r} was made with, got {value!r}. Leave it out, "
                 "or start from a bare encoder."
             )

@@ -47,7 +47,7 @@ class DataSettings:
         unlabelled: parallel questions without a known answer, for `relevance_kl`: the teacher finds their candidates.
         annotated: questions with candidates and the teacher's scores, as `drdecr data export` writes them: they need no
             teacher.
-        pool: question sets whose passages are searched for those candidates.
+        corpus: question sets whose passages are searched for those candidates.
         held_out: sets whose questions must not be trained on; beside the other formats, `{format: texts, path, column}` for
             a column of JSON Lines.
         num_candidates: candidates a question, the positive included where one is known.
@@ -79,7 +79,7 @@ class DataSettings:
     questions: list[dict[str, Any]] = field(default_factory=list)
     unlabelled: list[dict[str, Any]] = field(default_factory=list)
     annotated: list[dict[str, Any]] = field(default_factory=list)
-    pool: list[dict[str, Any]] = field(default_factory=list)
+    corpus: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[dict[str, Any]] = field(default_factory=list)
     num_candidates: int = 16
     candidate_depth: int | None = None
@@ -104,7 +104,7 @@ class Recipe:
     Args:
         stage: `initialise`, `contrastive`, `representation`, `relevance` or `mixed`.
         output: the run's folder.
-        start: a checkpoint folder or Hub name, `offline`, or `stage:NAME` for the model of the run beside this one.
+        model: a checkpoint folder or Hub name, `offline`, or `stage:NAME` for the model of the run beside this one.
         teacher: a checkpoint folder, Hub name or `stage:NAME`, none of them a bare encoder; or with `lora` `adapters_off`:
             the model that the stage starts from; default: none.
         processor: settings of `DrDecrProcessor`, for a start that is a bare encoder.
@@ -116,7 +116,7 @@ class Recipe:
         validation: question sets that the student is measured on during training; `avg` of MRR@10 picks the checkpoint. An
             entry may have `distractors`, question sets whose passages are searched too.
         training: settings of the stage's arguments; those not named keep the paper's values.
-        revision: of `start`, if it is on the Hub.
+        revision: of `model`, if it is on the Hub.
         precision: what the student's training computes in, beside float32 weights: `float32` (default), `bfloat16`, or `auto`,
             whichever a measurement at the start finds faster on the machine. A resumed run goes on in what it began with.
         teacher_dtype: precision in which the teacher encodes, likewise (default float32). bfloat16 is about 1.7 times as fast
@@ -129,7 +129,7 @@ class Recipe:
 
     stage: str
     output: str
-    start: str
+    model: str
     teacher: str | None = None
     processor: dict[str, Any] = field(default_factory=dict)
     embedding_dim: int | None = None
@@ -196,7 +196,7 @@ class Recipe:
         return self.folder / "adapter"
 
     def resolve(self, source: str) -> str:
-        """Return the folder or Hub name that `start` or `teacher` means.
+        """Return the folder or Hub name that `model` or `teacher` means.
 
         Raises:
             FileNotFoundError: for `stage:NAME` without a finished run of that name.
@@ -274,7 +274,7 @@ def _built(cls: Any, content: Mapping[str, Any], name: str) -> Any:
         raise ValueError(f"{name}: expected `key: value` lines, got {content!r}.")
     known_keys(content, [f.name for f in fields(cls)], name)
     content = {key: value for key, value in content.items() if value is not None}  # `training:` with nothing below it
-    missing = [f.name for f in fields(cls) if f.name in ("stage", "output", "start") and f.name not in content]
+    missing = [f.name for f in fields(cls) if f.name in ("stage", "output", "model") and f.name not in content]
     if missing:
         raise ValueError(f"{name}: expected {', '.join(missing)}.")
     check_values({key: value for key, value in content.items() if key not in ("output", "data")}, cls, name)

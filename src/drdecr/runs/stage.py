@@ -148,7 +148,7 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
     student.to(args.device)  # here already: caches and candidates are encoded before training
     if recipe.lora is not None:
         if args.push_to_hub:  # every save of the training pushes the adapter alone
-            check_base(recipe.resolve(recipe.start))
+            check_base(recipe.resolve(recipe.model))
         commit = student_revision(recipe).get(
             "start_commit"
         )  # a branch may move, and the adapter fits these weights only

@@ -131,7 +131,9 @@ def streamed_data(
         ValueError: for other sets beside the stream, or a run without `max_steps`.
     """
     settings = recipe.data
-    others = [name for name in ("parallel", "questions", "unlabelled", "annotated", "pool") if getattr(settings, name)]
+    others = [
+        name for name in ("parallel", "questions", "unlabelled", "annotated", "corpus") if getattr(settings, name)
+    ]
     if others or not num_rows:
         wrong = f"also {', '.join(others)}" if others else "no `max_steps`"
         raise ValueError(
@@ -171,7 +173,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Clean
     held_out = held_out_texts(recipe)
     questions = [read_questions(entry) for entry in settings.questions]
     annotated = [read_candidates(entry) for entry in settings.annotated]
-    pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.pool), *annotated]
+    pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.corpus), *annotated]
     passages = joined_passages(pools)
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}

@@ -41,7 +41,7 @@ def test_errors_are_one_line(call, write_recipe, data, monkeypatch, tmp_path):
     assert_one_line(call("train", tmp_path / "no.yaml"), "no.yaml: no such recipe")
     recipe = write_recipe("a", stage="contrastive", data={"questions": [data["train"]]})
     assert_one_line(call("train", recipe, "--learning_rat", "1"), "'learning_rat'", "'learning_rate'")
-    assert_one_line(call("train", recipe, "--start", tmp_path / "nowhere"), "nowhere")
+    assert_one_line(call("train", recipe, "--model", tmp_path / "nowhere"), "nowhere")
     monkeypatch.delenv("DRDECR_NOWHERE", raising=False)
     lost = {"questions": [{**data["train"], "passages": "$DRDECR_NOWHERE/p.jsonl"}]}
     assert_one_line(call("train", write_recipe("b", stage="contrastive", data=lost)), "DRDECR_NOWHERE is not set")
@@ -111,7 +111,7 @@ MISTAKES = (
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_is_one_line_with_its_cure(what, spoil, start, call, write_recipe):
     keys, words = spoil(what)
-    keys = {"stage": "representation" if "parallel" in keys["data"] else "contrastive", "start": start, **keys}
+    keys = {"stage": "representation" if "parallel" in keys["data"] else "contrastive", "model": start, **keys}
     if "parallel" in keys["data"]:
         keys["teacher"] = start
     assert_one_line(call("train", write_recipe("a", **keys)), *words)
@@ -119,9 +119,9 @@ def test_a_mistake_is_one_line_with_its_cure(what, spoil, start, call, write_rec
 
 def test_a_corrected_recipe_runs_in_the_same_folder(call, write_recipe, data, start):
     lost = {"questions": [{**data["train"], "questions": "no.jsonl"}]}
-    assert_one_line(call("train", write_recipe("a", stage="contrastive", start=start, data=lost)), "no.jsonl")
+    assert_one_line(call("train", write_recipe("a", stage="contrastive", model=start, data=lost)), "no.jsonl")
     good = {"questions": [data["train"]], "num_candidates": 2}
-    code, output, errors = call("train", write_recipe("a", stage="contrastive", start=start, data=good))
+    code, output, errors = call("train", write_recipe("a", stage="contrastive", model=start, data=good))
     assert (code, output.splitlines()[-1].startswith("model: ")) == (0, True), errors
 
 

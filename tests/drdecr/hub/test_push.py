@@ -126,7 +126,7 @@ def test_a_public_repository_does_not_take_a_plain_push_or_a_training_that_is_pr
     with pytest.raises(ValueError, match="alice/open exists and is public, so nothing was pushed"):
         tiny_model.push_to_hub("alice/open", private=True)
     pushing = {"push_to_hub": True, "hub_model_id": "alice/open", "hub_private_repo": True}
-    rows = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "start": "stage:start"}
+    rows = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "model": "stage:start"}
     recipe = write_recipe("a", stage="contrastive", training=pushing, **rows)
     assert_one_line(call("train", recipe), "alice/open exists and is public, so nothing was pushed")
     assert not (run.parent / "a" / "log.jsonl").exists()
@@ -181,7 +181,7 @@ def test_a_wrong_token_and_a_missing_repository_when_loading(hub, call, run, mon
 
 def test_a_missing_revision(hub, call, run, write_recipe):
     push_folder(run, "alice/student")
-    recipe = write_recipe("next", stage="initialise", start="alice/student", revision="v9")
+    recipe = write_recipe("next", stage="initialise", model="alice/student", revision="v9")
     assert_one_line(call("train", recipe), "alice/student has no revision 'v9'", "/alice/student/commits/main")
 
 
@@ -275,11 +275,11 @@ def test_a_recipe_starts_from_a_repository_and_writes_down_its_commit(hub, run, 
     push_folder(run, "alice/student", tag="v1")
     commit = hub.api().model_info("alice/student").sha
     tiny_model.push_to_hub("alice/student")
-    recipe = recipe_of("next", stage="initialise", start="alice/student", revision="v1")
+    recipe = recipe_of("next", stage="initialise", model="alice/student", revision="v1")
     run_stage(recipe)
     assert_same_weights(weights(recipe.model_folder), weights(run / "model"))
     assert json.loads((recipe.folder / "run.json").read_text())["start_commit"] == commit
-    newest = load_student(recipe_of("newest", stage="initialise", start="alice/student"))
+    newest = load_student(recipe_of("newest", stage="initialise", model="alice/student"))
     assert_same_weights(newest.state_dict(), tiny_model.state_dict())
 
 
@@ -287,8 +287,8 @@ def test_a_recipe_starts_from_a_bare_encoder_on_the_hub(hub, bare_encoder, recip
     hub.api().create_repo("alice/bert")
     hub.api().upload_folder(repo_id="alice/bert", folder_path=bare_encoder)
     settings = {"stage": "initialise", "projection": "random", "embedding_dim": 8, "processor": {"query_length": 12}}
-    recipe = recipe_of("start", start="alice/bert", **settings)
-    local = recipe_of("local", start=bare_encoder, **settings)
+    recipe = recipe_of("start", model="alice/bert", **settings)
+    local = recipe_of("local", model=bare_encoder, **settings)
     run_stage(recipe)
     run_stage(local)
     assert_same_weights(weights(recipe.model_folder), weights(local.model_folder))
@@ -304,7 +304,7 @@ def test_a_recipe_pushes_while_it_trains_and_when_it_is_done(hub, call, run, wri
         "hub_strategy": "every_save",
         "hub_private_repo": True,
     }
-    keys = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "start": "stage:start"}
+    keys = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "model": "stage:start"}
     recipe = write_recipe("a", stage="contrastive", training={**pushing, "save_steps": 2, "max_steps": 4}, **keys)
     code, _, errors = call("train", recipe)
     assert code == 0, errors
@@ -324,7 +324,7 @@ def test_a_recipe_pushes_while_it_trains_and_when_it_is_done(hub, call, run, wri
 
 def test_a_push_that_fails_after_the_training_says_how_to_push_its_model(hub, call, run, write_recipe, data):
     pushing = {"push_to_hub": True, "hub_model_id": "alice/trained", "hub_strategy": "end"}
-    keys = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "start": "stage:start"}
+    keys = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "model": "stage:start"}
     recipe = write_recipe("a", stage="contrastive", training=pushing, **keys)
     hub.fail("POST", "/commit/", status=403, message="no rights")
     folder = run.parent / "a"
@@ -340,7 +340,7 @@ def test_what_a_run_with_an_adapter_pushes_opens_as_its_result(merge, hub, run, 
     lora = {"rank": 2, "target_modules": ["query", "value"], "merge": merge}
     training = {"push_to_hub": True, "hub_model_id": "alice/trained", "save_steps": 2, "learning_rate": 0.1}
     rows = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "training": training}
-    result = run_stage(recipe_of("a", stage="contrastive", start="alice/base", lora=lora, **rows))
+    result = run_stage(recipe_of("a", stage="contrastive", model="alice/base", lora=lora, **rows))
     assert commits(hub, "alice/trained")[0] == "End of training"
     files = hub.files("alice/trained")
     assert ("adapter_config.json" in files) != merge  # the trainer's pushes left an adapter, which would be followed
@@ -355,7 +355,7 @@ def test_what_a_run_with_an_adapter_pushes_opens_as_its_result(merge, hub, run, 
 
 def test_an_adapter_on_a_folder_is_not_pushed_because_it_would_open_nowhere_else(hub, call, run, recipe_of, data):
     lora = {"rank": 2, "target_modules": ["query", "value"], "merge": False}
-    rows = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "start": "stage:start"}
+    rows = {"data": {"questions": [data["train"]], "num_candidates": 3, "dev_texts": 0}, "model": "stage:start"}
     pushing = {"push_to_hub": True, "hub_model_id": "alice/trained"}
     with pytest.raises(ValueError, match="expected the Hub name of the model below the adapter"):
         run_stage(recipe_of("a", stage="contrastive", lora=lora, training=pushing, **rows))
