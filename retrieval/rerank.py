@@ -25,7 +25,7 @@ def rerank_run(
         queries: `{query_id: text}`, all of the run's.
         documents: the collection; what the run does not name is not encoded.
         top_k: documents a query.
-        splitting: of documents longer than the model reads (default `Splitting()`).
+        splitting: of documents longer than the model reads (default `Splitter()`).
 
     Returns:
         The run with the new scores.

@@ -189,7 +189,7 @@ class TranslateTestRetriever:
 
     Args:
         translator: to English.
-        reader: what is asked in English, such as a `OneStepSystem` of the teacher.
+        reader: what is asked in English, such as a `DirectRetriever` of the teacher.
         source: language of the questions, as the translator names it. English ones need no translator: leave it out.
     """
 
@@ -204,7 +204,7 @@ class TranslateTestRetriever:
     def search(
         self, questions: list[str], top_k: int = 10, where: Filter | None = None
     ) -> list[list[RetrievedDocument]]:
-        """Return for each question the best documents, best first; arguments as of `OneStepSystem.search`.
+        """Return for each question the best documents, best first; arguments as of `DirectRetriever.search`.
 
         Raises:
             TranslationError: if the translator fails.
@@ -231,7 +231,7 @@ class TranslateTestRetriever:
         return self.reader.scores(self.in_english([question])[0], passages)
 
     def refresh(self) -> bool:
-        """Go to the last commit of the index; see `OneStepSystem.refresh`."""
+        """Go to the last commit of the index; see `DirectRetriever.refresh`."""
         return self.reader.refresh()
 
     def in_english(self, questions: list[str]) -> list[str]:

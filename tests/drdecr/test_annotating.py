@@ -86,7 +86,7 @@ def test_two_processes_share_the_work_and_write_the_same(mined, teacher, run_pyt
     arguments = [mined, "OUTPUT", "--teacher", teacher, "--tokens", "all", "--rows-a-shard", 2]
     for name, processes in (("one", 1), ("two", 2)):
         words = [tmp_path / name / "set" if word == "OUTPUT" else word for word in arguments]
-        run_python("-m", "drdecr.annotate", *words, processes=processes)
+        run_python("-m", "drdecr", "data", "annotate", *words, processes=processes)
     one, two = (bytes_of(tmp_path / name / "set") for name in ("one", "two"))
     assert {name: sums for name, sums in one.items() if name not in ("README.md",)} == {
         name: sums for name, sums in two.items() if name not in ("README.md",)

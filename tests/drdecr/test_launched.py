@@ -59,7 +59,7 @@ def test_two_launched_processes_are_one_run_with_both_their_batches(
     run_stage(one)
     two = recipe_of("two", **settings, training=training(4))
     written = write_recipe("two", **settings, training=training(4))
-    done = run_python("-m", *LAUNCHERS[launcher], "-m", "drdecr.train", written, "--training.use_cpu", "true")
+    done = run_python("-m", *LAUNCHERS[launcher], "-m", "drdecr", "train", written, "--training.use_cpu", "true")
     assert {path.name for path in two.folder.iterdir()} == {path.name for path in one.folder.iterdir()}
     ran = json.loads((two.folder / "run.json").read_text())
     assert (ran["processes"], ran["steps"], ran["batch_rows"]) == (2, 4, 8)
@@ -77,7 +77,14 @@ def test_two_launched_processes_are_one_run_with_both_their_batches(
 
 @pytest.mark.processes
 def test_processes_that_do_not_find_each_other_are_refused(write_recipe, settings, run_python):
-    words = ["-m", "drdecr.train", write_recipe("a", **settings, training=training(4)), "--training.use_cpu", "false"]
+    words = [
+        "-m",
+        "drdecr",
+        "train",
+        write_recipe("a", **settings, training=training(4)),
+        "--training.use_cpu",
+        "false",
+    ]
     done = run_python("-m", *LAUNCHERS["accelerate"], *words, check=False)
     assert done.returncode == 1
     assert "error: Expected 2 processes that work together" in done.stderr

@@ -147,12 +147,12 @@ def test_what_another_commits_during_an_upload_is_not_mixed_with_ours(
     """The push is left out and told; the next one is whole again."""
     settings = pushing(save_steps=1, max_steps=2, hub_always_push=True)
     trainer = build(DistillationTrainer, tiny_model, candidate_rows, collate, teacher=teacher, **settings)
-    uploaded = HfApi.upload_folder
+    commit = HfApi.create_commit
 
-    def meanwhile(api, **keys):
+    def meanwhile(api, *arguments, **keys):
         if keys["commit_message"].endswith("step 1"):
             hub.api().upload_file(path_or_fileobj=b"x", path_in_repo="theirs.txt", repo_id=NAME)
-        return uploaded(api, **keys)
+        return commit(api, *arguments, **keys)
 
     pushed = trainer._push_from_checkpoint
 
@@ -161,7 +161,7 @@ def test_what_another_commits_during_an_upload_is_not_mixed_with_ours(
         trainer.push_in_progress.wait_until_done()
 
     monkeypatch.setattr(trainer, "_push_from_checkpoint", push_and_wait)
-    monkeypatch.setattr(HfApi, "upload_folder", meanwhile)
+    monkeypatch.setattr(HfApi, "create_commit", meanwhile)
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     trainer.train()
     assert assert_every_commit_loads(hub) == ["Training in progress, step 2"]
