@@ -23,7 +23,7 @@ FLOORS = ("modeling_drdecr", "retrieval", "data", "trainers", "evaluation")
 # Nothing imports what stands behind it. `,`: these may import each other; `|`: they may not.
 ORDERS = {
     "drdecr": "modeling_drdecr < retrieval < data < trainers | evaluation"
-    " < __init__, hub < runs < serve | page < cli < __main__",
+    " < __init__, hub < runs < serve < page < cli < __main__",
     "drdecr.data": "files, languages, provenance < schema, shards, offline < embeddings, passages, readers"
     " < sources, corpus, mixture, collators, cards, hub < prepare < teacher < __init__",
 }

@@ -40,6 +40,7 @@ INTRODUCTION = (
 ENGLISH = "The same in English, for the teacher"
 TRANSLATED = "The English was translated by a machine. Correct it in its box, and ask again, where it is wrong."
 FIRST_STEP = "Write a question in any language and, for the teacher, its English; then press Ask."
+UPLOAD_PATHS = ("/gradio_api/upload", "/upload")
 MAX_LINES = 4
 """Lines of a box; a taller one would push the answers out of sight."""
 
@@ -277,6 +278,10 @@ def serve_page(page: "gradio.Blocks", host: str, port: int | None, wait: bool = 
         OSError: for a port that is taken.
     """
     gradio = import_gradio()
+    from starlette.middleware import Middleware
+
+    from drdecr.serve.gate import Gate, local_hosts
+
     theme = gradio.themes.Default(primary_hue="blue")
     _, address, _ = page.launch(
         server_name=host,
@@ -288,6 +293,8 @@ def serve_page(page: "gradio.Blocks", host: str, port: int | None, wait: bool = 
         footer_links=[],
         css=style_sheet(),
         theme=theme,
+        # Nothing on the page takes a file, so nobody can leave one here.
+        app_kwargs={"middleware": [Middleware(Gate, hosts=local_hosts(host), closed_paths=UPLOAD_PATHS)]},
     )
     if wait:
         typer.echo(f"page: {address}  (stop it with Ctrl+C)")

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 
@@ -20,6 +21,7 @@ class Batcher:
         max_batch: items of one call.
         max_waiting: items that may wait; more are refused with `BusyError`.
         wait: seconds that the first item waits for company.
+        closing_seconds: time for what still waits when the batcher is closed.
 
     `sizes` counts the batches by their sizes, `refused` the items that were refused.
     """
@@ -30,8 +32,10 @@ class Batcher:
         max_batch: int = 32,
         max_waiting: int = 256,
         wait: float = 0.005,
+        closing_seconds: float = 5.0,
     ) -> None:
         self.function, self.max_batch, self.max_waiting, self.wait = function, max_batch, max_waiting, wait
+        self.closing_seconds = closing_seconds
         self.sizes: Counter[int] = Counter()
         self.refused = 0
         self._queue: asyncio.Queue[tuple[Any, asyncio.Future[Any]]] = asyncio.Queue()
@@ -43,11 +47,12 @@ class Batcher:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        """Answer what still waits and is waited for, then end."""
-        await self._queue.join()
+        """Answer what still waits, then end; a function that hangs is left behind."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._queue.join(), self.closing_seconds)
         if self._task is not None:
             self._task.cancel()
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)
 
     @property
     def num_waiting(self) -> int:

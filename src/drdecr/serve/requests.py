@@ -2,9 +2,9 @@
 
 import json
 import logging
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from drdecr.retrieval.retriever import Retriever
 
@@ -12,6 +12,12 @@ logger = logging.getLogger(__name__)
 
 
 MAX_TEXTS, MAX_CHARACTERS, MAX_TOP_K = 64, 20_000, 1000
+MAX_TOTAL_CHARACTERS = 200_000
+"""Characters of all texts of a request."""
+MAX_DOCUMENTS = 4_000
+"""Documents of an answer: questions times `top_k`."""
+MAX_FILTER_KEYS, MAX_FILTER_VALUES = 8, 256
+"""Keys of a filter, and values of all its keys: each costs time in every passage."""
 
 
 def replace_surrogates(value: Any) -> Any:
@@ -20,33 +26,80 @@ def replace_surrogates(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(replace_surrogates), Field(max_length=MAX_CHARACTERS)]
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+Texts = Annotated[
+    list[Text],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1, max_length=MAX_TEXTS),
+]
 Value = str | int | float | bool
 
 
 class StrictRequest(BaseModel):
-    """A request in which a misspelt name is an error."""
+    """A request in which a misspelt name is an error, and whose cost is bounded."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def name_fields(cls, values: Any) -> Any:
+        """Refuse unknown fields with the names of the known ones."""
+        if isinstance(values, dict):
+            known = list(cls.model_fields)
+            unknown = [name for name in values if name not in known]
+            if unknown:
+                got = ascii(unknown[0])[:40]
+                raise ValueError(f"Expected the fields {', '.join(known)}; got {got}.")
+        return values
+
+    @model_validator(mode="after")
+    def limit_characters(self) -> Self:
+        """Refuse texts that are too long together."""
+        values = [value for _, value in self]
+        texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+        if sum(len(text) for text in texts if isinstance(text, str)) > MAX_TOTAL_CHARACTERS:
+            raise ValueError(f"Expected at most {MAX_TOTAL_CHARACTERS} characters in all. Send fewer texts.")
+        return self
 
 
 class SearchRequest(StrictRequest):
     """Questions to search with."""
 
-    questions: Texts
-    top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="Documents a question.")
-    where: dict[str, Value | list[Value]] | None = Field(None, description="Metadata that documents must have.")
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"questions": ["Mikä on Suomen pääkaupunki?"], "top_k": 3}]}
+    )
+
+    questions: Texts = Field(description="Questions in any language.")
+    top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="Documents per question.")
+    where: dict[str, Value | list[Value]] | None = Field(
+        None, description="Metadata that documents must have: one value, or a list of values, per key."
+    )
+
+    @model_validator(mode="after")
+    def limit_cost(self) -> Self:
+        """Refuse filters and answers that would hold up everybody else."""
+        values = [value if isinstance(value, list) else [value] for value in (self.where or {}).values()]
+        if len(values) > MAX_FILTER_KEYS or sum(len(group) for group in values) > MAX_FILTER_VALUES:
+            raise ValueError(f"Expected at most {MAX_FILTER_KEYS} keys and {MAX_FILTER_VALUES} values in `where`.")
+        if len(self.questions) * self.top_k > MAX_DOCUMENTS:
+            raise ValueError(f"Expected at most {MAX_DOCUMENTS} documents in all: fewer questions or a smaller top_k.")
+        return self
 
 
 class EncodeRequest(StrictRequest):
     """Texts to encode."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["the sea"], "kind": "document"}]})
+
     texts: Texts
-    kind: str = Field("query", pattern="^(query|document)$")
+    kind: str = Field("query", pattern="^(query|document)$", description="`query` or `document`.")
 
 
 class RerankRequest(StrictRequest):
     """A question and passages to order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"question": "Missä on meri?", "passages": ["The sea is near.", "A king."]}]}
+    )
 
     question: Text
     passages: Texts
@@ -94,7 +147,7 @@ class RequestAnswerer:
 
     def _search(self, requests: list[SearchRequest]) -> list[Any]:
         questions = [question for request in requests for question in request.questions]
-        results = self.retriever.answer(questions, requests[0].top_k, requests[0].where)
+        results = self.retriever.search(questions, requests[0].top_k, requests[0].where)
         if len(results) != len(questions):
             raise RuntimeError(
                 f"{type(self.retriever).__name__}: expected {len(questions)} answers, got {len(results)}."

@@ -2,6 +2,7 @@
 
 import sys
 
+import httpx
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -67,6 +68,14 @@ def test_a_question_is_answered_in_a_browser_and_no_other_host_is_asked(address,
     assert complaints == []
     foreign = [url for url in requests if not url.startswith((address, "data:", "blob:"))]
     assert foreign == []
+
+
+def test_the_page_takes_no_files_and_no_foreign_names(address):
+    for path in ("gradio_api/upload", "upload"):
+        answer = httpx.post(f"{address}{path}", files={"files": ("a.bin", b"x" * 100)})
+        assert answer.status_code == 404
+    assert httpx.get(address, headers={"Host": "evil.example"}).status_code == 400
+    assert httpx.get(address).status_code == 200
 
 
 def test_whatever_is_typed_is_answered(tiny_model):

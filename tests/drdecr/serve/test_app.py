@@ -1,12 +1,15 @@
 """The server answers as Python does, refuses what it must, and ends without losing a request."""
 
+import html
 import json
 import random
+import re
 import shutil
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -22,6 +25,7 @@ from drdecr.retrieval.build import build_index, open_or_create_index, open_store
 from drdecr.retrieval.passages import Document, Splitter
 from drdecr.retrieval.retriever import DirectRetriever, TranslateTestRetriever
 from drdecr.serve.app import ServerSettings, create_app, make_server
+from drdecr.serve.gate import TimedProtocol
 
 TEXTS = ["the sea", "a river in a city", "what is paris", "the king of france"]
 
@@ -115,7 +119,13 @@ def test_a_translator_that_fails_is_told_to_its_own_asker_alone(system):
         ("/search", {"questions": ["a"], "top_k": 10_000}, 422),
         ("/search", {"questions": ["a"] * 65}, 422),
         ("/search", {"questions": ["a" * 20_001]}, 422),
-        ("/search", {"questions": "a"}, 422),
+        ("/search", {"questions": 5}, 422),
+        ("/search", {"questions": ["a"] * 5, "top_k": 801}, 422),
+        ("/search", {"questions": ["a"], "where": {f"k{n}": 0 for n in range(9)}}, 422),
+        ("/search", {"questions": ["a"], "where": {"even": list(range(257))}}, 422),
+        ("/search", {"questions": ["a"], "where": {"even": list(range(250)), "odd": list(range(7))}}, 422),
+        ("/encode", {"texts": ["a" * 4_000] * 51}, 422),
+        ("/rerank", {"question": "a", "passages": ["b" * 20_000] * 10}, 422),
         ("/encode", {"texts": ["a"], "kind": "image"}, 422),
         ("/rerank", {"question": "a", "passages": []}, 422),
         ("/nowhere", {}, 404),
@@ -125,12 +135,48 @@ def test_what_is_no_request_is_refused(client, path, body, status):
     assert client.post(path, json=body).status_code == status
 
 
+def test_an_unknown_field_is_told_with_the_known_ones_and_one_text_needs_no_list(client):
+    answer = client.post("/search", json={"query": "the sea"})
+    assert "Expected the fields questions, top_k, where; got 'query'." in answer.json()["detail"][0]["msg"]
+    alone, listed = (client.post("/search", json={"questions": form}).json() for form in ("the sea", ["the sea"]))
+    assert alone == listed
+
+
+def test_the_api_page_needs_no_other_host_and_its_examples_work(client):
+    page = client.get("/")
+    assert (page.history[0].status_code, page.status_code) == (307, 200)
+    assert set(re.findall(r"https?://[^/\s\"<]+", page.text)) == {"http://testserver"}
+    assert "<script" not in page.text
+    bodies = [html.unescape(body) for body in re.findall(r"-d '(.*)'</pre>", page.text)]
+    for path, body in zip(("/search", "/encode", "/rerank"), bodies, strict=True):
+        assert client.post(path, json=json.loads(body)).status_code == 200
+
+
+def test_a_translator_that_hangs_holds_up_nobody_else(system):
+    class Hanging:
+        released = threading.Event()
+
+        def translate(self, texts, source, target="en"):
+            self.released.wait(20)
+            return [Translation(text) for text in texts]
+
+    settings = ServerSettings(translation_seconds=0.3)
+    with TestClient(create_app(TranslateTestRetriever(Hanging(), system, "fi"), settings)) as client:
+        with ThreadPoolExecutor(2) as pool:
+            stuck = [pool.submit(client.post, "/search", json={"questions": ["z"]}) for _ in range(2)]
+            begin = time.monotonic()
+            assert client.post("/encode", json={"texts": ["z"], "kind": "document"}).status_code == 200
+            assert time.monotonic() - begin < 0.25
+            assert [one.result().status_code for one in stuck] == [504, 504]
+        Hanging.released.set()
+
+
 @pytest.mark.parametrize(
     "body",
     [
         b'{"questions": [NaN]}',
         b'{"questions": ["a"], "top_k": Infinity}',
-        b'{"questions": "\\ud800"}',
+        b'{"questions": ["a"], "top_k": "\\ud800"}',
         b'{"questions": ["a"], "\\ud800": 1}',
         b"\xff\xfe\x00",
     ],
@@ -275,7 +321,7 @@ def test_a_key_that_lets_everybody_in_or_nobody_is_refused(key):
 )
 def test_a_server_that_others_reach_without_a_key_says_so(system, caplog, host, key, warned):
     make_server(system, ServerSettings(api_key=key), host, 8000)
-    assert caplog.text.count("no key is asked for") == warned
+    assert caplog.text.count("no key is needed") == warned
 
 
 def odd_value(schema, schemas, chance):
@@ -320,8 +366,8 @@ def test_requests_drawn_from_its_own_description_never_break_it(client):
 
 def test_a_system_that_answers_too_little_is_told_and_the_server_goes_on(system):
     class Forgetful(DirectRetriever):
-        def answer(self, questions, top_k=10, where=None):
-            return super().answer([one for one in questions if one != "b"], top_k, where)
+        def search(self, questions, top_k=10, where=None):
+            return super().search([one for one in questions if one != "b"], top_k, where)
 
     forgetful = create_app(Forgetful(system.model, system.index))
     with TestClient(forgetful, raise_server_exceptions=False) as client:
@@ -336,36 +382,131 @@ def test_an_overfull_server_says_when_to_come_back(system):
         assert client.get("/health").json()["refused"] == 1
 
 
-class SlowSystem(DirectRetriever):
-    """Answers when it is allowed to."""
-
-    asked, allowed = threading.Event(), threading.Event()
-
-    def answer(self, *arguments, **options):
-        self.asked.set()
-        self.allowed.wait(20)
-        return super().answer(*arguments, **options)
-
-
-def test_a_server_that_is_told_to_end_answers_what_was_asked_and_nothing_more(system):
+@contextmanager
+def running(retriever, settings=None):
+    """Serve on a free port of this machine; gives the server, its port and its thread."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    slow = SlowSystem(system.model, system.index)
-    server = make_server(slow, ServerSettings(), "127.0.0.1", port)
+    server = make_server(retriever, settings or ServerSettings(), "127.0.0.1", port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    url = f"http://127.0.0.1:{port}/search"
-    with ThreadPoolExecutor(1) as pool:
+    try:
+        yield server, port, thread
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def exchange(port, *parts, pause=0.0):
+    """Send bytes, part by part, and return all that comes back until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(pause)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer
+
+
+def head(*lines, path="/search"):
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
+
+
+def test_requests_are_refused_by_their_head(system, capfd):
+    body = b'{"questions": ["a"]}'
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    with running(system, ServerSettings(api_key="key", max_body_bytes=1000)) as (_, port, _):
+        key, json_type = "X-API-Key: key", "Content-Type: application/json"
+        for status, sent in [
+            (200, [head(key, f"Content-Length: {len(body)}", json_type, "Connection: close"), body]),
+            (400, [head(key, "Content-Length: 5", "Transfer-Encoding: chunked"), chunks]),
+            (400, [head(key, "Transfer-Encoding: chunked", "Content-Length: 5"), chunks]),
+            (411, [head(key, "Transfer-Encoding: chunked"), chunks]),
+            (411, [head(key, "Transfer-Encoding: chunked"), b"no chunk at all\r\n" * 50]),
+            (400, [head(key, "Transfer-Encoding: chunked") + b"no chunk at all\r\n" * 50]),
+            (413, [head(key, "Content-Length: 1001"), b"x" * 1001]),
+            (401, [head("Content-Length: 900000000"), b"x"]),  # nothing is read for who has no key
+            (401, [head("X-API-Key: kez", "Content-Length: 5"), b"hello"]),
+            (400, [head(key, "Content-Length: 20").replace(b"localhost", b"evil.example"), body]),
+            (400, [head(key, "Content-Length: 20").replace(b"localhost", b"127.0.0.1.evil.example:80"), body]),
+        ]:
+            assert exchange(port, *sent).startswith(b"HTTP/1.1 %d " % status), (status, sent)
+        for path, status in [("/health", 200), ("/docs", 401), ("/openapi.json", 401), ("/", 401)]:
+            assert httpx.get(f"http://127.0.0.1:{port}{path}").status_code == status
+        assert httpx.get(f"http://localhost:{port}/health").status_code == 200
+    log = capfd.readouterr().err
+    assert "Invalid HTTP request" in log
+    assert "Traceback" not in log
+
+
+def test_slow_requests_are_ended(system, monkeypatch):
+    monkeypatch.setattr(TimedProtocol, "head_seconds", 0.4)
+    with running(system, ServerSettings(request_seconds=0.4)) as (_, port, _):
+        for sent, answer in [
+            ([b"P"], b""),  # a head that never ends
+            ([b"POST /search HTTP/1.1\r\nHost:", b" local", b"host\r\n"], b""),
+            ([head("Content-Length: 20"), b'{"ques'], b"HTTP/1.1 408 "),
+        ]:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                begin = time.monotonic()
+                for part in sent:
+                    connection.sendall(part)
+                    time.sleep(0.05)
+                assert connection.recv(65536).startswith(answer)
+                assert 0.2 < time.monotonic() - begin < 5
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:  # a connection that is used again is not slow
+            for _ in range(3):
+                assert client.post("/search", json={"questions": ["a"]}).status_code == 200
+                time.sleep(0.25)
+
+
+class SlowSystem(DirectRetriever):
+    """Answers when it is allowed to."""
+
+    def __init__(self, system):
+        super().__init__(system.model, system.index)
+        self.asked, self.allowed, self.questions = threading.Event(), threading.Event(), []
+
+    def search(self, questions, *arguments, **options):
+        self.questions += questions
+        self.asked.set()
+        self.allowed.wait(20)
+        return super().search(questions, *arguments, **options)
+
+
+def test_work_for_a_sender_who_has_left_is_not_begun(system):
+    slow = SlowSystem(system)
+    with running(slow, ServerSettings(max_batch=1)) as (_, port, _):
+        url = f"http://127.0.0.1:{port}/search"
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(httpx.post, url, json={"questions": ["first"]}, timeout=60)
+            assert slow.asked.wait(20)
+            body = json.dumps({"questions": ["left"]}).encode()
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(head(f"Content-Length: {len(body)}", "Content-Type: application/json") + body)
+                time.sleep(0.2)
+            time.sleep(0.2)
+            slow.allowed.set()
+            assert first.result().status_code == 200
+        assert httpx.post(url, json={"questions": ["last"]}).status_code == 200
+    assert slow.questions == ["first", "last"]
+
+
+def test_a_server_that_is_told_to_end_answers_what_was_asked_and_nothing_more(system):
+    slow = SlowSystem(system)
+    with running(slow) as (server, port, thread), ThreadPoolExecutor(1) as pool:
+        url = f"http://127.0.0.1:{port}/search"
         answer = pool.submit(httpx.post, url, json={"questions": ["the sea"], "top_k": 1}, timeout=60)
         assert slow.asked.wait(20)
         server.should_exit = True  # what uvicorn's handler of SIGTERM does
         time.sleep(0.3)
         slow.allowed.set()
         assert answer.result().json()["results"][0][0]["document_id"]
-    thread.join(20)
-    assert not thread.is_alive()
-    with pytest.raises(httpx.ConnectError):
-        httpx.post(url, json={"questions": ["the sea"]})
+        thread.join(20)
+        with pytest.raises(httpx.ConnectError):
+            httpx.post(url, json={"questions": ["the sea"]})
