@@ -20,7 +20,13 @@ from .row_parts import RowParts
 from .schema import column_of
 from .sources import changed_inputs
 
-REASONS_IN_WORDS = {"read": "read", "repeated": "repeated", "held_out": "in a held-out set", "kept": "kept"}
+REASONS_IN_WORDS = {
+    "read": "read",
+    "repeated": "repeated",
+    "held_out": "in a held-out set",
+    "over_limit": "outside the limit",
+    "kept": "kept",
+}
 
 USE = """\
 ```python

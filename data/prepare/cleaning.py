@@ -104,6 +104,10 @@ def drop_reason(row: Mapping[str, Any], settings: CleaningSettings, held_out: He
     return next((leak for leak in map(held_out.leak_of, keys) if leak is not None), None)
 
 
+KEY_COLUMNS = ("query", "english", "document_ids", "irrelevant_ids")
+"""What tells rows apart: the rows of one question differ by their candidates."""
+
+
 def row_key(row: Mapping[str, Any]) -> int:
     """Return 64 bits that are equal for rows with the same normalised texts and, where they name some, the same passages.
 
@@ -183,11 +187,12 @@ logger = logging.getLogger(__name__)
 
 
 def drop_repeated(dataset: Dataset, name: str) -> Dataset:
-    """Keep the first of rows with the same question and English text; say how many went."""
-    seen: set[tuple[str, str]] = set()
+    """Keep the first of rows with the same texts and, where they name some, the same passages; say how many went."""
+    columns = [column for column in KEY_COLUMNS if column in dataset.column_names]
+    seen: set[int] = set()
     keep = []
-    for index, pair in enumerate(zip(dataset["query"][:], dataset["english"][:], strict=True)):
-        key = (normalise_text(pair[0]), normalise_text(pair[1]))
+    for index, values in enumerate(zip(*(dataset[column][:] for column in columns), strict=True)):
+        key = row_key(dict(zip(columns, values, strict=True)))
         if key not in seen:
             seen.add(key)
             keep.append(index)

@@ -109,8 +109,33 @@ def build_training_data(
         {name: part for name, (part, _) in parts.items()}, settings, num_steps, batch_size, seed, batches_a_step
     )
     counts = {name: len(part) for name, (part, _) in parts.items()}
+    for name, cleaning in prepared.cleaning.items():
+        log_row_counts(name, cleaning, *map(len, parts[name]))
     languages = {code for rows in prepared.rows.values() for code in rows.unique("language")}
     return TrainingData(train, dev, collator, counts, prepared.cleaning, sorted(languages))
+
+
+def log_row_counts(name: str, cleaning: Mapping[str, int], num_trained_on: int, num_dev: int) -> None:
+    """Say what became of a set's rows, as a warning where more than a tenth was dropped.
+
+    Args:
+        name: of the set.
+        cleaning: rows `read`, dropped by reason, and `kept`.
+        num_trained_on: rows that are trained on.
+        num_dev: rows that are set apart, to evaluate the loss terms on.
+    """
+    reasons = {reason: count for reason, count in cleaning.items() if reason not in ("read", "kept") and count}
+    num_dropped = cleaning["read"] - cleaning["kept"]
+    num_english = num_trained_on + num_dev - cleaning["kept"]
+    parts = [f"{cleaning['read']:,} rows read"]
+    parts += [f"{count:,} dropped ({reason.replace('_', ' ')})" for reason, count in reasons.items()]
+    parts += [f"{num_english:,} added in English"] * (num_english > 0)
+    parts += [f"{num_dev:,} set apart for evaluation"] * (num_dev > 0)
+    text = f"{name}: {', '.join(parts)}, {num_trained_on:,} trained on."
+    if num_dropped > cleaning["read"] / 10:
+        logger.warning("%s MORE THAN A TENTH IS DROPPED: look at the data.", text)
+    else:
+        logger.info("%s", text)
 
 
 def streamed_data(
@@ -182,7 +207,10 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Clean
 
     def cleaned(rows: Dataset, name: str) -> Dataset:
         kept, cleaning[name] = _cleaned(rows, held_out, name)
-        return _limited(kept, settings.limits.get(name), seed)
+        limited = _limited(kept, settings.limits.get(name), seed)
+        if len(limited) < len(kept):
+            cleaning[name] |= {"over_limit": len(kept) - len(limited), "kept": len(limited)}
+        return limited
 
     if settings.parallel:
         rows = cleaned(read_parallel(settings.parallel), "parallel")
