@@ -1,5 +1,6 @@
 """One schema for every source: what a row of parallel text, a question and a passage must hold."""
 
+import difflib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -239,6 +240,19 @@ def parallel_set(rows: Iterable[Mapping[str, str]], name: str) -> Dataset:
     dataset = Dataset.from_list([{column: row.get(column) for column in PARALLEL_COLUMNS} for row in rows])
     check_rows(dataset, PARALLEL_COLUMNS, name)
     return dataset
+
+
+def check_keys(content: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    """Check that a mapping has no other keys than these.
+
+    Raises:
+        ValueError: naming the nearest known key.
+    """
+    for key in content:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(sorted(names)[:40])}."
+            raise ValueError(f"{where}: unknown key {key!r}.{hint}")
 
 
 def check_rows(dataset: Dataset, columns: Iterable[str], name: str) -> None:

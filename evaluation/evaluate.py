@@ -17,7 +17,6 @@ from drdecr.data.sources import read_questions
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import ExactIndex
 from drdecr.retrieval.encoder import load_encoder
-from drdecr.runs.config import read_yaml, settings_of
 
 from .protocols import check_answers, protocol_of, score_by_protocol, trimmed
 from .results import EvaluationResult, summarize
@@ -41,6 +40,11 @@ class EvaluationSettings:
     test: list[dict[str, Any]] = field(default_factory=list)
     collection: str | None = None
     protocol: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that something is measured."""
+        if not self.test:
+            raise ValueError("expected `test:`, a list of question sets, got none.")
 
 
 def encode_passages(model: DrDecrModel, found: QuestionSet, token_folder: Path | None = None) -> ExactIndex:
@@ -94,17 +98,17 @@ def query_column(found: QuestionSet, reads: str) -> str | None:
 
 def evaluate_model(
     source: str,
-    data: Path,
+    settings: EvaluationSettings,
     index: str | None = None,
     reads: str = "query",
     run_file: Path | None = None,
     token_folder: Path | None = None,
 ) -> EvaluationResult:
-    """Measure one checkpoint on the question sets of a YAML file.
+    """Measure one checkpoint on question sets.
 
     Args:
         source: checkpoint folder or Hub name.
-        data: YAML of `EvaluationSettings`.
+        settings: what is measured on.
         index: checkpoint that encodes the passages; default: the same.
         reads: column of the questions that is asked.
         run_file: where the best 100 passages a question (or as many as the protocol looks at) are written as a TREC run, the
@@ -115,16 +119,11 @@ def evaluate_model(
         The mean scores by language.
 
     Raises:
-        ValueError: if the file names no set or has an unknown key, or as in `check_sets`, `protocol_of` and `check_answers`; if
+        ValueError: as in `check_sets`, `protocol_of` and `check_answers`; if
             a run is asked for and an id holds a blank.
         FileNotFoundError: if there is no folder for the run; before anything is searched.
     """
     memory = PeakMemory()
-    content = read_yaml(data, "`test:`, a list of question sets, and `collection:` (docs/evaluation.md)")
-    if not content.get("test"):
-        got = "an empty list" if content.get("test") == [] else ", ".join(content) or "an empty file"
-        raise ValueError(f"{data}: expected `test:`, a list of question sets, got {got}.")
-    settings = settings_of(EvaluationSettings, content, str(data))
     sets = [read_questions(entry) for entry in settings.test]
     check_sets(sets, [reads])
     protocols = [protocol_of(*pair, settings.protocol) for pair in zip(settings.test, sets, strict=True)]

@@ -31,7 +31,6 @@ from drdecr.retrieval.retriever import (
     Translator,
     as_run,
 )
-from drdecr.runs.config import check_values, known_keys, read_yaml
 
 from .evaluate import encode_passages, query_column
 from .metrics import per_query_scores
@@ -76,7 +75,7 @@ class SystemsSettings:
         currency: of the price.
     """
 
-    systems: list[dict[str, Any]]
+    systems: list[ComparedSystem]
     test: list[dict[str, Any]]
     collection: str
     timed: int = 50
@@ -85,9 +84,8 @@ class SystemsSettings:
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
-        rows = self.rows
-        labels = [row.label for row in rows]
-        if len(rows) < 2 or len(set(labels)) < len(labels):
+        labels = [row.label for row in self.systems]
+        if len(labels) < 2 or len(set(labels)) < len(labels):
             raise ValueError(
                 f"systems: expected two or more with labels that differ, got {', '.join(labels) or 'none'}."
             )
@@ -97,36 +95,12 @@ class SystemsSettings:
             raise ValueError(f"timed: expected at least 1, got {self.timed}.")
         if not 0 <= self.price < math.inf:
             raise ValueError(f"price: expected that of an hour of a core, got {self.price}. Write 0.04.")
-        for row in rows:
+        for row in self.systems:
             if row.translator is not None and not set(row.translator) - {"bytes"}:  # would be asked as one step
                 raise ValueError(
                     f"{row.label}: expected `engine` or `model` under translator, got {row.translator}. Write `engine: "
                     "apertium`, or leave translator out."
                 )
-
-    @property
-    def rows(self) -> list[ComparedSystem]:
-        """The systems."""
-        made = []
-        for row in self.systems:
-            known_keys(row, list(ComparedSystem.__dataclass_fields__), "systems")
-            check_values(row, ComparedSystem, "systems")
-            try:
-                made.append(ComparedSystem(**row))
-            except TypeError as error:
-                raise ValueError(f"systems: expected label and model in each row, got {', '.join(row)}.") from error
-        return made
-
-
-def load_systems(path: Path) -> SystemsSettings:
-    """Read the settings from YAML."""
-    content = read_yaml(path, "`systems:`, `test:` and `collection:` (docs/retrieval.md)")
-    known_keys(content, list(SystemsSettings.__dataclass_fields__), str(path))
-    check_values(content, SystemsSettings, str(path))
-    try:
-        return SystemsSettings(**content)
-    except TypeError as error:
-        raise ValueError(f"{path}: expected `systems`, `test` and `collection`, got {', '.join(content)}.") from error
 
 
 def compare_systems(settings: SystemsSettings, token_folder: Path | None = None) -> ComparedSystems:
@@ -146,7 +120,7 @@ def compare_systems(settings: SystemsSettings, token_folder: Path | None = None)
             f"{found.name}: expected questions in one language with labelled passages, got {', '.join(languages)}. Compare on "
             "each language by itself."
         )
-    texts = {row.label: _texts(found, row) for row in settings.rows}
+    texts = {row.label: _texts(found, row) for row in settings.systems}
     systems = _build_systems(settings, found, languages[0], token_folder)
     query_ids = found.questions["query_id"][:]
     runs = {
@@ -166,13 +140,13 @@ def compare_systems(settings: SystemsSettings, token_folder: Path | None = None)
         )
         for label, own in scores.items()
     }
-    first = settings.rows[0].label
+    first = settings.systems[0].label
     return ComparedSystems(
         results,
         {label: compare(scores[first], own, found.languages) for label, own in scores.items() if label != first},
         wall,
         processor,
-        {row.label: _num_bytes(row) for row in settings.rows},
+        {row.label: _num_bytes(row) for row in settings.systems},
         runs,
         found,
         {
@@ -214,7 +188,7 @@ def _build_systems(
     models: dict[str, DrDecrModel] = {}
     indexes: dict[str, InMemoryIndex] = {}
     systems = {}
-    for row in settings.rows:
+    for row in settings.systems:
         place = row.index or row.model
         for name in (row.model, place):
             if name not in models:

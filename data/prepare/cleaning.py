@@ -5,7 +5,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -63,11 +63,6 @@ class CleaningSettings:
                 f"Expected max_length_ratio from 1 and free_length from 0 up, got {self.max_length_ratio} and "
                 f"{self.free_length}. Correct them in `cleaning`."
             )
-
-    @classmethod
-    def names(cls) -> list[str]:
-        """Return what a recipe may set."""
-        return [field.name for field in fields(cls)]
 
 
 def drop_reason(row: Mapping[str, Any], settings: CleaningSettings, held_out: HeldOutTexts) -> str | None:

@@ -16,7 +16,6 @@ from drdecr.data.files import digest_of, read_json, value_digest, write_json, wr
 from drdecr.data.provenance import PeakMemory, environment, hub_revision, in_words, redact_paths
 from drdecr.data.sources import FORMATS, PATH_KEYS, files_of, held_out_of
 from drdecr.data.step_work import hold
-from drdecr.runs.config import check_values, known_keys, read_yaml
 
 from .catalog import Source, catalogue, source_named
 from .cleaning import CleaningSettings, text_key
@@ -37,7 +36,7 @@ class PrepareRecipe:
             takes, an entry may have `share` (of its rows, drawn with the seed) and `about` (`license`, `source`: for the card).
         held_out: evaluation sets whose questions must not be trained on, in the same form, or
             `{format: texts, path, column}`. The test sets of the catalogue that are on disk are held out in any case.
-        cleaning: settings of `CleaningSettings`.
+        cleaning: how strict the checks are.
         seed: of the shares (default 12345).
         rows_per_part: rows that are read for one shard a language (default 100,000). A killed run goes on with the part that
             it was in.
@@ -46,10 +45,15 @@ class PrepareRecipe:
 
     sources: list[dict[str, Any]]
     held_out: list[dict[str, Any]] = field(default_factory=list)
-    cleaning: dict[str, Any] = field(default_factory=dict)
+    cleaning: CleaningSettings = field(default_factory=CleaningSettings)
     seed: int = 12345
     rows_per_part: int = 100_000
     license: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that something is prepared."""
+        if not self.sources:
+            raise ValueError("expected `sources`, got none. Name some: `drdecr data sources` shows what is known.")
 
 
 @dataclass(frozen=True)
@@ -65,24 +69,6 @@ class Entry:
     prepared: PreparedSource
     facts: dict[str, Any]
     known: Source | None = None
-
-
-def load_prepare_recipe(path: Path) -> PrepareRecipe:
-    """Read a recipe.
-
-    Raises:
-        ValueError: for an unknown key, a value of another kind, or no source.
-    """
-    content = read_yaml(path, "`sources:` (docs/sources.md)")
-    known_keys(content, list(PrepareRecipe.__dataclass_fields__), str(path))
-    check_values(content, PrepareRecipe, str(path))
-    if not content.get("sources"):
-        raise ValueError(f"{path}: expected `sources`, got none. Name some: `drdecr data sources` shows what is known.")
-    known_keys(content.get("cleaning") or {}, CleaningSettings.names(), f"{path}, cleaning")
-    check_values(content.get("cleaning") or {}, CleaningSettings, f"{path}, cleaning")
-    if content.get("cleaning"):
-        content["cleaning"] = {key: value for key, value in content["cleaning"].items() if value is not None}
-    return PrepareRecipe(**{key: value for key, value in content.items() if value is not None})
 
 
 def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, download: bool = False) -> Path:
@@ -114,7 +100,7 @@ def prepare(recipe: PrepareRecipe, folder: Path, num_processes: int = 1, downloa
         logger.warning("%s is prepared already.", folder)
         shutil.rmtree(journal, ignore_errors=True)  # a call may have been killed when all but this was done
         return folder
-    cleaner = Cleaner(CleaningSettings(**recipe.cleaning), held_out, recipe.seed, held_out_passages)
+    cleaner = Cleaner(recipe.cleaning, held_out, recipe.seed, held_out_passages)
     journal.mkdir(parents=True, exist_ok=True)
     lock = hold(journal)
     try:

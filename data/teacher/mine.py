@@ -18,7 +18,6 @@ from drdecr.data.step_work import StepWork, run_step
 from drdecr.modeling_drdecr import DrDecrTeacher
 from drdecr.retrieval.encoder import load_encoder
 from drdecr.retrieval.stored.codecs import CODECS
-from drdecr.runs.config import load_settings, settings_of
 
 from .mined_rows import build_candidate_rows, english_texts, passages_in, referenced_passages, select_questions
 from .negatives import NegativeSettings
@@ -76,8 +75,6 @@ class MiningSettings:
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
-        if not isinstance(self.search, PoolSearch):
-            self.search = settings_of(PoolSearch, self.search, "search")
         if self.method not in METHODS:
             raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}.")
         if not self.questions:
@@ -116,11 +113,6 @@ class MiningSettings:
         return NegativeSettings(
             self.num_candidates, self.num_positives, self.num_negatives, self.max_share, self.min_margin
         )
-
-
-def load_mining(path: Path, overrides: list[str]) -> MiningSettings:
-    """Read the settings from YAML and apply `--key value` overrides."""
-    return load_settings(MiningSettings, path, overrides, "mine")
 
 
 def mine(settings: MiningSettings, output: Path, license: str | None = None) -> Path:

@@ -10,10 +10,9 @@ from datasets import Features, Value
 from drdecr.data.passages import PassageStore
 from drdecr.data.readers.text import has_fields, locate, records_of
 from drdecr.data.row_parts import RowParts
-from drdecr.data.schema import BATCH, PARALLEL_COLUMNS, QUESTION_COLUMNS, QuestionSet
+from drdecr.data.schema import BATCH, PARALLEL_COLUMNS, QUESTION_COLUMNS, QuestionSet, check_keys
 from drdecr.data.sources import QUESTION_READERS, open_stream, read_parallel
 from drdecr.data.step_work import StepWork
-from drdecr.runs.config import known_keys
 
 TEXTS = Value("string")
 
@@ -84,7 +83,7 @@ def pair_rows(parallel: Iterable[Mapping[str, Any]], texts: Iterable[Mapping[str
 
 
 def _texts(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    known_keys(entry, ["path", "column", "language"], "texts")
+    check_keys(entry, ["path", "column", "language"], "texts")
     missing = next((name for name in ("path", "language") if not entry.get(name)), None)
     if missing is not None:
         raise ValueError(f"texts: expected `path` and `language`, got no {missing!r} in {dict(entry)}.")

@@ -11,7 +11,6 @@ from drdecr.data.row_parts import RowParts
 from drdecr.data.schema import PARALLEL_COLUMNS, check_query_ids
 from drdecr.data.sources import input_digests, read_questions
 from drdecr.data.step_work import StepWork, run_step
-from drdecr.runs.config import load_settings
 
 from .step_rows import TEXTS, joined_columns, pair_rows, passage_parts, question_rows
 from .translated_rows import RowTranslator, TranslationFilters
@@ -76,11 +75,6 @@ class TranslationSettings:
     def filters(self) -> TranslationFilters:
         """What a translation must have."""
         return TranslationFilters(self.min_score, self.length_factor, self.min_round_trip)
-
-
-def load_translation(path: Path, overrides: list[str]) -> TranslationSettings:
-    """Read the settings from YAML and apply `--key value` overrides."""
-    return load_settings(TranslationSettings, path, overrides, "translate")
 
 
 def load_translator(settings: TranslationSettings, store: Path, model: str | None = None) -> Translator:

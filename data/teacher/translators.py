@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from drdecr.data.languages import LANGUAGES, language_name, spellings
+from drdecr.data.schema import check_keys
 from drdecr.modeling_drdecr.hub_drdecr import hub_errors
 from drdecr.retrieval.encoder import weights_digest
 from drdecr.retrieval.retriever import Retriever, TranslateTestRetriever
-from drdecr.runs.config import known_keys
 
 from .apertium import ApertiumTranslator
 from .translation import Engine, Translation, Translator
@@ -350,7 +350,7 @@ def make_translator(entry: Mapping[str, Any]) -> Translator:
     Raises:
         ValueError: for another key, an engine that is not there, or an option that it does not know.
     """
-    known_keys(entry, ["engine", "model", "options"], "translator")
+    check_keys(entry, ["engine", "model", "options"], "translator")
     kind = entry.get("engine", "seq2seq")
     if kind not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {kind!r}.")

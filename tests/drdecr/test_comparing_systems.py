@@ -12,7 +12,8 @@ import yaml
 from drdecr.data.teacher import translate as translating
 from drdecr.data.teacher.translation import Engine, Translation
 from drdecr.evaluation.runs import read_run
-from drdecr.evaluation.systems import LatencyTimer, compare_systems, load_systems
+from drdecr.evaluation.systems import LatencyTimer, SystemsSettings, compare_systems
+from drdecr.runs.config import load_settings
 
 from .test_translating import Words
 
@@ -92,7 +93,7 @@ def test_what_cannot_be_compared_is_said(settings, data, tmp_path):
     for changes, message in [
         ({"systems": [row]}, "two or more with labels that differ, got a"),
         ({"systems": [row, row]}, "labels that differ, got a, a"),
-        ({"systems": [row, {"label": "b"}]}, "expected label and model"),
+        ({"systems": [row, {"label": "b"}]}, "entry 2: expected model, got label"),
         ({"systems": [row, {**row, "label": "b", "translater": {}}]}, "Did you mean 'translator'"),
         ({"test": []}, "expected one question set, got 0"),
         ({"timed": 0}, "timed: expected at least 1"),
@@ -109,7 +110,8 @@ def test_what_cannot_be_compared_is_said(settings, data, tmp_path):
         ({"prize": 1}, "Did you mean 'price'"),
     ]:
         with pytest.raises(ValueError, match=message):
-            load_systems(settings(**changes))
-    load_systems(settings(systems=[row, {**row, "label": "b", "translator": {"model": "m"}}]))  # seq2seq, by default
+            load_settings(SystemsSettings, settings(**changes), [], "")
+    rows = [row, {**row, "label": "b", "translator": {"model": "m"}}]  # seq2seq, by default
+    load_settings(SystemsSettings, settings(systems=rows), [], "")
     with pytest.raises(ValueError, match="questions in one language"):
-        compare_systems(load_systems(settings(test=[data["test"]])))
+        compare_systems(load_settings(SystemsSettings, settings(test=[data["test"]]), [], ""))

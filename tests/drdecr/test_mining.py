@@ -10,9 +10,10 @@ from datasets import load_dataset
 
 from drdecr.data.sources import read_candidates
 from drdecr.data.teacher import mine as mining
-from drdecr.data.teacher.mine import MiningSettings, load_mining
+from drdecr.data.teacher.mine import MiningSettings
 from drdecr.data.teacher.rankings import PoolSearch
 from drdecr.retrieval.encoder import load_teacher
+from drdecr.runs.config import load_settings
 from drdecr.runs.stage import run_stage
 
 from .conftest import LETTERS, jsonl
@@ -145,19 +146,19 @@ MODEL = {"method": "model", "reader": "a", "teacher": "b"}
             MODEL | {"search": {"num_candidate": 9}},
             r"search: unknown key 'num_candidate'. Did you mean 'num_candidates'",
         ),
-        (MODEL | {"search": {"by": 3}}, r"search: expected str for 'by', got 3"),
+        (MODEL | {"search": {"by": 3}}, r"search: expected text for 'by', got 3"),
         (MODEL | {"search": "exact"}, r"search: expected `key: value` lines, got 'exact'"),
         *(({"depth": depth}, f"depth: expected at least 1, got {depth}") for depth in (0, -1)),
         ({"max_share": 0.9}, "expected no `max_share` or `min_margin`"),
         ({"min_margin": 0.5}, "expected no `max_share` or `min_margin`"),
         ({"num_candidates": 1}, "Expected at least two candidates"),
         ({"readers": "a"}, r"unknown key 'readers'. Did you mean 'reader'"),
-        ({"depth": "deep"}, "expected int for 'depth', got 'deep'"),
+        ({"depth": "deep"}, "expected a whole number for 'depth', got 'deep'"),
     ],
 )
 def test_odd_settings_are_refused(write, keys, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        load_mining(write(**keys), [])
+        load_settings(MiningSettings, write(**keys), [], "")
 
 
 def test_sets_that_share_a_question_id_are_refused_before_anything_is_made(write, data, tmp_path, call):
@@ -174,9 +175,11 @@ def test_sets_that_share_a_question_id_are_refused_before_anything_is_made(write
 
 def test_a_place_within_settings_can_be_overridden(write):
     path = write(**MODEL, codec="residual4", search={"by": "centroids"})
-    assert load_mining(path, ["--search.num_candidates", "300"]).search == PoolSearch("centroids", 300)
+    assert load_settings(MiningSettings, path, ["--search.num_candidates", "300"], "").search == PoolSearch(
+        "centroids", 300
+    )
     with pytest.raises(ValueError, match=r"--depth.by: 'depth' holds one value, not settings of its own"):
-        load_mining(write(**MODEL, depth=3), ["--depth.by", "exact"])
+        load_settings(MiningSettings, write(**MODEL, depth=3), ["--depth.by", "exact"], "")
 
 
 def test_the_pool_is_encoded_by_the_model_that_index_names(monkeypatch):

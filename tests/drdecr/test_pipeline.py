@@ -206,8 +206,8 @@ def test_mistakes_are_found_before_the_first_stage(write_pipeline, data, monkeyp
         ({"systems": [{**SYSTEMS[1], "index": "nil"}]}, "got 'nil'"),
         ({"systems": SYSTEMS[:1]}, "expected a row for the student 'relevance'"),
         ({"systems": [SYSTEMS[1], SYSTEMS[1]]}, "labels that differ, got 'student' twice"),
-        ({"systems": [{"name": "a"}]}, "unexpected keyword argument 'name'"),
-        ({"tests": []}, "unexpected keyword argument 'tests'"),
+        ({"systems": [{"name": "a"}]}, r"systems, entry 1: unknown key 'name'"),
+        ({"tests": []}, "unknown key 'tests'. Did you mean 'test'"),
     ],
 )
 def test_a_wrong_pipeline_says_what_is_wrong(keys, message, write_pipeline):

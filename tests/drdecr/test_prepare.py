@@ -22,10 +22,12 @@ from drdecr.cli.main import app
 from drdecr.data.prepare import catalog as catalogue
 from drdecr.data.prepare import preparation, prepared_shards
 from drdecr.data.prepare import prepare as prepare_module
-from drdecr.data.prepare.prepare import PrepareRecipe, load_prepare_recipe, prepare
+from drdecr.data.prepare.cleaning import CleaningSettings
+from drdecr.data.prepare.prepare import PrepareRecipe, prepare
 from drdecr.data.prepare.prepared_shards import PROVENANCE, read_provenance, verify
 from drdecr.data.sources import read_parallel, read_questions
 from drdecr.data.step_work import hold
+from drdecr.runs.config import load_settings
 from drdecr.runs.training_data import texts_of
 
 KILLS = 10
@@ -344,7 +346,7 @@ def test_a_source_that_changes_while_the_work_lies_still_is_made_again_with_thos
 
 def test_a_library_that_is_not_there_leaves_nothing(recipe, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid", None)
-    recipe.cleaning = {"identify_language": True}
+    recipe.cleaning = CleaningSettings(identify_language=True)
     before = set(tmp_path.iterdir())
     with pytest.raises(ModuleNotFoundError, match=r"drdecr\[language\]"):
         prepare(recipe, tmp_path / "set")
@@ -532,14 +534,14 @@ def test_what_is_there_is_left_alone_and_never_mixed_with_another_recipe(recipe,
         *(
             ({"sources": [{"format": "qed"}], "cleaning": cleaning}, f"cleaning: expected {expected}")
             for cleaning, expected in (
-                ({"identify_language": "no"}, "bool for 'identify_language', got 'no'"),
-                ({"max_length_ratio": "4"}, "float or int for 'max_length_ratio', got '4'"),
+                ({"identify_language": "no"}, "true or false for 'identify_language', got 'no'"),
+                ({"max_length_ratio": "4"}, "a number for 'max_length_ratio', got '4'"),
             )
         ),
-        ({"sources": ["tico-19"]}, "sources: expected a list of entries like `- {source: tico-19}`"),
+        ({"sources": ["tico-19"]}, "for 'sources', got 'tico-19'"),
         (
             {"sources": [{"format": "qed", "path": "PATH"}], "held_out": ["xquad"]},
-            "held_out: expected a list of entries",
+            "for 'held_out', got 'xquad'",
         ),
     ],
 )
@@ -557,7 +559,7 @@ def test_a_check_without_a_value_has_its_default(tmp_path):
     (tmp_path / "recipe.yaml").write_text(
         "sources: [{format: qed}]\ncleaning: {free_length: , min_script_share: 0.1}\n"
     )
-    assert load_prepare_recipe(tmp_path / "recipe.yaml").cleaning == {"min_script_share": 0.1}
+    assert load_settings(PrepareRecipe, tmp_path / "recipe.yaml", [], "").cleaning == CleaningSettings(0.1)
 
 
 @pytest.mark.parametrize("folder", [".", "..", "/"])

@@ -10,8 +10,9 @@ from datasets import load_dataset
 from drdecr.data.sources import read_parallel, read_questions
 from drdecr.data.teacher import step_rows
 from drdecr.data.teacher import translate as translating
-from drdecr.data.teacher.translate import load_translation
+from drdecr.data.teacher.translate import TranslationSettings
 from drdecr.data.teacher.translation import Engine, Translation
+from drdecr.runs.config import load_settings
 
 from .conftest import jsonl
 
@@ -122,7 +123,7 @@ def test_odd_settings_are_refused(keys, message, data, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(yaml.safe_dump({"questions": [data["test"]], "engine": "apertium", **keys}))
     with pytest.raises(ValueError, match=message):
-        load_translation(path, [])
+        load_settings(TranslationSettings, path, [], "")
 
 
 def test_a_model_that_is_not_there_is_named_and_nothing_is_left(data, tmp_path, call):

@@ -44,16 +44,18 @@ def prepare(
 
     Example: `drdecr data prepare RECIPE.yaml FOLDER`. More: docs/sources.md.
     """
-    from drdecr.data.prepare.prepare import load_prepare_recipe
+    from drdecr.data.prepare.prepare import PrepareRecipe
     from drdecr.data.prepare.prepare import prepare as run
     from drdecr.data.prepare.prepared_shards import verify as verify_folder
+    from drdecr.runs.config import load_settings
 
     if verify is not None:
         typer.echo(f"{verify}: {verify_folder(verify)} shards are as they were written.")
     elif recipe is None or folder is None:
         raise ValueError("Expected RECIPE.yaml and FOLDER, or --verify FOLDER. See `drdecr data prepare --help`.")
     else:
-        typer.echo(f"prepared: {run(load_prepare_recipe(recipe), folder, processes, download)}")
+        settings = load_settings(PrepareRecipe, recipe, [], "`sources:` (docs/sources.md)")
+        typer.echo(f"prepared: {run(settings, folder, processes, download)}")
 
 
 @app.command(context_settings=OVERRIDES)
@@ -76,10 +78,12 @@ def translate(
 
     Example: `drdecr data translate translate.yaml runs/translated`. More: docs/teaching.md.
     """
-    from drdecr.data.teacher.translate import load_translation
+    from drdecr.data.teacher.translate import TranslationSettings
     from drdecr.data.teacher.translate import translate as run
+    from drdecr.runs.config import load_settings
 
-    _print_folder(run(load_translation(data, context.args), output, license))
+    settings = load_settings(TranslationSettings, data, context.args, "what is translated (docs/teaching.md)")
+    _print_folder(run(settings, output, license))
 
 
 @app.command(context_settings=OVERRIDES)
@@ -100,10 +104,12 @@ def mine(
 
     Example: `drdecr data mine mine.yaml runs/mined`. More: docs/teaching.md.
     """
-    from drdecr.data.teacher.mine import load_mining
+    from drdecr.data.teacher.mine import MiningSettings
     from drdecr.data.teacher.mine import mine as run
+    from drdecr.runs.config import load_settings
 
-    _print_folder(run(load_mining(data, context.args), output, license))
+    settings = load_settings(MiningSettings, data, context.args, "what is mined where (docs/teaching.md)")
+    _print_folder(run(settings, output, license))
 
 
 @app.command()

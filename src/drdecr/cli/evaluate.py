@@ -35,11 +35,13 @@ def model(
     from rich.console import Console
 
     from drdecr.data.provenance import in_words
-    from drdecr.evaluation.evaluate import evaluate_model
+    from drdecr.evaluation.evaluate import EvaluationSettings, evaluate_model
     from drdecr.evaluation.tables import terminal_table
+    from drdecr.runs.config import load_settings
 
     check_parent(output)
-    result = evaluate_model(checkpoint, data, index, reads, run, token_folder)
+    settings = load_settings(EvaluationSettings, data, [], "`test:` and `collection:` (docs/evaluation.md)")
+    result = evaluate_model(checkpoint, settings, index, reads, run, token_folder)
     for name in result.scores:
         Console().print(terminal_table({checkpoint: result}, name))
     typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
@@ -91,10 +93,11 @@ def systems(
 
     Example: `drdecr eval systems systems.yaml --output runs/systems`. More: docs/retrieval.md.
     """
-    from drdecr.evaluation.systems import compare_systems, load_systems, write_systems
+    from drdecr.evaluation.systems import SystemsSettings, compare_systems, write_systems
     from drdecr.evaluation.tables import markdown_systems
+    from drdecr.runs.config import load_settings
 
-    settings = load_systems(data)
+    settings = load_settings(SystemsSettings, data, [], "`systems:`, `test:` and `collection:` (docs/retrieval.md)")
     if output:
         output.mkdir(parents=True, exist_ok=True)  # an error comes before the measurement
     compared = compare_systems(settings, token_folder)

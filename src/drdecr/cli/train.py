@@ -1,11 +1,10 @@
 """Training: `drdecr demo | train | keys`."""
 
-import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -76,33 +75,44 @@ def describe_keys(stage: str = "mixed", width: int = 100) -> str:
         ValueError: for an unknown stage.
     """
     from drdecr.modeling_drdecr import DrDecrProcessor
-    from drdecr.runs.config import _of_class, _part
-    from drdecr.runs.recipe import STAGES, DataSettings, Recipe
+    from drdecr.runs.recipe import ARGUMENTS, STAGES, DataSettings, Recipe
+    from drdecr.runs.run_folder import OPTIMIZATION
     from drdecr.trainers import LoraSettings
 
     if stage not in STAGES:
         raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {stage!r}.")
-    parts = [_part("Recipe", _of_class(Recipe), width)]
+    sections: list[tuple[str, type]] = [("Recipe", Recipe)]
     if stage != "initialise":
-        parts.append(_part("data:", _of_class(DataSettings), width))
-        parts.append(_part(f"training: of the stage {stage}", _of_arguments(stage), width))
-        others = "Any other setting of transformers.TrainingArguments may stand here too."
-        parts.append(textwrap.indent(others, "  ") + "\n")
-        parts.append(_part("lora:", _of_class(LoraSettings), width))
-    parts.append(_part("processor:", _of_class(DrDecrProcessor), width))
+        training = (f"training: of the stage {stage}", ARGUMENTS[stage])
+        sections += [("data:", DataSettings), training, ("lora:", LoraSettings)]
+    parts = [
+        describe_section(title, cls, width, OPTIMIZATION if title.startswith("training") else None)
+        for title, cls in [*sections, ("processor:", DrDecrProcessor)]
+    ]
     return "\n".join(parts)
 
 
-def _of_arguments(stage: str) -> Iterator[tuple[str, Any, str]]:
+def describe_section(title: str, cls: type, width: int, inherited: Sequence[str] | None = None) -> str:
+    """Return one section of a recipe's keys.
+
+    Args:
+        title: above the keys.
+        cls: whose arguments they are.
+        width: characters per line.
+        inherited: keys of `transformers.TrainingArguments` that are listed too (default: all that `cls` has).
+    """
     from transformers import TrainingArguments
 
-    from drdecr.runs.config import _default
-    from drdecr.runs.recipe import ARGUMENTS
-    from drdecr.runs.run_folder import OPTIMIZATION
+    from drdecr.runs.config import describe_fields
 
-    by_name = {field.name: field for field in fields(ARGUMENTS[stage])}
-    inherited = {field.name for field in fields(TrainingArguments)}
-    own_names = [name for name in by_name if name not in inherited]
-    for name in (*own_names, *(name for name in OPTIMIZATION if name in by_name)):
-        meaning = re.sub(r"\s+", " ", str(by_name[name].metadata.get("help", ""))).strip()
-        yield name, _default(by_name[name]), meaning
+    left_out = (
+        {"tokenizer"} if inherited is None else {field.name for field in fields(TrainingArguments)} - {*inherited}
+    )
+    lines = [title]
+    for name, default, meaning in describe_fields(cls):
+        if name not in left_out:
+            lines.append(f"  {name}" if default in (None, "") else f"  {name} = {default!r}")
+            lines.append(textwrap.fill(meaning, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    if inherited is not None:
+        lines.append("  Any other setting of transformers.TrainingArguments may stand here too.")
+    return "\n".join(lines) + "\n"

@@ -1,113 +1,205 @@
-"""Settings against the dataclass that takes them: known names, and values of the kind that their fields say."""
+"""YAML and `--key value` pairs to checked dataclasses, and the list of their keys."""
 
-import difflib
 import inspect
+import json
 import re
-import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from types import UnionType
 from typing import Any, TypeVar
 
 import yaml
 
-KINDS: dict[Any, tuple[type, ...]] = {
-    bool: (bool,),
-    int: (int,),
-    float: (int, float),
-    str: (str,),
-    list: (list,),
-    dict: (dict,),
+from drdecr.data.schema import check_keys
+
+IN_WORDS = {
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "a valid array": "a list",
+    "an object": "`key: value` lines",
+    "a valid dictionary": "`key: value` lines",
 }
-"""What YAML may hold for a field. Other fields, such as transformers' enumerations, are left to their own checks."""
+"""What pydantic calls a kind of value, in the words of YAML."""
 
 Settings = TypeVar("Settings")
 
 
-def known_keys(content: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    """Check that a mapping has no other keys than these.
+def build_settings(cls: type[Settings], content: Any, where: str) -> Settings:
+    """Make a dataclass, and those inside it, of what YAML holds; `null` stands for the default.
+
+    Args:
+        cls: dataclass of the settings.
+        content: mapping of its fields to plain values.
+        where: file or section, for messages.
 
     Raises:
-        ValueError: naming the nearest known key.
-    """
-    for key in content:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(sorted(names)[:40])}."
-            raise ValueError(f"{where}: unknown key {key!r}.{hint}")
-
-
-def check_values(content: Mapping[str, Any], settings: type, where: str) -> None:
-    """Check that values are of their fields' kind.
-
-    Raises:
-        ValueError: naming the key, what it takes and what came.
-    """
-    hints = {f.name: f.type for f in fields(settings)}
-    if any(isinstance(hint, str) for hint in hints.values()):
-        hints = typing.get_type_hints(settings)
-    for key, value in content.items():
-        kinds = _kinds(hints.get(key))
-        wrong_bool = isinstance(value, bool) and bool not in kinds
-        if kinds and value is not None and (wrong_bool or not isinstance(value, tuple(kinds))):
-            names = " or ".join(sorted({kind.__name__ for kind in kinds}))
-            raise ValueError(f"{where}: expected {names} for {key!r}, got {value!r}. Correct the value.")
-
-
-def settings_of(kind: type[Settings], content: Any, where: str) -> Settings:
-    """Make settings, a dataclass, of what YAML holds for them.
-
-    Raises:
-        ValueError: for an unknown key, or a value of another kind; as the dataclass itself.
+        ValueError: for an unknown or missing key, a value of another kind, or what the dataclass itself refuses.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: expected `key: value` lines, got {content!r}.")
-    dataclass: Any = kind
-    known_keys(content, [field.name for field in fields(dataclass)], where)
-    check_values(content, kind, where)
-    made: Settings = dataclass(**content)
-    return made
+    kinds = field_kinds(cls)
+    check_keys(content, list(kinds), where)
+    values = {
+        name: _build_value(kinds[name], value, where, name) for name, value in content.items() if value is not None
+    }
+    dataclass: Any = cls
+    missing = [
+        field.name
+        for field in fields(dataclass)
+        if field.init and field.default is MISSING and field.default_factory is MISSING and field.name not in values
+    ]
+    if missing:
+        raise ValueError(f"{where}: expected {', '.join(missing)}, got {', '.join(content) or 'nothing'}.")
+    try:
+        settings: Settings = dataclass(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return settings
 
 
-def _kinds(hint: Any) -> set[type]:
-    """Return the types that a value may have; none where the hint holds something else than plain kinds."""
-    is_union = typing.get_origin(hint) in (typing.Union, UnionType)
-    parts = [part for part in (typing.get_args(hint) if is_union else (hint,)) if part is not type(None)]
-    plain = [typing.get_origin(part) or part for part in parts]
-    if not all(part in KINDS for part in plain):
-        return set()
-    return {kind for part in plain for kind in KINDS[part]}
+def check_values(content: Mapping[str, Any], cls: type, where: str) -> None:
+    """Check keys and values against a dataclass that is not made yet.
+
+    Raises:
+        ValueError: as `build_settings`.
+    """
+    kinds = field_kinds(cls)
+    check_keys(content, list(kinds), where)
+    for name, value in content.items():
+        _build_value(kinds[name] | None, value, where, name)
 
 
-def load_settings(kind: type[Settings], path: Path, overrides: Sequence[str], command: str) -> Settings:
-    """Read a step's settings from YAML and apply overrides, `--key value` or `--section.key value`.
+def field_kinds(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields that may be given, by their names."""
+    kinds = typing.get_type_hints(cls)
+    dataclass: Any = cls
+    return {field.name: kinds[field.name] for field in fields(dataclass) if field.init}
+
+
+def _build_value(kind: Any, value: Any, where: str, name: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    nested = next((part for part in (kind, *typing.get_args(kind)) if is_dataclass(part)), None)
+    if nested is not None and typing.get_origin(kind) is not list:
+        return build_settings(nested, value, f"{where}: {name}")  # type: ignore[arg-type]
+    if nested is not None and isinstance(value, list):
+        return [build_settings(nested, row, f"{where}: {name}, entry {n}") for n, row in enumerate(value, start=1)]  # type: ignore[arg-type]
+    try:
+        return TypeAdapter(list if nested else kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        problems = error.errors()
+        expected = [problem["msg"].removeprefix("Input should be ") for problem in problems]
+        words = " or ".join(dict.fromkeys(IN_WORDS.get(text, text) for text in expected))
+        wrong = problems[0]["input"] if len(problems) == 1 else value
+        raise ValueError(f"{where}: expected {words} for {name!r}, got {wrong!r}. Correct the value.") from error
+    except TypeError as error:  # `!!binary` and `!!set`
+        raise ValueError(
+            f"{where}: expected plain values for {name!r}, got {value!r}. Write text or numbers."
+        ) from error
+
+
+def load_settings(cls: type[Settings], path: Path, overrides: Sequence[str], expected: str) -> Settings:
+    """Read settings from YAML and apply overrides, `--key value` or `--section.key value`.
+
+    Args:
+        cls: dataclass of the settings.
+        path: of the YAML file.
+        overrides: words of the command line.
+        expected: what the file should hold, for the message where there is no such file.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for what is no mapping, or an unknown key or value.
     """
-    content = read_yaml(path, f"the settings of `drdecr {command}` (docs/teaching.md)")
-    for key, value in parse_overrides(overrides).items():
+    content = read_yaml(path, expected)
+    override(content, overrides, {"": cls})
+    return build_settings(cls, content, str(path))
+
+
+def override(
+    content: dict[str, Any], arguments: Sequence[str], sections: Mapping[str, type], bare: Sequence[str] = ("",)
+) -> None:
+    """Put `--key value` pairs into what a file holds.
+
+    Args:
+        content: of the file; changed.
+        arguments: words of the command line.
+        sections: dataclass of each section by its name, "" for the top level. A field of text takes `7` as text.
+        bare: sections in which a key without one is looked for; unknown, it is the last one's.
+    """
+    for key, (text, value) in parse_overrides(arguments).items():
         section, dot, name = key.partition(".")
-        if dot and not isinstance(content.setdefault(section, {}), dict):
+        if not dot:
+            name = key
+            section = next((place for place in bare if key in field_kinds(sections[place])), bare[-1])
+        if section and content.get(section) is None:
+            content[section] = {}
+        place = content[section] if section else content
+        if not isinstance(place, dict):
             raise ValueError(
                 f"--{key}: {section!r} holds one value, not settings of its own. Give `--{section} VALUE`."
             )
-        place, last = (content[section], name) if dot else (content, key)
-        place[last] = value
-    return settings_of(kind, content, str(path))
+        kind = field_kinds(sections[section]).get(name) if section in sections else None
+        is_text = kind is str or set(typing.get_args(kind)) == {str, type(None)}
+        place[name] = text if is_text and isinstance(value, bool | int | float) else value
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, tuple[str, Any]]:
+    """Parse `--key value` and `--key=value` to the text and what it means in YAML, as `1e-5`, `true` and `[1, 2]` do.
+
+    >>> parse_overrides(["--data.dev_texts", "10", "--bf16=true"])
+    {'data.dev_texts': ('10', 10), 'bf16': ('true', True)}
+
+    Raises:
+        ValueError: for a word in the place of a key, a key without a value, or one that stands twice.
+    """
+    rest = list(arguments)
+    overrides: dict[str, tuple[str, Any]] = {}
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) < 3:
+            raise ValueError(f"Expected `--key value`, got {word!r}.")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ValueError(f"--{key}: expected a value after it.")
+            text = rest.pop(0)
+        name = key.replace("-", "_")
+        if name in overrides:
+            raise ValueError(f"--{key}: expected it once, got {overrides[name][0]!r} and {text!r}. Leave one out.")
+        try:
+            overrides[name] = text, yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise ValueError(
+                f"--{key}: expected a value in YAML, got {text!r}. Put texts with signs in quotes."
+            ) from error
+    return overrides
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans and numbers: `no` is a text (a strategy, Norwegian), `1e-5` a number, a date a text."""
+    """YAML 1.2's booleans and numbers: `no` is a text (a strategy, Norwegian), `1e-5` a number, a date a text.
+
+    A key that stands twice is an error: the first value would be dropped without a word.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("bool", "float", "timestamp")]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in lines:
+                raise yaml.YAMLError(f"{key.value!r} stands twice, in lines {lines[name]} and {line}. Leave one out")
+            lines[name] = line
+        return node
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -119,85 +211,55 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: str | Path, expected: str | None = None) -> dict[str, Any]:
-    """Read a YAML mapping.
+    """Read a YAML mapping, in which no key stands twice.
 
     Args:
         path: of the file.
-        expected: what it should hold, to be said where there is no such file (default: a recipe).
+        expected: what it should hold, for the message where there is no such file (default: a recipe).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, for what is no YAML mapping.
     """
     file = Path(path)
     if not file.is_file():
-        found = "this is a folder" if file.is_dir() else "there is no such file"
+        problem = "this is a folder" if file.is_dir() else "there is no such file"
         if expected is not None:
-            raise FileNotFoundError(f"{file}: {found}; expected YAML with {expected}.")
-        place = files("drdecr.recipes")
-        wrong = f"{found}; expected a recipe" if file.is_dir() else "no such recipe"
-        raise FileNotFoundError(f"{file}: {wrong}. The ones that come with the package are in {place}.")
+            raise FileNotFoundError(f"{file}: {problem}; expected YAML with {expected}.")
+        folder = files("drdecr.recipes")
+        problem = f"{problem}; expected a recipe" if file.is_dir() else "no such recipe"
+        raise FileNotFoundError(f"{file}: {problem}. The ones that come with the package are in {folder}.")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: expected YAML ({error}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: expected YAML in UTF-8 ({error}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}: expected YAML, got brackets too deep in each other.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected `key: value` lines, got {type(content).__name__}.")
     return content
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Parse `--key value` and `--key=value`; values are read as YAML, so `1e-5`, `true` and `[1, 2]` mean what they say.
+def describe_fields(cls: type) -> Iterator[tuple[str, Any, str]]:
+    """Yield each argument of a class that its docstring or its fields explain: name, default, and meaning in one line.
 
-    >>> parse_overrides(["--data.dev_texts", "10", "--bf16=true"])
-    {'data.dev_texts': 10, 'bf16': True}
+    One without a default, or whose default is made anew each time, has `None`.
     """
-    rest = list(arguments)
-    overrides: dict[str, Any] = {}
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--") or len(word) < 3:
-            raise ValueError(f"Expected `--key value`, got {word!r}.")
-        key, equals, text = word[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise ValueError(f"--{key}: expected a value after it.")
-            text = rest.pop(0)
-        try:
-            overrides[key.replace("-", "_")] = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
-            raise ValueError(
-                f"--{key}: expected a value in YAML, got {text!r}. Put texts with signs in quotes."
-            ) from error
-    return overrides
+    dataclass: Any = cls
+    helps = {field.name: field.metadata.get("help", "") for field in fields(dataclass)} if is_dataclass(cls) else {}
+    meanings = argument_meanings(cls)
+    for name, parameter in inspect.signature(cls).parameters.items():
+        meaning = meanings.get(name) or re.sub(r"\s+", " ", helps.get(name, "")).strip()
+        if meaning:
+            is_plain = isinstance(parameter.default, bool | int | float | str)
+            yield name, parameter.default if is_plain else None, meaning
 
 
-def _of_class(described: type) -> Iterator[tuple[str, Any, str]]:
-    meanings = argument_meanings(described)
-    for name, parameter in inspect.signature(described).parameters.items():
-        if name in meanings and name != "tokenizer":
-            yield name, parameter.default, meanings[name]
-
-
-def _default(described: "Field[Any]") -> Any:
-    if described.default is not MISSING:
-        return described.default
-    return described.default_factory() if described.default_factory is not MISSING else inspect.Parameter.empty
-
-
-def argument_meanings(described: type) -> dict[str, str]:
+def argument_meanings(cls: type) -> dict[str, str]:
     """Return what a docstring's section `Args:` says of each argument, in one line each."""
-    text = inspect.getdoc(described) or ""
+    text = inspect.getdoc(cls) or ""
     section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
     entries = re.findall(
         r"^    (\w+): (.*?)(?=^    \S|\Z)", section.group(1) if section else "", re.DOTALL | re.MULTILINE
     )
     return {name: re.sub(r"\s+", " ", meaning).strip() for name, meaning in entries}
-
-
-def _part(title: str, keys: Iterator[tuple[str, Any, str]], width: int) -> str:
-    lines = [title]
-    for name, default, meaning in keys:
-        is_told = default is not inspect.Parameter.empty and not callable(default) and "factory" not in repr(default)
-        value = f" = {default!r}" if is_told and default not in (None, "") else ""
-        lines += [
-            f"  {name}{value}",
-            textwrap.fill(meaning, width, initial_indent="      ", subsequent_indent="      "),
-        ]
-    return "\n".join(line for line in lines if line.strip()) + "\n"

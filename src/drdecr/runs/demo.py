@@ -12,6 +12,7 @@ from rich.table import Table
 
 from drdecr.data.offline.sample import read_sample_questions
 
+from .config import parse_overrides
 from .pipeline import load_pipeline, run_pipeline
 
 # Run where `drdecr` cannot be imported, as on a machine that never heard of it.
@@ -46,7 +47,9 @@ def run_demo(output: str | None = None, quick: bool = False, overrides: list[str
     minutes = QUICK_MINUTES if quick else MINUTES
     counts = f"{len(pipeline.stages)} stages, then {len(pipeline.systems)} systems to measure"
     console.print(f"{counts}: about {minutes} minutes on two CPU cores; what is done already is not done again.")
-    settings = ["--max_steps", "2", "--eval_steps", "2", "--gradient_accumulation_steps", "1"] if quick else []
+    given = parse_overrides(overrides or [])
+    quick_settings = {"max_steps": 2, "eval_steps": 2, "gradient_accumulation_steps": 1} if quick else {}
+    settings = [f"--{name}={value}" for name, value in quick_settings.items() if name not in given]
     student = run_pipeline(pipeline, [*settings, *(overrides or [])], console)
     console.rule("the student, opened by AutoModel in a process without this package", align="left")
     show_answers(student, console)

@@ -8,6 +8,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from drdecr.data.offline.backbone import prepare_offline_backbone
 from drdecr.data.prepare.cleaning import drop_leaks
 from drdecr.data.provenance import hub_commit
+from drdecr.data.schema import check_keys
 from drdecr.data.sources import read_parallel
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor
 from drdecr.modeling_drdecr.configuration_drdecr import encoder_settings
@@ -16,7 +17,6 @@ from drdecr.retrieval.encoder import OFFLINE
 from drdecr.trainers import load_merged
 from drdecr.trainers.projection import initialise_projection
 
-from .config import known_keys
 from .recipe import EMBEDDING_DIM, PROJECTION, Recipe
 from .training_data import held_out_texts
 
@@ -48,7 +48,7 @@ def load_student(recipe: Recipe) -> DrDecrModel:
             return model
         found = DrDecrConfig.get_config_dict(source, **hub)[0]
         kind = (found.get("encoder_config") or {}).get("model_type", "xlm-roberta")
-        known_keys(recipe.encoder, sorted(encoder_settings(kind)), "encoder")
+        check_keys(recipe.encoder, sorted(encoder_settings(kind)), "encoder")
         if "embedding_dim" in found:
             model = DrDecrModel.from_pretrained(source, dtype=torch.float32, **hub, **recipe.encoder)
             _check_checkpoint(recipe, model)

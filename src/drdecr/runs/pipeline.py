@@ -48,7 +48,7 @@ from drdecr.retrieval.encoder import load_encoder
 from drdecr.retrieval.token_matches import TextTokens, read_query
 from drdecr.trainers.alignment import pair_tokens
 
-from .config import read_yaml
+from .config import build_settings, read_yaml
 from .model_card import write_model_card
 from .recipe import EvaluatedSystem, Pipeline, Recipe, load_recipe
 from .stage import run_stage
@@ -57,12 +57,8 @@ from .stage import run_stage
 def load_pipeline(path: str | Path, output: str | None = None) -> Pipeline:
     """Read `pipeline.yaml` of a folder, or the file itself."""
     file = Path(path) / "pipeline.yaml" if Path(path).is_dir() else Path(path)
-    content = read_yaml(file)
-    try:
-        systems = [EvaluatedSystem(**row) for row in content.pop("systems")]
-        pipeline = Pipeline(**{**content, "systems": systems, "folder": file.parent})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file}: expected {', '.join(Pipeline.__dataclass_fields__)} ({error}).") from error
+    pipeline = build_settings(Pipeline, read_yaml(file), str(file))
+    pipeline.folder = file.parent
     pipeline.output = output or pipeline.output
     return pipeline
 

@@ -1,13 +1,14 @@
 """Recipes: one YAML a stage. Read, override, check, and write down what was resolved."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from drdecr.data.schema import check_keys
 from drdecr.modeling_drdecr import DrDecrProcessor
 from drdecr.trainers import (
     ContrastiveArguments,
@@ -18,7 +19,7 @@ from drdecr.trainers import (
 )
 from drdecr.trainers.precision import PRECISIONS
 
-from .config import check_values, known_keys, parse_overrides, read_yaml
+from .config import build_settings, check_values, override, read_yaml
 
 ARGUMENTS: dict[str, type[DistillationArguments]] = {
     "contrastive": ContrastiveArguments,
@@ -147,13 +148,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
-        self.output = str(self.output)  # `--output 7` reads as a number
         if self.stage not in STAGES:
             raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {self.stage!r}.")
-        if not isinstance(self.data, DataSettings):
-            self.data = _built(DataSettings, self.data, "data")
-        if self.lora is not None and not isinstance(self.lora, LoraSettings):
-            self.lora = _built(LoraSettings, self.lora, "lora")
         if self.lora is not None and self.stage == "initialise":
             raise ValueError(
                 "lora: the stage `initialise` trains nothing. Give `lora` to the stage that starts from it."
@@ -170,9 +166,8 @@ class Recipe:
                 "teacher: `adapters_off` is the student's own backbone. It needs `lora`, and `teacher_dtype` left out."
             )
         settings = list(inspect.signature(DrDecrProcessor).parameters)
-        known_keys(self.processor, [name for name in settings if name != "tokenizer"], "processor")
+        check_keys(self.processor, [name for name in settings if name != "tokenizer"], "processor")
         if self.stage != "initialise":
-            known_keys(self.training, [f.name for f in fields(ARGUMENTS[self.stage]) if f.init], "training")
             check_values(self.training, ARGUMENTS[self.stage], "training")
         if "hub_token" in self.training:
             raise ValueError(
@@ -239,9 +234,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ValueError: for YAML that is no mapping, an unknown key (with the nearest known one), or an odd override.
     """
     content = read_yaml(path)
-    for key, value in parse_overrides(overrides).items():
-        _override(content, key, value)
-    return _built(Recipe, content, str(path))
+    arguments = ARGUMENTS.get(str(content.get("stage")), DistillationArguments)
+    sections = {"": Recipe, "data": DataSettings, "training": arguments, "lora": LoraSettings}
+    override(content, overrides, sections, bare=("", "data", "training"))
+    if isinstance(content.get("output"), int | float):
+        content["output"] = str(content["output"])  # a folder named 7
+    return build_settings(Recipe, content, str(path))
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
@@ -253,32 +251,6 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
     names = [f.name for f in fields(ARGUMENTS.get(recipe.stage, DistillationArguments)) if f.init]
     sections["training"] = {name: sections["training"].get(name) for name in names}
     return content | {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
-
-
-def _override(content: dict[str, Any], key: str, value: Any) -> None:
-    section, dot, name = key.partition(".")
-    if not dot and key in {f.name for f in fields(Recipe)}:
-        content[key] = value
-        return
-    if not dot:
-        section, name = ("data" if key in {f.name for f in fields(DataSettings)} else "training"), key
-    if content.get(section) is None:
-        content[section] = {}
-    if not isinstance(content[section], dict):
-        raise ValueError(f"--{key}: {section!r} holds one value, not settings of its own. Give `--{section} VALUE`.")
-    content[section][name] = value
-
-
-def _built(cls: Any, content: Mapping[str, Any], name: str) -> Any:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{name}: expected `key: value` lines, got {content!r}.")
-    known_keys(content, [f.name for f in fields(cls)], name)
-    content = {key: value for key, value in content.items() if value is not None}  # `training:` with nothing below it
-    missing = [f.name for f in fields(cls) if f.name in ("stage", "output", "model") and f.name not in content]
-    if missing:
-        raise ValueError(f"{name}: expected {', '.join(missing)}.")
-    check_values({key: value for key, value in content.items() if key not in ("output", "data")}, cls, name)
-    return cls(**content)
 
 
 @dataclass
@@ -319,8 +291,8 @@ class Pipeline:
     student: str
     test: list[dict[str, Any]]
     collection: str
-    folder: Path = field(default_factory=Path)
     card: dict[str, Any] = field(default_factory=dict)
+    folder: Path = field(default_factory=Path, init=False)
 
     def __post_init__(self) -> None:
         """Check that rows and student name stages."""

@@ -18,7 +18,7 @@ from drdecr.data.prepare.cleaning import drop_leaks, drop_repeated
 from drdecr.data.prepare.leakage import HeldOutTexts
 from drdecr.data.prepared_mixture import PreparedMixture
 from drdecr.data.readers.text import expanded
-from drdecr.data.schema import QuestionSet, joined_passages
+from drdecr.data.schema import QuestionSet, check_keys, joined_passages
 from drdecr.data.sources import (
     QUESTION_READERS,
     question_texts,
@@ -32,7 +32,6 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval.encoder import model_digest
 
 from .candidates import cached_candidates
-from .config import known_keys
 from .recipe import ARGUMENTS, DataSettings, Recipe
 
 logger = logging.getLogger(__name__)
@@ -165,7 +164,7 @@ def streamed_data(
             f"data.stream: expected no other set and `training.max_steps`, got {wrong}. Prepare all sets into one folder."
         )
     given = dict(settings.stream or {})
-    known_keys(given, ["folder", "weights", "languages"], "data.stream")
+    check_keys(given, ["folder", "weights", "languages"], "data.stream")
     held_out = HeldOutTexts(held_out_texts(recipe))
     train = PreparedMixture(
         given.get("folder", ""),

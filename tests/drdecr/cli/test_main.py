@@ -46,7 +46,7 @@ def test_errors_are_one_line(call, write_recipe, data, monkeypatch, tmp_path):
     lost = {"questions": [{**data["train"], "passages": "$DRDECR_NOWHERE/p.jsonl"}]}
     assert_one_line(call("train", write_recipe("b", stage="contrastive", data=lost)), "DRDECR_NOWHERE is not set")
     assert_one_line(call("search", tmp_path / "nowhere", "what"), "nowhere")
-    assert_one_line(call("eval", "model", "x", recipe), "expected `test:`")
+    assert_one_line(call("eval", "model", "x", recipe), "unknown key", "Known are collection, protocol, test")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def spoil(data, start, tmp_path, monkeypatch):
         if what == "no teacher":
             return {**good, "stage": "relevance"}, ("teacher: expected one for relevance_kl", "stage:NAME")
         if what == "wrong value":
-            return {**good, "training": {"max_steps": "many"}}, ("expected int for 'max_steps', got 'many'",)
+            return {**good, "training": {"max_steps": "many"}}, ("expected a whole number for 'max_steps', got 'many'",)
         if what == "wrong processor":
             return {**good, "processor": {"qery_length": 3}}, ("Did you mean 'query_length'",)
         if what == "unset variable":
@@ -191,8 +191,8 @@ def test_evaluate_refuses_keys_and_values_that_it_does_not_know(call, data, tmp_
     for wrong, *words in (
         ({"protocl": "beir"}, "test.yaml: unknown key 'protocl'", "Did you mean 'protocol'?"),
         ({"colection": "tiny"}, "test.yaml: unknown key 'colection'", "Did you mean 'collection'?"),
-        ({"collection": ["tiny"]}, "test.yaml: expected str for 'collection', got ['tiny']"),
-        ({"test": "test.jsonl"}, "test.yaml: expected list for 'test'"),
+        ({"collection": ["tiny"]}, "test.yaml: expected text for 'collection', got ['tiny']"),
+        ({"test": "test.jsonl"}, "test.yaml: expected a list for 'test'"),
     ):
         (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]], **wrong}))
         assert_one_line(call("eval", "model", tmp_path / "nowhere", tmp_path / "test.yaml"), *words)
@@ -253,7 +253,7 @@ def test_evaluate_says_before_it_searches_that_nothing_can_be_measured(call, mod
         call("eval", "model", model, tmp_path / "test.yaml"), "every answer is yes, no or blank", "xor_retrieve"
     )
     (tmp_path / "test.yaml").write_text("test: []\n")
-    assert_one_line(call("eval", "model", model, tmp_path / "test.yaml"), "a list of question sets, got an empty list")
+    assert_one_line(call("eval", "model", model, tmp_path / "test.yaml"), "a list of question sets, got none")
 
 
 @pytest.mark.parametrize("option", ["--run", "--output"])
