@@ -46,7 +46,7 @@ POOL = [
 SHORT = {
     "validation": [],  # the last step's model is measured: no choice by what is measured
     "data.corpus": POOL,
-    "data.limits": {"unlabelled": 9500, "questions": 190},  # the shares of the whole, some 300 steps of 32
+    "data.limits": {"unlabelled_queries": 9500, "questions": 190},  # the shares of the whole, some 300 steps of 32
     "training.max_steps": 300,
     "training.warmup_steps": 20,
 }
@@ -70,7 +70,7 @@ VARIANTS = {
     "candidates16": Variant({"data.num_candidates": 16}),
     "head128": Variant(start="neutral128"),
     "seed1": Variant({"training.seed": 1}),
-    "half_rows": Variant({"data.limits": {"unlabelled": 4750, "questions": 95}}),  # each row twice
+    "half_rows": Variant({"data.limits": {"unlabelled_queries": 4750, "questions": 95}}),  # each row twice
 }
 STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "zero_shot": ("zero_shot", {}),

@@ -36,7 +36,7 @@ rows = load_dataset("THIS_DATASET", "{config}", split="{split}")  # streaming=Tr
 ```
 
 In a recipe of `drdecr`: `{{format: hub, name: THIS_DATASET, config: parallel}}` under `parallel`,
-`{{format: hub_candidates, name: THIS_DATASET, config: ..._candidates}}` under `annotated`,
+`{{format: hub_candidates, name: THIS_DATASET, config: ..._candidates}}` under `scored_candidates`,
 `{{format: hub_questions, name: THIS_DATASET, questions: evaluation_..., passages: evaluation_..._passages, split: test,
 passages_split: test}}` under `validation`, `{{format: hub_tokens, name: THIS_DATASET}}` as `query_tokens`.
 Name the `revision`."""
@@ -121,7 +121,7 @@ def counted_rows(configs: Configs) -> list[list[Any]]:
 
 
 def _candidate_note(recipe: Recipe, configs: Mapping[str, Any]) -> list[str]:
-    own = [name for name in ("questions_candidates", "unlabelled_candidates") if name in configs]
+    own = [name for name in ("questions_candidates", "unlabelled_queries_candidates") if name in configs]
     if not own:
         return []
     reader = recipe.teacher if recipe.teacher and recipe.teacher != "adapters_off" else recipe.model

@@ -80,7 +80,7 @@ def read_hub_questions(
 
 def read_hub_candidates(
     name: str,
-    config: str = "unlabelled_candidates",
+    config: str = "unlabelled_queries_candidates",
     passages: str = "passages",
     split: str = "train",
     passages_split: str = "train",
@@ -90,7 +90,7 @@ def read_hub_candidates(
 
     Args:
         name: the dataset's Hub name or folder.
-        config: the configuration of the rows (default `unlabelled_candidates`).
+        config: the configuration of the rows (default `unlabelled_queries_candidates`).
         passages: the configuration of the passages: `document_id`, `text`.
         split: of the rows (default train).
         passages_split: of the passages (default train).

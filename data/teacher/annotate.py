@@ -96,7 +96,7 @@ class AnnotationSettings:
 
 
 def annotate(settings: AnnotationSettings, output: Path, license: str | None = None) -> Path:
-    """Write annotated rows as a dataset: `annotated_candidates` and `passages`, perhaps with the teacher's tokens.
+    """Write annotated rows as a dataset: `scored_candidates` and `passages`, perhaps with the teacher's tokens.
 
     Work in progress is kept in `OUTPUT.parts` and deleted at the end; a call that was killed goes on there. Processes that
     `accelerate launch -m drdecr data annotate` or torchrun started share the work.
@@ -211,7 +211,7 @@ def _write(
         annotated.write(group, group.num_rows)
     annotated.complete()
     documents = passage_parts(work, passages)
-    configs = {"annotated_candidates": {"train": annotated}, "passages": {"train": documents}}
+    configs = {"scored_candidates": {"train": annotated}, "passages": {"train": documents}}
     said = settings.teacher or settings.cross_encoder or settings.scores
     note = (
         f"Questions with candidates and `teacher_scores` by `{Path(str(said)).name}`. `teacher_query_tokens` says how many "

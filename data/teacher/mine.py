@@ -35,7 +35,7 @@ class MiningSettings:
 
     Args:
         questions: entries of question sets with `english`, and known passages or answers (`drdecr.data.sources`).
-        pool: entries of more sets whose passages are searched.
+        corpus: entries of more sets whose passages are searched.
         held_out: sets whose questions must not be in the rows.
         method: `bm25`, with the English question, or `model`: `reader` is asked the question as it stands.
         reader: checkpoint that searches, of method `model`: a student, whose negatives are those that it confuses.
@@ -57,7 +57,7 @@ class MiningSettings:
     """
 
     questions: list[dict[str, Any]] = field(default_factory=list)
-    pool: list[dict[str, Any]] = field(default_factory=list)
+    corpus: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[dict[str, Any]] = field(default_factory=list)
     method: str = "bm25"
     reader: str | None = None
@@ -128,7 +128,7 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
         The output folder.
     """
     inputs = input_digests(
-        {name: getattr(settings, name) for name in ("questions", "pool", "held_out")},
+        {name: getattr(settings, name) for name in ("questions", "corpus", "held_out")},
         {name: getattr(settings, name) for name in ("reader", "index", "teacher")},
     )
     return run_step(output, asdict(settings), inputs, lambda work: _mine(settings, work, license))
@@ -138,7 +138,7 @@ def _mine(settings: MiningSettings, work: StepWork, license: str | None) -> None
     models = _models(settings)
     sets = [read_questions(entry) for entry in settings.questions]
     check_query_ids(sets)  # by its id a row's scores are looked up
-    passages = merge_passages([*sets, *(read_questions(entry) for entry in settings.pool)])
+    passages = merge_passages([*sets, *(read_questions(entry) for entry in settings.corpus)])
     held_out, held_out_passages = _held_out(settings)
     questions = select_questions(work, sets, held_out)
     if not len(questions):

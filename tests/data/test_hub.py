@@ -23,7 +23,10 @@ def configs():
     rows = Dataset.from_list(PARALLEL)
     return {
         "parallel": {"train": rows.select(range(15)), "dev": rows.select(range(15, 20))},
-        "unlabelled_candidates": {"train": Dataset.from_list(CANDIDATES), "dev": Dataset.from_list(CANDIDATES[:0])},
+        "unlabelled_queries_candidates": {
+            "train": Dataset.from_list(CANDIDATES),
+            "dev": Dataset.from_list(CANDIDATES[:0]),
+        },
         "passages": {"train": Dataset.from_list(PASSAGES)},
         "evaluation_dev": {"test": Dataset.from_list(QUESTIONS)},
     }
@@ -46,7 +49,7 @@ def test_what_was_written_is_what_is_loaded(folder, tmp_path):
 
 
 def test_it_is_streamed_and_read_by_column(folder, tmp_path):
-    streamed = load_dataset(str(folder), "unlabelled_candidates", split="train", streaming=True)
+    streamed = load_dataset(str(folder), "unlabelled_queries_candidates", split="train", streaming=True)
     assert list(streamed) == CANDIDATES
     some = load_dataset(
         str(folder), "parallel", split="dev", columns=["english", "language"], cache_dir=str(tmp_path / "cache")
@@ -74,7 +77,7 @@ def test_candidates_without_their_passage_or_score_are_refused(tmp_path):
         ]
     ):
         rows = Dataset.from_list([*CANDIDATES[:2], {**CANDIDATES[2], key: value}])
-        parts = {"unlabelled_candidates": {"train": rows}, "passages": {"train": Dataset.from_list(PASSAGES)}}
+        parts = {"unlabelled_queries_candidates": {"train": rows}, "passages": {"train": Dataset.from_list(PASSAGES)}}
         write_dataset(tmp_path / str(number), parts, "")
         with pytest.raises(ValueError, match=f"row 3: .*{message}"):
             read_candidates({"format": "hub_candidates", "name": str(tmp_path / str(number))})

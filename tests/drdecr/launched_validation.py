@@ -29,11 +29,11 @@ def main() -> None:
         setattr(DrDecrModel, name, counted)
     figures = build_validation(recipe, None)(load_student(recipe))
     line = {"process": state.process_index, "processes": state.num_processes, "figures": figures, "read": dict(read)}
-    if recipe.data.unlabelled:
+    if recipe.data.unlabelled_queries:
         searched = []
         search = kept_candidates.retrieve_candidates
         kept_candidates.retrieve_candidates = lambda *given, **named: searched.append(1) or search(*given, **named)
-        line["candidates"] = prepare_sets(recipe, load_student(recipe), seed=0).rows["unlabelled"].to_list()
+        line["candidates"] = prepare_sets(recipe, load_student(recipe), seed=0).rows["unlabelled_queries"].to_list()
         line["searched"] = len(searched)
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()

@@ -152,7 +152,7 @@ def test_a_run_from_before_there_were_adapters_is_still_done(recipe_of, start, d
     run_stage(recipe)
     written = recipe.folder / "recipe.yaml"
     content = yaml.safe_load(written.read_text())
-    del content["lora"], content["data"]["annotated"]
+    del content["lora"], content["data"]["scored_candidates"]
     written.write_text(yaml.safe_dump(content))
     with caplog.at_level(logging.WARNING):
         run_stage(recipe)

@@ -58,7 +58,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 def rows_of(folder: Path) -> list[dict]:
     cache = str(folder.parent / "cache")
-    return load_dataset(str(folder), "annotated_candidates", split="train", cache_dir=cache).to_list()
+    return load_dataset(str(folder), "scored_candidates", split="train", cache_dir=cache).to_list()
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(mined, teacher, run_p
     assert {path.split("/")[0] for path in bytes_of(whole)} == {
         "README.md",
         "SHA256SUMS",
-        "annotated_candidates",
+        "scored_candidates",
         "facts.json",
         "passages",
         "tokens",
@@ -120,7 +120,7 @@ def test_scores_are_the_teachers_and_a_second_call_does_nothing(mined, teacher, 
     assert code == 0
     assert f"dataset: {output}" in said
     reader = load_teacher(teacher)
-    found = read_candidates({"format": "hub_candidates", "name": str(output), "config": "annotated_candidates"})
+    found = read_candidates({"format": "hub_candidates", "name": str(output), "config": "scored_candidates"})
     for row in found.rows:
         texts = [found.passages[name] for name in row["document_ids"]]
         expected = reader.score(reader.encode_queries([row["english"]]), reader.encode_documents(texts))[0]
@@ -176,7 +176,7 @@ def test_a_student_learns_from_the_annotation_what_it_learns_from_the_live_teach
     folder = str(
         annotate(AnnotationSettings(mined, teacher=teacher, tokens="all", token_dtype="float32"), tmp_path / "set")
     )
-    rows = {"format": "hub_candidates", "name": folder, "config": "annotated_candidates"}
+    rows = {"format": "hub_candidates", "name": folder, "config": "scored_candidates"}
     tokens = {"format": "stored_tokens", "name": folder}
     log = {}
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -186,7 +186,7 @@ def test_a_student_learns_from_the_annotation_what_it_learns_from_the_live_teach
         ("cached", {}, {"query_tokens": tokens, "passage_tokens": {**tokens, "kind": "documents"}}),
         ("questions", {"teacher": start}, {"query_tokens": tokens}),
     ):
-        settings = {"annotated": [rows], "dev_texts": 0, **data}
+        settings = {"scored_candidates": [rows], "dev_texts": 0, **data}
         run = recipe_of(name, stage="mixed", model=start, data=settings, training=training, encoder=still, **keys)
         run_stage(run)
         log[name] = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
@@ -199,7 +199,7 @@ def test_a_student_learns_from_the_annotation_what_it_learns_from_the_live_teach
 
 def test_a_student_learns_into_the_index_that_the_teacher_made(mined, teacher, recipe_of, call, tmp_path, monkeypatch):
     folder = str(annotate(AnnotationSettings(mined, teacher=teacher, tokens="all"), tmp_path / "set"))
-    rows = {"format": "hub_candidates", "name": folder, "config": "annotated_candidates"}
+    rows = {"format": "hub_candidates", "name": folder, "config": "scored_candidates"}
     tokens = {"format": "stored_tokens", "name": folder}
     documents = tmp_path / "documents.jsonl"
     texts = read_candidates(rows).passages
@@ -215,7 +215,7 @@ def test_a_student_learns_into_the_index_that_the_teacher_made(mined, teacher, r
         ("stored", {**tokens, "kind": "documents"}),
         ("index", {"format": "index", "path": str(index)}),
     ):
-        data = {"annotated": [rows], "dev_texts": 0, "query_tokens": tokens, "passage_tokens": entry}
+        data = {"scored_candidates": [rows], "dev_texts": 0, "query_tokens": tokens, "passage_tokens": entry}
         run = recipe_of(name, stage="relevance", model=teacher, teacher=teacher, data=data, encoder=still)
         run_stage(run)
         log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
@@ -239,7 +239,12 @@ def test_a_second_run_reads_the_teachers_tokens_from_the_folder(data, recipe_of,
             return _encode(self, texts, *args, **kwargs)
 
         monkeypatch.setattr(DrDecrModel, name, counted)
-    settings = {"unlabelled": [data["parallel"]], "corpus": [data["train"]], "num_candidates": 3, "dev_texts": 0}
+    settings = {
+        "unlabelled_queries": [data["parallel"]],
+        "corpus": [data["train"]],
+        "num_candidates": 3,
+        "dev_texts": 0,
+    }
     settings["cache_passages"] = True
     losses = {}
     for name, folder in (("memory", None), ("first", str(tmp_path / "tokens")), ("second", str(tmp_path / "tokens"))):

@@ -26,7 +26,7 @@ def recipe(recipe_of, start, data, tmp_path):
     (tmp_path / "xx.tsv").write_text(lines + "Z b, x\tThe king of b!\nz z\twhat is the city m?\n")
     settings = {
         "parallel": [{**data["parallel"], "about": {"license": "cc0-1.0", "source": "written for the test"}}],
-        "unlabelled": [data["parallel"]],
+        "unlabelled_queries": [data["parallel"]],
         "questions": [data["train"]],
         "num_candidates": 3,
         "dev_texts": 2,
@@ -61,7 +61,7 @@ def test_the_export_is_what_a_run_would_train_on(recipe, tmp_path, data):
     found, own = read_questions(entry), read_questions(data["dev"])
     assert (found.qrels, dict(found.passages)) == (own.qrels, dict(own.passages))
     # Teacher scores are MaxSim of what the teacher reads.
-    row = loaded(folder, "unlabelled_candidates")[0]
+    row = loaded(folder, "unlabelled_queries_candidates")[0]
     texts = [passages[name] for name in row["document_ids"]]
     expected = teacher.score(teacher.encode_queries([row["english"]]), teacher.encode_documents(texts))[0]
     assert row["teacher_scores"] == pytest.approx(expected.tolist(), abs=0.02)  # the cache keeps float16
@@ -80,7 +80,7 @@ def test_a_student_learns_from_the_export_without_a_teacher(recipe, recipe_of, s
     folder = str(export_data(recipe, tmp_path / "set", tokens="all"))
     candidates = {"format": "hub_candidates", "name": folder}
     settings = {
-        "annotated": [candidates, {**candidates, "config": "questions_candidates"}],
+        "scored_candidates": [candidates, {**candidates, "config": "questions_candidates"}],
         "query_tokens": {"format": "hub_tokens", "name": folder},
         "dev_texts": 0,
     }
@@ -95,9 +95,9 @@ def test_a_student_learns_from_the_export_without_a_teacher(recipe, recipe_of, s
         assert {"relevance_kl", "aligned_tokens"} <= {key for line in log for key in line}
         facts = json.loads((run.folder / "run.json").read_text())
         assert (
-            facts["cleaning"]["annotated"]["read"]
-            == facts["cleaning"]["annotated"]["kept"]
-            == facts["rows"]["annotated"]
+            facts["cleaning"]["scored_candidates"]["read"]
+            == facts["cleaning"]["scored_candidates"]["kept"]
+            == facts["rows"]["scored_candidates"]
         )
 
 
@@ -113,7 +113,7 @@ def test_teacher_tokens_are_of_the_texts_in_the_rows(recipe, tmp_path, monkeypat
     recipe.data.parallel, recipe.data.questions = [], []
     recipe.data.corpus = [*recipe.data.corpus, *recipe.validation]
     folder = export_data(recipe, tmp_path / "set", tokens="queries")
-    rows = [row for split in ("train", "dev") for row in loaded(folder, "unlabelled_candidates", split)]
+    rows = [row for split in ("train", "dev") for row in loaded(folder, "unlabelled_queries_candidates", split)]
     assert {row["text"] for row in loaded(folder, "teacher_queries")} == {row["english"] for row in rows}
     assert len(rows) == 15
 

@@ -16,7 +16,12 @@ from drdecr.runs.training_data import prepare_sets
 
 @pytest.fixture
 def recipe(recipe_of, start, data):
-    settings = {"unlabelled": [data["parallel"]], "corpus": [data["train"]], "num_candidates": 3, "dev_texts": 0}
+    settings = {
+        "unlabelled_queries": [data["parallel"]],
+        "corpus": [data["train"]],
+        "num_candidates": 3,
+        "dev_texts": 0,
+    }
     return recipe_of("a", stage="relevance", model=start, teacher=start, data=settings)
 
 
@@ -32,18 +37,18 @@ def search(monkeypatch):
     def run(recipe):
         searched.clear()
         prepared = prepare_sets(recipe, load_teacher(recipe.resolve(recipe.teacher)), seed=0)
-        return prepared.rows["unlabelled"], bool(searched)
+        return prepared.rows["unlabelled_queries"], bool(searched)
 
     return run
 
 
 def other_text(recipe):
-    path = Path(recipe.data.unlabelled[0]["path"])
+    path = Path(recipe.data.unlabelled_queries[0]["path"])
     path.write_text(path.read_text().replace("the king of b", "the river of b"))
 
 
 def other_translation(recipe):
-    path = Path(recipe.data.unlabelled[0]["path"])
+    path = Path(recipe.data.unlabelled_queries[0]["path"])
     path.write_text(path.read_text().replace("z b x", "z b y"))
 
 

@@ -120,7 +120,7 @@ def test_a_student_mines_what_it_finds_and_the_teacher_scores_it(write, start, r
         # The harder negative is the one that the question as it stands brings nearer.
         asked = teacher.score(teacher.encode_queries([row["query"]]), teacher.encode_documents(texts))[0].tolist()
         assert asked[1] >= asked[2] - 0.02
-    run = recipe_of("learn", stage="relevance", model=start, data={"annotated": [entry], "dev_texts": 0})
+    run = recipe_of("learn", stage="relevance", model=start, data={"scored_candidates": [entry], "dev_texts": 0})
     run_stage(run)
     assert (run.folder / "run.json").exists()
 

@@ -161,8 +161,8 @@ def test_the_command_names_no_folder_of_this_machine(monkeypatch):
     assert doctest.testmod(published).failed == 0
     monkeypatch.setenv("DRDECR_DATA", "/big/data")
     words = {
-        "--pool=[{format: qed, path: /big/data/a.jsonl}, '/else/where/b']": (
-            "--pool=[{format: qed, path: $DRDECR_DATA/a.jsonl}, 'b']"
+        "--corpus=[{format: qed, path: /big/data/a.jsonl}, '/else/where/b']": (
+            "--corpus=[{format: qed, path: $DRDECR_DATA/a.jsonl}, 'b']"
         ),
         "--rows=/home/me/my rows": "--rows=my rows",
         "runs/mine/model": "runs/mine/model",

@@ -36,9 +36,11 @@ def settings_of(kind, data):
         return {"data": {"parallel": [data["parallel"]], "dev_texts": 2}, "teacher": "stage:start"}
     if kind == "relevance":
         return {"data": candidates(data, cache_passages=True), "teacher": "stage:start", "validation": [data["dev"]]}
-    pool = {"unlabelled": [data["parallel"]], "parallel": [data["parallel"]], "corpus": [data["train"]]}
+    pool = {"unlabelled_queries": [data["parallel"]], "parallel": [data["parallel"]], "corpus": [data["train"]]}
     return {
-        "data": candidates(data, **pool, english_share=0.2, weights={"questions": 1, "unlabelled": 1, "parallel": 2}),
+        "data": candidates(
+            data, **pool, english_share=0.2, weights={"questions": 1, "unlabelled_queries": 1, "parallel": 2}
+        ),
         "teacher": "stage:start",
         "training": {"relevance_weight": 1.0, "token_weight": 1.0, "anchor_weight": 1.0, "max_steps": 6},
     }
@@ -270,7 +272,7 @@ def test_nothing_left_to_learn_is_an_error(recipe_of, start, data):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({}, "at least one of `parallel`"), ({"unlabelled": True}, "needs a `pool`")]
+    ("settings", "message"), [({}, "at least one of `parallel`"), ({"unlabelled_queries": True}, "needs a `corpus`")]
 )
 def test_missing_data_says_what_is_needed(settings, message, recipe_of, start, data):
     settings = {key: [data["parallel"]] for key in settings}
@@ -348,7 +350,7 @@ def test_a_first_guess_is_never_taken_for_the_answer(recipe_of, start, data):
     keys = settings_of("mixed", data)
     keys["training"]["in_batch_weight"] = 1.0
     recipe = recipe_of("a", stage="mixed", model=start, **keys)
-    with pytest.raises(ValueError, match=r"unlabelled: expected none for in_batch_contrastive, .*first guess"):
+    with pytest.raises(ValueError, match=r"unlabelled_queries: expected none for in_batch_contrastive, .*first guess"):
         build_trainer(recipe, build_arguments(recipe))
 
 

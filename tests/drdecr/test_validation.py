@@ -44,7 +44,11 @@ def test_one_process_measures_all(recipe):
 
 @pytest.mark.processes
 def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe, data, run_python):
-    recipe.data.unlabelled, recipe.data.corpus, recipe.data.num_candidates = [data["parallel"]], [data["train"]], 3
+    recipe.data.unlabelled_queries, recipe.data.corpus, recipe.data.num_candidates = (
+        [data["parallel"]],
+        [data["train"]],
+        3,
+    )
     path = recipe.folder.with_suffix(".yaml")
     path.write_text(recipe.as_yaml())
     done = run_python(SCRIPT, path, processes=2)
@@ -59,7 +63,7 @@ def test_two_processes_share_the_work_and_get_the_figures_of_one(recipe, data, r
     assert {line["process"]: line["searched"] for line in lines} == {0: 1, 1: 0}
     PartialState(cpu=True)
     alone = replace(recipe, output=str(recipe.folder.with_name("alone")))
-    found = prepare_sets(alone, load_student(alone), seed=0).rows["unlabelled"].to_list()
+    found = prepare_sets(alone, load_student(alone), seed=0).rows["unlabelled_queries"].to_list()
     assert [line["candidates"] for line in lines] == [found] * 2
 
 

@@ -52,7 +52,7 @@ def test_pushed_sets_are_read_by_name_streamed_and_by_column(hub, tmp_path):
 def test_pushed_shards_of_tokens_are_mapped_from_their_name(hub, tiny_model, tmp_path):
     stored = stored_queries(tiny_model, TEXTS, tmp_path / "tokens")
     write_tokens(stored, TEXTS, tmp_path / "written")
-    parts = {"annotated_candidates": {"train": Dataset.from_list(ROWS)}}
+    parts = {"scored_candidates": {"train": Dataset.from_list(ROWS)}}
     write_dataset(tmp_path / "set", parts, "# Text", facts={}, folders={"tokens/queries": tmp_path / "written"})
     revision = push_dataset(tmp_path / "set", "alice/annotated")
     assert {name for name in hub.files("alice/annotated", kind="dataset") if name.startswith("tokens")} == {
@@ -63,7 +63,7 @@ def test_pushed_shards_of_tokens_are_mapped_from_their_name(hub, tiny_model, tmp
     found = read_tokens({"format": "stored_tokens", "name": "alice/annotated", "revision": revision})
     for text in TEXTS:
         assert torch.equal(found.tokens(text), stored.tokens(text))
-    assert len(load_dataset("alice/annotated", "annotated_candidates", split="train")) == len(ROWS)
+    assert len(load_dataset("alice/annotated", "scored_candidates", split="train")) == len(ROWS)
 
 
 def test_the_metric_opens_from_its_space(hub, tmp_path, monkeypatch):

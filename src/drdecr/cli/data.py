@@ -89,7 +89,9 @@ def translate(
 @app.command(context_settings=OVERRIDES)
 def mine(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="YAML: `questions:`, `pool:`, `method:` bm25 or model, `teacher:` ...")],
+    data: Annotated[
+        Path, typer.Argument(help="YAML: `questions:`, `corpus:`, `method:` bm25 or model, `teacher:` ...")
+    ],
     output: Annotated[
         Path, typer.Argument(help="Folder of the dataset; left alone if it was made with these settings.")
     ],

@@ -25,18 +25,18 @@ from .validation import read_validation
 logger = logging.getLogger(__name__)
 
 TOKENS = ("none", "queries", "all")
-SOURCES = ("parallel", "questions", "unlabelled", "annotated", "corpus", "held_out")
+SOURCES = ("parallel", "questions", "unlabelled_queries", "scored_candidates", "corpus", "held_out")
 
 
 def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str | None = None) -> Path:
     """Write a recipe's processed sets into a folder that `load_dataset` opens; leave it alone if it is there.
 
-    The configurations: `parallel`; `questions_candidates`, `unlabelled_candidates` and `annotated_candidates` with their
+    The configurations: `parallel`; `questions_candidates`, `unlabelled_queries_candidates` and `scored_candidates` with their
     `passages`; for each validation set `evaluation_NAME` and `evaluation_NAME_passages`; `teacher_queries` and
     `teacher_passages`. Rows for training have the splits `train` and `dev`, cut as a run of the recipe cuts them.
 
     Args:
-        recipe: of a stage; its teacher finds and scores the candidates. Those of `unlabelled` are kept in the run's folder,
+        recipe: of a stage; its teacher finds and scores the candidates. Those of `unlabelled_queries` stay in the run's folder,
             so that an interrupted export, or a training afterwards, does not search again.
         folder: of the dataset.
         tokens: also the teacher's token embeddings: of English texts (`queries`), of passages too (`all`); default `none`.
@@ -63,8 +63,8 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
         raise ValueError(f"{folder} exists and is no export of this recipe. Choose another folder, or delete it.")
     seed = recipe.training.get("seed", 12345)
     settings = recipe.data
-    scores = bool(settings.questions or settings.unlabelled)
-    if settings.unlabelled:
+    scores = bool(settings.questions or settings.unlabelled_queries)
+    if settings.unlabelled_queries:
         is_done(recipe)  # refuses the folder of another recipe's run: its candidates are not ours
         start_run(recipe)
     reads = resolve_precision(recipe)
@@ -74,9 +74,8 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
     for name, (train, dev) in split_dev(prepared.rows, settings.dev_texts, seed).items():
         columns = PARALLEL_COLUMNS if name == "parallel" else CANDIDATE_COLUMNS
         parts = {"train": train, "dev": dev}
-        configs[name if name == "parallel" else f"{name}_candidates"] = {
-            split: part.select_columns(list(columns)) for split, part in parts.items()
-        }
+        config = name if name in ("parallel", "scored_candidates") else f"{name}_candidates"
+        configs[config] = {split: part.select_columns(list(columns)) for split, part in parts.items()}
     if prepared.passages and set(prepared.rows) - {"parallel"}:
         configs["passages"] = {"train": _passage_rows(prepared.passages)}
     for entry in recipe.validation:

@@ -166,7 +166,15 @@ def _eval_results(pipeline: "Pipeline", result: EvaluationResult) -> list[Any]:
     ]
 
 
-PLACES = ("parallel", "questions", "unlabelled", "annotated", "corpus", "query_tokens", "passage_tokens")
+PLACES = (
+    "parallel",
+    "questions",
+    "unlabelled_queries",
+    "scored_candidates",
+    "corpus",
+    "query_tokens",
+    "passage_tokens",
+)
 """Settings under `data` whose rows are learnt from."""
 
 ENGLISH_PASSAGES = ("afriqa", "clapnq", "mkqa_retrieval", "qed", "sample_questions", "xor_retrieve")
@@ -223,7 +231,7 @@ def hub_datasets(recipes: Iterable[Recipe]) -> list[str]:
 def learns_from_english(recipe: Recipe) -> bool:
     """Tell whether a stage is known to have read English: rows with the column `english`, or English passages."""
     data = recipe.data
-    has_english_column = bool(data.parallel or data.unlabelled or data.annotated or data.stream)
+    has_english_column = bool(data.parallel or data.unlabelled_queries or data.scored_candidates or data.stream)
     return has_english_column or any(_has_english_passages(entry) for entry in data.questions)
 
 
@@ -234,7 +242,7 @@ def passages_are_english(recipes: Iterable[Recipe]) -> bool:
 
 
 def _passage_settings(recipe: Recipe) -> tuple[list[dict[str, Any]], ...]:
-    return recipe.data.questions, recipe.data.annotated, recipe.data.corpus
+    return recipe.data.questions, recipe.data.scored_candidates, recipe.data.corpus
 
 
 def _has_english_passages(entry: dict[str, Any]) -> bool:

@@ -45,8 +45,8 @@ class DataSettings:
     Args:
         parallel: parallel text, for `aligned_tokens` and `english_anchor`.
         questions: question sets with known answers, for the contrastive terms and, with `english`, for `relevance_kl`.
-        unlabelled: parallel questions without a known answer, for `relevance_kl`: the teacher finds their candidates.
-        annotated: questions with candidates and the teacher's scores, as `drdecr data export` writes them: they need no
+        unlabelled_queries: parallel questions without a known answer, for `relevance_kl`: the teacher finds their candidates.
+        scored_candidates: questions with candidates and the teacher's scores, as `drdecr data export` writes them: they need no
             teacher.
         corpus: question sets whose passages are searched for those candidates.
         held_out: sets whose questions must not be trained on; beside the other formats, `{format: texts, path, column}` for
@@ -65,7 +65,8 @@ class DataSettings:
             ...}`; default: the teacher reads them.
         passage_tokens: the teacher's tokens of the passages, used as with `cache_passages`; beside the formats above
             `{format: index, path: ...}`, an index that the teacher made.
-        weights: how often each of `parallel`, `questions`, `unlabelled` and `annotated` is drawn; default: by size.
+        weights: how often each of `parallel`, `questions`, `unlabelled_queries` and `scored_candidates` is drawn (default: by
+            size).
         dev_texts: cut the rows of this many English texts off each set, to evaluate the loss terms on (default 16, at most a
             fifth). A text that stands in several sets is cut off all of them; none is where nothing is evaluated.
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
@@ -78,8 +79,8 @@ class DataSettings:
 
     parallel: list[dict[str, Any]] = field(default_factory=list)
     questions: list[dict[str, Any]] = field(default_factory=list)
-    unlabelled: list[dict[str, Any]] = field(default_factory=list)
-    annotated: list[dict[str, Any]] = field(default_factory=list)
+    unlabelled_queries: list[dict[str, Any]] = field(default_factory=list)
+    scored_candidates: list[dict[str, Any]] = field(default_factory=list)
     corpus: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[dict[str, Any]] = field(default_factory=list)
     num_candidates: int = 16

@@ -136,13 +136,13 @@ def run_stage(recipe: Recipe) -> Path:
 def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[DistillationTrainer, TrainingData]:
     """Build a stage's trainer and its rows."""
     taught = sorted({"relevance_kl", "aligned_tokens", "english_anchor"} & set(args.term_weights))
-    if taught and not (recipe.teacher or recipe.data.annotated or recipe.data.query_tokens):
+    if taught and not (recipe.teacher or recipe.data.scored_candidates or recipe.data.query_tokens):
         raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
     labelled = sorted({"contrastive", "in_batch_contrastive"} & set(args.term_weights))
-    if labelled and recipe.data.unlabelled:
+    if labelled and recipe.data.unlabelled_queries:
         raise ValueError(
-            f"data.unlabelled: expected none for {', '.join(labelled)}, which would take the teacher's first guess for the "
-            "answer. Set their weights to 0, or name passages in `questions`."
+            f"data.unlabelled_queries: expected none for {', '.join(labelled)}, which would take the teacher's first guess for "
+            "the answer. Set their weights to 0, or name passages in `questions`."
         )
     student: Any = load_student(recipe)
     student.to(args.device)  # here already: caches and candidates are encoded before training

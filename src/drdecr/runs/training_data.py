@@ -156,7 +156,9 @@ def streamed_data(
     """
     settings = recipe.data
     others = [
-        name for name in ("parallel", "questions", "unlabelled", "annotated", "corpus") if getattr(settings, name)
+        name
+        for name in ("parallel", "questions", "unlabelled_queries", "scored_candidates", "corpus")
+        if getattr(settings, name)
     ]
     if others or not num_rows:
         wrong = f"also {', '.join(others)}" if others else "no `max_steps`"
@@ -196,8 +198,8 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Clean
     settings = recipe.data
     held_out = held_out_texts(recipe)
     questions = [read_questions(entry) for entry in settings.questions]
-    annotated = [read_candidates(entry) for entry in settings.annotated]
-    pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.corpus), *annotated]
+    candidate_sets = [read_candidates(entry) for entry in settings.scored_candidates]
+    pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.corpus), *candidate_sets]
     passages = joined_passages(pools)
     passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
@@ -217,21 +219,22 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Clean
     if questions and passage_cache is not None and reader is not None:
         rows = cleaned(concatenate_datasets([_question_rows(found) for found in questions]), "questions")
         sets["questions"] = add_negatives(rows, reader, passage_cache, settings.num_candidates, seed=seed)
-    if settings.unlabelled:
-        rows = cleaned(read_parallel(settings.unlabelled), "unlabelled")
+    if settings.unlabelled_queries:
+        rows = cleaned(read_parallel(settings.unlabelled_queries), "unlabelled_queries")
         rows = _with_english(rows, settings.english_share, seed)
         if reader is not None and settings.cache_teacher and recipe.teacher:
-            query_cache = read_english(reader, {**sets, "unlabelled": rows}, settings.token_folder)
+            query_cache = read_english(reader, {**sets, "unlabelled_queries": rows}, settings.token_folder)
         if passage_cache is None or reader is None:
             raise ValueError(
-                "data.unlabelled needs a `pool` of passages in which the teacher finds candidates. Name one."
+                "data.unlabelled_queries needs a `corpus` of passages in which the teacher finds candidates. Name one."
             )
-        sets["unlabelled"] = cached_candidates(recipe, rows, reader, passages, passage_cache, query_cache)
-    if annotated:
-        sets["annotated"] = cleaned(concatenate_datasets([found.rows for found in annotated]), "annotated")
+        sets["unlabelled_queries"] = cached_candidates(recipe, rows, reader, passages, passage_cache, query_cache)
+    if candidate_sets:
+        rows = concatenate_datasets([candidates.rows for candidates in candidate_sets])
+        sets["scored_candidates"] = cleaned(rows, "scored_candidates")
     if not sets:
         raise ValueError(
-            "data: expected at least one of `parallel`, `questions`, `unlabelled` and `annotated`, got none."
+            "data: expected at least one of `parallel`, `questions`, `unlabelled_queries` and `scored_candidates`, got none."
         )
     return CleanedSets(sets, passages, passage_cache, query_cache, cleaning)
 
@@ -336,7 +339,9 @@ def _with_english(rows: Dataset, share: float, seed: int) -> Dataset:
 
 def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str]) -> Tokens | None:
     settings = recipe.data
-    used = settings.questions or settings.unlabelled or (settings.cache_passages and not settings.passage_tokens)
+    used = (
+        settings.questions or settings.unlabelled_queries or (settings.cache_passages and not settings.passage_tokens)
+    )
     if not passages or not used or reader is None:
         return None
     logger.info("Encoding %d passages with the %s.", len(passages), "teacher" if recipe.teacher else "student")

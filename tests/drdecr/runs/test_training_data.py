@@ -17,9 +17,9 @@ def test_all_rows_that_mining_writes_are_trained_on(recipe_of, data, tmp_path):
     entry = {"format": "hub_candidates", "name": str(tmp_path / "mined"), "config": "mined_candidates"}
     mined = read_candidates(entry).rows
     assert len(mined) > 2 * len(set(mined["query"]))  # several rows a question, which differ by their negatives
-    sets = prepare_sets(recipe_of("a", stage="relevance", data={"annotated": [entry]}), None, seed=0)
-    assert sets.rows["annotated"].to_list() == mined.to_list()
-    assert sets.cleaning["annotated"]["kept"] == len(mined)
+    sets = prepare_sets(recipe_of("a", stage="relevance", data={"scored_candidates": [entry]}), None, seed=0)
+    assert sets.rows["scored_candidates"].to_list() == mined.to_list()
+    assert sets.cleaning["scored_candidates"]["kept"] == len(mined)
 
 
 @pytest.mark.parametrize("column", ["document_ids", "irrelevant_ids"])
