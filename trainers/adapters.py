@@ -106,7 +106,7 @@ def add_adapter(model: DrDecrModel, settings: LoraSettings | None = None, revisi
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=settings.dropout,
-        target_modules=settings.target_modules or _default_targets(model),
+        target_modules=settings.target_modules or default_targets(model),
         modules_to_save=[PROJECTION],
     )
     base = str(model.name_or_path)
@@ -143,8 +143,10 @@ class AdaptersOffTeacher:
 
     def __call__(self, **inputs: Any) -> DrDecrOutput:
         """Encode as a `DrDecrTeacher` does."""
+        # In the backbone's own precision: Accelerate lets the student, not a teacher, compute under autocast.
+        forward = getattr(self.model, "_original_forward", self.model)
         with self._off():
-            return self.model(**inputs)
+            return forward(**inputs)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the weights that it reads with, without those of any adapter."""
@@ -269,7 +271,12 @@ def check_base(named: str | None) -> str:
     return named
 
 
-def _default_targets(model: DrDecrModel) -> Any:
+def default_targets(model: DrDecrModel) -> Any:
+    """Return the layers of a model that get an adapter, by its encoder's type.
+
+    Raises:
+        ValueError: for a type that is not known.
+    """
     kind = model.config.encoder_config.model_type
     if kind in TARGETS:
         return TARGETS[kind]

@@ -38,6 +38,11 @@ class DistillationArguments(TrainingArguments):
             unknown.
     """
 
+    _VALID_DICT_FIELDS = [  # noqa: RUF012  # as the class above has it
+        *TrainingArguments._VALID_DICT_FIELDS,
+        *("model_init_kwargs", "teacher_model_init_kwargs"),
+    ]
+
     relevance_weight: float = _setting(0.0, "Weight of relevance-score distillation (KL over candidates).")
     token_weight: float = _setting(0.0, "Weight of token-representation distillation over the alignment.")
     anchor_weight: float = _setting(0.0, "Weight of the English anchor in the document slot.")
@@ -92,6 +97,15 @@ class DistillationArguments(TrainingArguments):
         None, "Learning rate of the projection; default: the same as the encoder's (paper)."
     )
 
+    model_init_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Passed to `DrDecrModel.from_pretrained` where the student is given by name."},
+    )
+    teacher_model_init_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Passed to `DrDecrTeacher.from_pretrained` where the teacher is given by name."},
+    )
+
     learning_rate: float = _setting(6e-6, "Initial learning rate (paper: 6e-6 for stages B and D).")
     lr_scheduler_type: str = _setting("constant", "Schedule (paper: constant, no warm-up).")
     max_grad_norm: float = _setting(2.0, "Gradient clipping (authors' code: 2).")
@@ -140,6 +154,11 @@ class DistillationArguments(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the token out: the Trainer pickles its settings into every checkpoint, and pushes them."""
         return {**self.__dict__, "hub_token": None}
+
+    @property
+    def n_gpu(self) -> int:
+        """One device a process: `nn.DataParallel`, which the Trainer takes without a launcher, would change what a step is."""
+        return min(super().n_gpu, 1)
 
     @property
     def term_weights(self) -> dict[str, float]:

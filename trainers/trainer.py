@@ -1,6 +1,6 @@
 """The trainer of all stages: embed, score, loss. Which terms there are is said by the weights in its arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers.utils import logging
 
-from drdecr.modeling_drdecr import DrDecrModel, DrDecrTeacher, maxsim, maxsim_candidates
+from drdecr.data.shards import check_processes
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher, maxsim, maxsim_candidates
 
 from . import diagnostics
 from .adapters import AdaptersOffTeacher
@@ -19,7 +20,8 @@ from .arguments import (
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
-from .checks import check_dimensions, check_sharding, check_special_tokens, check_tokens, layer_classes
+from .checks import check_sharding, layer_classes
+from .components import check_parts, prepare_collator, prepare_student, prepare_teacher
 from .encoding import (
     PASSES_ON_CPU,
     TOKENS_PER_PASS_ON_CPU,
@@ -54,18 +56,21 @@ class DistillationTrainer(PushingTrainer):
     student, are logged by name.
 
     Args:
-        model: the student, or the `PeftModel` around one (`trainers.adapters.add_adapter`).
+        model: the student, the `PeftModel` around one, or a name or folder (`model_init_kwargs` of the settings go with it).
+            It is trained in float32, whatever precision it was saved in.
         args: settings; the weights choose the terms. Default: the stage's own.
-        teacher: the frozen teacher; None where the batches carry its scores and token embeddings. It stays out of
-            `self.model`, so that it is neither saved, nor optimised, nor wrapped. `AdaptersOffTeacher` is the student's
-            own backbone.
-        validate: called with the student at every evaluation; the figures it returns are logged as `eval_<name>`, and
-            one of them may choose the best checkpoint.
-        **kwargs: passed to `transformers.Trainer`.
+        teacher: the frozen teacher, or its name or folder (`teacher_model_init_kwargs`); None where the batches carry its
+            scores and token embeddings. It stays out of `self.model`, so that it is neither saved, nor optimised, nor wrapped.
+            `AdaptersOffTeacher` is the student's own backbone, which teaches where `peft_config` is given and no teacher is.
+        evaluator: called with the student at every evaluation; the figures it returns are logged as `eval_<name>`, and one of
+            them may choose the best checkpoint.
+        passages: `{document_id: text}`, where rows name passages and the collator is made here (default None).
+        processing_class: a `DrDecrProcessor` in the place of the student's own (default None).
+        peft_config: a configuration of peft, `LoraConfig()` for one, laid over the student (default None).
+        **kwargs: passed to `transformers.Trainer`; `data_collator` is made where there is none.
 
     Raises:
-        ValueError: if the teacher's embedding dimension is not the student's; if `english_anchor` has a weight and the two
-            do not read English text as the same tokens; if special tokens are to be aligned that do not score; or if FSDP
+        ValueError: where the parts do not fit (`components`), where launched processes do not find each other, or if FSDP
             would wait for itself (`check_sharding`).
     """
 
@@ -76,35 +81,36 @@ class DistillationTrainer(PushingTrainer):
 
     def __init__(
         self,
-        model: DrDecrModel,
+        model: DrDecrModel | str,
         args: DistillationArguments | None = None,
-        teacher: DrDecrTeacher | AdaptersOffTeacher | None = None,
-        validate: Callable[[DrDecrModel], dict[str, float]] | None = None,
+        teacher: DrDecrTeacher | AdaptersOffTeacher | str | None = None,
+        evaluator: Callable[[DrDecrModel], dict[str, float]] | None = None,
+        passages: Mapping[str, str] | None = None,
+        processing_class: DrDecrProcessor | None = None,
+        peft_config: Any = None,
         **kwargs: Any,
     ) -> None:
         args = self.arguments_class() if args is None else args
-        check_dimensions(model, teacher)
-        if "english_anchor" in args.term_weights:
-            check_tokens(model, teacher)
-        if "aligned_tokens" in args.term_weights:
-            check_special_tokens(model, args.align_special_tokens)
-        if args.freeze_word_embeddings:
-            model.get_input_embeddings().requires_grad_(False)
-        if validate is not None and kwargs.get("eval_dataset") is None:
+        check_processes(args.world_size)
+        student = prepare_student(model, args, processing_class, peft_config)
+        frozen = prepare_teacher(teacher, student, args, with_adapter=peft_config is not None)
+        collator = prepare_collator(kwargs.pop("data_collator", None), student, frozen, args, passages)
+        check_parts(student, frozen, args, collator)
+        if evaluator is not None and kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = {}  # no sets, so that the Trainer, which refuses None, comes to `evaluate`
-        super().__init__(model=model, args=args, **kwargs)
+        super().__init__(model=student, args=args, data_collator=collator, processing_class=processing_class, **kwargs)
         self.label_names: list[str] = []
         self.can_return_loss = True
-        self.validate = validate
-        self.teacher: Any = teacher
-        if isinstance(teacher, nn.Module):
+        self.evaluator = evaluator
+        self.teacher: Any = frozen
+        if isinstance(frozen, nn.Module):
             # Not by `accelerator.prepare_model`, which would have it compute in the student's precision.
-            self.teacher = teacher.eval().requires_grad_(False).to(self.accelerator.device)
+            self.teacher = frozen.eval().requires_grad_(False).to(self.accelerator.device)
         if self.is_fsdp_enabled:
-            check_sharding(model, validate, self.train_dataset)
+            check_sharding(student, evaluator, self.train_dataset)
             plugin: Any = self.accelerator.state.fsdp_plugin
             if plugin.transformer_cls_names_to_wrap is None:  # no configuration says it
-                plugin.transformer_cls_names_to_wrap = layer_classes(model)
+                plugin.transformer_cls_names_to_wrap = layer_classes(student)
         self._records = diagnostics.Records()
 
     def compute_loss(
@@ -327,12 +333,12 @@ class DistillationTrainer(PushingTrainer):
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate the loss terms on the evaluation set or sets, then what `validate` measures, once."""
+        """Evaluate the loss terms on the evaluation set or sets, then what the evaluator measures, once."""
         metrics = super().evaluate(*args, **kwargs)
         # With several sets the Trainer comes back here for each, under a prefix of its own.
-        if self.validate is not None and kwargs.get("metric_key_prefix", "eval") == "eval":
+        if self.evaluator is not None and kwargs.get("metric_key_prefix", "eval") == "eval":
             student = self.accelerator.unwrap_model(self.model)
-            figures = {f"eval_{name}": value for name, value in self.validate(student).items()}
+            figures = {f"eval_{name}": value for name, value in self.evaluator(student).items()}
             self.log(dict(figures))
             # Tells the callbacks that this evaluation is done, also where there is no evaluation set.
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)

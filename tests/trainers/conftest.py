@@ -14,6 +14,10 @@ from drdecr.data.collators import DistillationCollator
 from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher
 from drdecr.trainers import DistillationTrainer
 
+TRAINER_ARGUMENTS = (
+    *("teacher", "evaluator", "passages", "processing_class", "peft_config"),
+    *("eval_dataset", "callbacks", "compute_metrics"),
+)
 WORDS = ["the", "of", "is", "in", "a", "what", "where", "capital", "city", "river", "sea", "king", "paris", "france"]
 
 
@@ -92,9 +96,9 @@ def build(tmp_path: Path) -> Callable[..., DistillationTrainer]:
     """Build a trainer with settings for a few quick steps on the CPU."""
 
     def build_trainer(
-        trainer_class: type[DistillationTrainer], model: DrDecrModel, rows: Any, collator: Any, **settings: Any
+        trainer_class: type[DistillationTrainer], model: Any, rows: Any, collator: Any = None, **settings: Any
     ) -> DistillationTrainer:
-        passed = {name: settings.pop(name) for name in ("teacher", "validate", "eval_dataset") if name in settings}
+        passed = {name: settings.pop(name) for name in TRAINER_ARGUMENTS if name in settings}
         defaults = {
             "output_dir": str(tmp_path / "run"),
             "use_cpu": True,

@@ -246,7 +246,7 @@ def test_the_best_checkpoint_of_an_adapter_comes_back(base, build, candidate_row
         candidate_rows,
         collate,
         teacher=AdaptersOffTeacher(model),
-        validate=validate,
+        evaluator=validate,
         relevance_weight=1.0,
         learning_rate=0.05,
         **steps,

@@ -1,7 +1,6 @@
 """The trainer: what moves and what does not, what is logged, and routes that must end in the same weights."""
 
 import copy
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -10,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.embeddings.cache import TokenCache
 from drdecr.data.mixture import MixedSet
-from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor, DrDecrTeacher, maxsim_candidates
+from drdecr.modeling_drdecr import DrDecrModel, DrDecrProcessor, DrDecrTeacher, maxsim_candidates
 from drdecr.trainers import (
     ContrastiveTrainer,
     DistillationTrainer,
@@ -205,7 +203,7 @@ def test_the_checkpoint_that_validates_best_is_kept(
 
     settings = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "mrr", "greater_is_better": True}
-    trainer = build(ContrastiveTrainer, tiny_model, candidate_rows, collate, validate=validate, **settings, **best)
+    trainer = build(ContrastiveTrainer, tiny_model, candidate_rows, collate, evaluator=validate, **settings, **best)
     trainer.train()
     assert losses(trainer, "eval_mrr") == [0.2, 0.9, 0.1]
     assert Path(trainer.state.best_model_checkpoint).name == "checkpoint-2"
@@ -223,7 +221,7 @@ def test_each_evaluation_set_is_logged_under_its_name_and_validation_comes_once(
         return {"mrr": 0.5}
 
     sets = {"first": candidate_rows[:8], "second": candidate_rows[8:16]}
-    trainer = build(ContrastiveTrainer, still_model, candidate_rows, collate, validate=validate, eval_dataset=sets)
+    trainer = build(ContrastiveTrainer, still_model, candidate_rows, collate, evaluator=validate, eval_dataset=sets)
     metrics = trainer.evaluate()
     assert len(calls) == 1
     assert metrics["eval_mrr"] == 0.5
@@ -339,9 +337,6 @@ def test_special_tokens_are_aligned_only_where_asked_for(
         shares += losses(trainer, "share_unaligned_tokens")
     # 4 words against 1; with <s>, [Q] and </s> 7 tokens against 4
     assert shares == pytest.approx([3 / 4, 3 / 7])
-    still_model.processor.score_special_tokens = False  # then no embeddings are kept of them
-    with pytest.raises(ValueError, match=r"align_special_tokens: .*score_special_tokens: false"):
-        build(DistillationTrainer, still_model, rows, collate, teacher=teacher, **settings)
 
 
 def test_a_soft_alignment_leaves_no_word_without_a_partner(
@@ -415,44 +410,6 @@ def test_what_the_teacher_must_say_and_nobody_says_is_named(
     scored = [{**row, "teacher_scores": [3.0, 2.0, 1.0]} for row in candidate_rows]
     with pytest.raises(ValueError, match="how many query tokens each teacher score sums over"):
         build(RelevanceDistillationTrainer, tiny_model, scored, collate, score_scale=20.0).train()
-
-
-def test_any_model_given_as_teacher_is_frozen_and_read_without_dropout(
-    tiny_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
-):
-    other = copy.deepcopy(tiny_model).train()
-    trainer = build(RelevanceDistillationTrainer, tiny_model, candidate_rows, collate, teacher=other)
-    before = weights(other)
-    trainer.train()
-    assert not other.training
-    assert not any(parameter.requires_grad for parameter in other.parameters())
-    assert moved(before, other) == set()
-
-
-def test_a_teacher_of_another_width_is_refused(tiny_model: DrDecrModel, candidate_rows: Rows, build: Build):
-    other = DrDecrTeacher(DrDecrConfig(encoder_config=tiny_model.config.encoder_config, embedding_dim=8))
-    with pytest.raises(ValueError, match="share one space, got embedding_dim 16 and 8"):
-        build(RelevanceDistillationTrainer, tiny_model, candidate_rows, None, teacher=other)
-
-
-@pytest.mark.parametrize("other", ["vocabulary", "marker"])
-def test_the_anchor_refuses_a_teacher_that_reads_other_tokens(
-    other: str, tiny_model: DrDecrModel, teacher: DrDecrTeacher, parallel_rows: Rows, collate: Any, build: Build
-):
-    # As many tokens as the student has and the same shapes: only what they stand for is different.
-    processor = copy.deepcopy(teacher.processor)
-    if other == "marker":
-        processor.document_marker = "[Q]"
-    else:
-        backend = json.loads(processor.tokenizer.backend_tokenizer.to_str())
-        vocabulary = backend["model"]["vocab"]
-        vocabulary["city"], vocabulary["river"] = vocabulary["river"], vocabulary["city"]
-        processor.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(backend))
-    teacher.processor = processor
-    message = "vocabularies of" if other == "vocabulary" else "one vocabulary, but"
-    with pytest.raises(ValueError, match=f"english_anchor compares token with token.*{message}.*`anchor_weight` to 0"):
-        build(RepresentationDistillationTrainer, tiny_model, parallel_rows, collate, teacher=teacher)
-    build(RepresentationDistillationTrainer, tiny_model, parallel_rows, collate, teacher=teacher, anchor_weight=0.0)
 
 
 def test_a_checkpoint_opens_by_itself_with_its_processor_and_without_the_teacher(

@@ -166,7 +166,7 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
         student,
         args,
         teacher=teacher,
-        validate=build_validation(recipe, teacher) if recipe.validation and recipe.is_evaluated else None,
+        evaluator=build_validation(recipe, teacher) if recipe.validation and recipe.is_evaluated else None,
         train_dataset=data.train,
         eval_dataset=data.dev if args.eval_strategy != "no" else None,
         data_collator=data.collator,
