@@ -25,6 +25,7 @@ REASONS_IN_WORDS = {
     "repeated": "repeated",
     "held_out": "in a held-out set",
     "over_limit": "outside the limit",
+    "too_few_negatives": "too few negatives",
     "kept": "kept",
 }
 
@@ -73,6 +74,8 @@ def data_card(
     metadata = {"language": languages, "license": license, "task_categories": ["text-retrieval"]}
     metadata["tags"] = ["drdecr", "cross-lingual-retrieval", "knowledge-distillation"]
     first = next(iter(configs))
+    is_counted = {key for counts in cleaning.values() for key, count in counts.items() if count}
+    reasons = [key for key in REASONS_IN_WORDS if key in is_counted or key not in ("over_limit", "too_few_negatives")]
     parts = [
         "# Processed sets for cross-lingual retrieval",
         "Questions and sentences in several languages with their English text, as `drdecr` trains on them: cleaned, split and, "
@@ -85,8 +88,8 @@ def data_card(
         "## Cleaning",
         "Rows whose normalised text repeats an earlier one, or stands in a held-out or validation set, are left out.",
         table(
-            ["set", *REASONS_IN_WORDS.values()],
-            [[name, *(found.get(key, "") for key in REASONS_IN_WORDS)] for name, found in cleaning.items()],
+            ["set", *(REASONS_IN_WORDS[key] for key in reasons)],
+            [[name, *(counts.get(key, "") for key in reasons)] for name, counts in cleaning.items()],
         ),
         "## Made by",
         made_by(environment, seed),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from .passages import TWO_TEXTS, PassageStore
 from .prepare.cleaning import text_key
@@ -275,6 +275,45 @@ def check_rows(dataset: Dataset, columns: Iterable[str], name: str) -> None:
                 raise ValueError(
                     f"{name}, row {number + 1}: expected a text in {column!r}, got {text!r}. Drop or fill the row."
                 )
+
+
+def require_english(rows: Dataset, name: str) -> Dataset:
+    """Return the rows with an English text in each; a question in English is its own.
+
+    Args:
+        rows: with `query`, `language` and perhaps `english`.
+        name: of the set, for the error.
+
+    Raises:
+        ValueError: for a row in another language without its English: a teacher would read the foreign text as English.
+    """
+    if not len(rows):
+        return rows
+    filled = fill_english(rows)
+    columns = zip(*(column_of(filled, column) for column in ("english", "language", "query")), strict=True)
+    for number, (english, language, query) in enumerate(columns, start=1):
+        if english is None:
+            raise ValueError(
+                f"{name}, row {number}: expected `english` beside a question in {language!r}, got none ({query[:60]!r}). "
+                "Translate the set (`drdecr data translate`), drop the row, or write `language: en` if it is English."
+            )
+    return filled
+
+
+def fill_english(rows: Dataset) -> Dataset:
+    """Return the rows with a column `english`: of questions in English their own text where there is no other, else None."""
+    english = list(column_of(rows, "english")) if "english" in rows.column_names else [None] * len(rows)
+    pairs = zip(english, column_of(rows, "query"), column_of(rows, "language"), strict=True)
+    texts = [
+        text if text and text.strip() else query if is_english(language) else None for text, query, language in pairs
+    ]
+    rows = rows.remove_columns("english") if "english" in rows.column_names else rows
+    return rows.add_column("english", texts, feature=Value("string"))
+
+
+def is_english(language: str) -> bool:
+    """Whether a language's code is that of English: `en`, `eng`, `en-US`, `en_XX`, `eng_Latn`."""
+    return language.replace("_", "-").partition("-")[0].lower() in ("en", "eng")
 
 
 def column_of(dataset: Dataset, name: str) -> Iterator[Any]:

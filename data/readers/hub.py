@@ -99,7 +99,8 @@ def read_hub_candidates(
     found = CandidateSet(
         f"{name}, {config}", *_rows_and_passages(name, config, passages, split, passages_split, revision)
     )
-    found.rows = found.rows.select_columns(list(CANDIDATE_COLUMNS))
+    columns = [*CANDIDATE_COLUMNS, *(name for name in found.rows.column_names if name == "positive_ids")]
+    found.rows = found.rows.select_columns(columns)
     return found
 
 

@@ -111,12 +111,9 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
         passages: JSON Lines with `document_id`, `text` and perhaps `title`.
         name: of the set.
     """
-    first: list[str] = []
-    judged = dict.fromkeys(("answer", "answers", "relevance", "irrelevant_ids"), False)
+    columns: dict[str, None] = {}  # of all lines: the first one may lack what others have
     for row in _own_rows(questions):
-        first = first or list(row)
-        judged = {name: known or name in row for name, known in judged.items()}
-    columns = dict.fromkeys([*(name for name, known in judged.items() if known), *first])
+        columns |= dict.fromkeys(row)
     rows = mapped_rows(lambda: _own_rows(questions), list(columns), questions) if columns else Dataset.from_list([])
     collection = read_passages(passages)
     with naming(f"{questions}, with the passages of {passages}"):

@@ -91,9 +91,9 @@ def _nearest_means(queries: list[Tensor], passages: Tokens, depth: int) -> list[
 
 @torch.no_grad()
 def _scored(
-    queries: list[Tensor], chosen: list[list[str]], passages: Tokens, batch_size: int
+    queries: list[Tensor], chosen: list[list[str]], passages: Tokens, batch_size: int, best_first: bool = True
 ) -> list[tuple[list[str], list[float], int]]:
-    """Score each query's chosen passages exactly, best first, with the number of query tokens."""
+    """Score each query's chosen passages exactly, with the number of query tokens."""
     rows: list[tuple[list[str], list[float], int]] = []
     for start in tqdm(range(0, len(queries), batch_size), desc="scoring candidates", unit="batch", disable=None):
         names = chosen[start : start + batch_size]
@@ -101,7 +101,10 @@ def _scored(
         documents, mask, _ = passages.padded([name for row in names for name in row])
         shape = (len(names), len(names[0]))
         documents, mask = documents.float().unflatten(0, shape), mask.unflatten(0, shape)
-        best, order = maxsim_candidates(query, documents, query_mask, mask).sort(dim=1, descending=True, stable=True)
+        best = maxsim_candidates(query, documents, query_mask, mask)
+        order = torch.arange(shape[1]).expand(shape)
+        if best_first:
+            best, order = best.sort(dim=1, descending=True, stable=True)
         for row, scores, places, tokens in zip(
             names, best.tolist(), order.tolist(), query_mask.sum(dim=1), strict=True
         ):
@@ -140,7 +143,7 @@ def add_negatives(
 
     Returns:
         One row a question, `document_ids` holding its first answer and then the negatives, best first, with
-        `teacher_scores` and `teacher_query_tokens` of the reader.
+        `positive_ids` (all answers of the question) and `teacher_scores` and `teacher_query_tokens` of the reader.
 
     Raises:
         ValueError: if the collection is too small for that many negatives, or a question has no answer in it.
@@ -149,9 +152,7 @@ def add_negatives(
         raise ValueError(
             "questions: expected a passage that answers each, got questions with answers only. Find their passages first."
         )
-    answers: dict[str, set[str]] = {}
-    for text, ids in zip(questions["english"], questions["document_ids"], strict=True):
-        answers.setdefault(text, set()).update(ids)
+    answers = dict(zip(questions["english"], known_answers(questions), strict=True))
     wrong = len(passages) - max(len(ids) for ids in answers.values())  # passages that answer no single question
     if num_candidates < 2 or wrong < num_candidates - 1:
         raise ValueError(
@@ -166,7 +167,90 @@ def add_negatives(
         drawn = sorted(generator.choice(len(names), num_candidates - 1, replace=False).tolist())
         chosen = [ids[0], *(names[rank] for rank in drawn)]
         rows.append((chosen, [scores[name] for name in chosen], num_tokens))
+    questions = questions.add_column("positive_ids", [sorted(answers[text]) for text in questions["english"]])
     return _with_columns(questions.remove_columns("document_ids"), rows)
+
+
+def given_candidates(
+    questions: Dataset, num_candidates: int = 2, seed: int = 12345, share: float = 0.9
+) -> tuple[Dataset, int]:
+    """Make candidate rows of the negatives that a set brings with it, such as those of triples: nothing is searched.
+
+    Args:
+        questions: rows with `document_ids`, the answers, and `irrelevant_ids`, passages that are none. Rows with one text
+            share their answers.
+        num_candidates: candidates a row at most (default 2): the row's first answer and negatives drawn from its own.
+        seed: of the drawing.
+        share: of the rows that must have enough negatives (default 0.9). Where they have fewer than `num_candidates - 1`,
+            all rows get fewer, for a batch needs as many candidates in each.
+
+    Returns:
+        The rows with `document_ids` (answer first) and `positive_ids` (all answers of the question), without those that
+        have too few negatives; and the number of candidates.
+
+    Raises:
+        ValueError: for fewer than two candidates, or rows without a negative.
+    """
+    answers = known_answers(questions)
+    negatives = [
+        [name for name in dict.fromkeys(names) if name not in known]
+        for names, known in zip(questions["irrelevant_ids"], answers, strict=True)
+    ]
+    sizes = np.array([len(names) if known else 0 for names, known in zip(negatives, answers, strict=True)])
+    room = int(np.quantile(sizes, 1 - share, method="lower")) if len(sizes) else 0
+    drawn_per_row = min(num_candidates - 1, max(room, 1))
+    if drawn_per_row < 1 or not (sizes >= drawn_per_row).any():
+        raise ValueError(
+            f"num_candidates: expected at least 2, an answer and a negative, got {num_candidates} and rows with "
+            f"{sizes.max(initial=0)} negatives. Set `negatives: mined`, or give rows with `irrelevant_ids`."
+        )
+    generator = np.random.default_rng(seed)
+    rows = np.flatnonzero(sizes >= drawn_per_row)
+    candidates = []
+    for row in rows.tolist():
+        drawn = sorted(generator.choice(len(negatives[row]), drawn_per_row, replace=False).tolist())
+        candidates.append([questions[row]["document_ids"][0], *(negatives[row][place] for place in drawn)])
+    chosen = questions.select(rows).remove_columns(["document_ids", "irrelevant_ids"])
+    chosen = chosen.add_column("document_ids", candidates)
+    return chosen.add_column("positive_ids", [sorted(answers[row]) for row in rows.tolist()]), drawn_per_row + 1
+
+
+def add_positives(rows: Dataset) -> Dataset:
+    """Return candidate rows with `positive_ids`: the first candidates of all rows of the same question."""
+    if "positive_ids" in rows.column_names:
+        return rows
+    first = rows.select_columns([name for name in ("query", "english") if name in rows.column_names])
+    first = first.add_column("document_ids", [ids[:1] for ids in rows["document_ids"]])
+    return rows.add_column("positive_ids", [sorted(names) for names in known_answers(first)])
+
+
+def known_answers(questions: Dataset) -> list[set[str]]:
+    """Return for each row all passages that answer its question: rows with one text share their answers."""
+    texts = questions["english"][:] if "english" in questions.column_names else [None] * len(questions)
+    keys = [text or query for text, query in zip(texts, questions["query"][:], strict=True)]
+    answers: dict[str, set[str]] = {}
+    for key, ids in zip(keys, questions["document_ids"][:], strict=True):
+        answers.setdefault(key, set()).update(ids or ())
+    return [answers[key] for key in keys]
+
+
+def score_candidates(rows: Dataset, teacher: DrDecrModel, passages: Tokens, batch_size: int = 64) -> Dataset:
+    """Let the teacher score the candidates that rows have.
+
+    Args:
+        rows: with `english` and `document_ids`, as many in each.
+        teacher: reads the English questions.
+        passages: its tokens of the candidates.
+        batch_size: rows at a time.
+
+    Returns:
+        The rows with `teacher_scores` and `teacher_query_tokens`; the order of the candidates stays.
+    """
+    english = list(dict.fromkeys(rows["english"]))
+    tokens = dict(zip(english, teacher.encode_queries(english, batch_size=batch_size), strict=True))
+    names = rows["document_ids"][:]
+    found = _scored([tokens[text] for text in rows["english"]], names, passages, batch_size, best_first=False)
+    return _with_columns(rows.remove_columns("document_ids"), found)
 
 
 def _ranked_negatives(

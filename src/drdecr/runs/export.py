@@ -19,7 +19,7 @@ from drdecr.data.sources import files_of
 from .recipe import ADAPTERS_OFF, Recipe
 from .run_folder import is_done, same_recipe, start_run
 from .stage import resolve_precision
-from .training_data import english_cache, prepare_sets, split_dev
+from .training_data import check_scorer, english_cache, prepare_sets, split_dev
 from .validation import read_validation
 
 logger = logging.getLogger(__name__)
@@ -69,10 +69,12 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
         start_run(recipe)
     reads = resolve_precision(recipe)
     reader = _reader(reads) if scores or tokens != "none" else None
-    prepared = prepare_sets(reads, reader, seed)
+    check_scorer(recipe)
+    prepared = prepare_sets(reads, reader, seed, scored=True)
     configs: dict[str, dict[str, Dataset]] = {}
     for name, (train, dev) in split_dev(prepared.rows, settings.dev_texts, seed).items():
         columns = PARALLEL_COLUMNS if name == "parallel" else CANDIDATE_COLUMNS
+        columns = (*columns, *(column for column in ("positive_ids",) if column in train.column_names))
         parts = {"train": train, "dev": dev}
         config = name if name in ("parallel", "scored_candidates") else f"{name}_candidates"
         configs[config] = {split: part.select_columns(list(columns)) for split, part in parts.items()}

@@ -17,6 +17,7 @@ from drdecr.trainers import (
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
+from drdecr.trainers.arguments import TERM_WEIGHTS
 from drdecr.trainers.precision import PRECISIONS
 
 from .config import build_settings, check_values, override, read_yaml
@@ -51,7 +52,11 @@ class DataSettings:
         corpus: question sets whose passages are searched for those candidates.
         held_out: sets whose questions must not be trained on; beside the other formats, `{format: texts, path, column}` for
             a column of JSON Lines.
-        num_candidates: candidates a question, the positive included where one is known.
+        negatives: of `questions`: `given` (the wrong passages that a set brings, such as those of triples; other rows are
+            left out), `mined` (passages that the teacher ranks high) or `both`; default: what a row brings, mined ones
+            where it brings none. Where all rows bring theirs, no passage is encoded before the training.
+        num_candidates: candidates a question, the positive included where one is known; fewer where nine in ten rows of
+            `questions` do not bring as many.
         candidate_depth: how far down the teacher's ranking candidates are taken from; default: no further than needed.
         candidates_by: how the pool is ranked: `maxsim` (default) or, much faster, `mean`, by the cosine of mean tokens.
         english_share: of parallel rows, add this share again with the English text as the question (default 0), so that
@@ -83,6 +88,7 @@ class DataSettings:
     scored_candidates: list[dict[str, Any]] = field(default_factory=list)
     corpus: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[dict[str, Any]] = field(default_factory=list)
+    negatives: str | None = None
     num_candidates: int = 16
     candidate_depth: int | None = None
     candidates_by: str = "maxsim"
@@ -97,6 +103,11 @@ class DataSettings:
     limits: dict[str, int] = field(default_factory=dict)
     language_temperature: float = 1.0
     stream: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        if self.negatives not in (None, "given", "mined", "both"):
+            raise ValueError(f"data.negatives: expected given, mined or both, got {self.negatives!r}.")
 
 
 @dataclass
@@ -175,6 +186,18 @@ class Recipe:
                 "training.hub_token: a recipe is written down and shared, so it must hold no token. Log in with "
                 "`hf auth login`, or set HF_TOKEN."
             )
+
+    @property
+    def loss_terms(self) -> set[str]:
+        """The loss terms that have a weight."""
+        if self.stage == "initialise":
+            return set()
+        defaults = ARGUMENTS[self.stage]
+        return {
+            term
+            for term, setting in TERM_WEIGHTS.items()
+            if (self.training.get(setting, getattr(defaults, setting)) or 0) > 0
+        }
 
     @property
     def folder(self) -> Path:

@@ -45,7 +45,7 @@ from .run_folder import (
     resolved_settings,
     start_run,
 )
-from .training_data import TrainingData, build_training_data
+from .training_data import TrainingData, build_training_data, check_teacher
 from .validation import BEST, build_validation
 
 logger = logging.getLogger(__name__)
@@ -135,9 +135,7 @@ def run_stage(recipe: Recipe) -> Path:
 
 def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[DistillationTrainer, TrainingData]:
     """Build a stage's trainer and its rows."""
-    taught = sorted({"relevance_kl", "aligned_tokens", "english_anchor"} & set(args.term_weights))
-    if taught and not (recipe.teacher or recipe.data.scored_candidates or recipe.data.query_tokens):
-        raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
+    check_teacher(recipe)
     labelled = sorted({"contrastive", "in_batch_contrastive"} & set(args.term_weights))
     if labelled and recipe.data.unlabelled_queries:
         raise ValueError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, List, Value, concatenate_datasets
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.embeddings.cache import TokenCache, Tokens
@@ -18,7 +18,7 @@ from drdecr.data.prepare.cleaning import drop_leaks, drop_repeated
 from drdecr.data.prepare.leakage import HeldOutTexts
 from drdecr.data.prepared_mixture import PreparedMixture
 from drdecr.data.readers.text import expanded
-from drdecr.data.schema import QuestionSet, check_keys, joined_passages
+from drdecr.data.schema import QuestionSet, check_keys, fill_english, joined_passages, require_english
 from drdecr.data.sources import (
     QUESTION_READERS,
     question_texts,
@@ -27,7 +27,7 @@ from drdecr.data.sources import (
     read_questions,
     read_tokens,
 )
-from drdecr.data.teacher.candidates import add_negatives
+from drdecr.data.teacher.candidates import add_negatives, add_positives, given_candidates, score_candidates
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval.encoder import model_digest
 
@@ -35,6 +35,14 @@ from .candidates import cached_candidates
 from .recipe import ARGUMENTS, DataSettings, Recipe
 
 logger = logging.getLogger(__name__)
+
+ENGLISH_TERMS = {"relevance_kl", "aligned_tokens", "english_anchor"}
+"""Loss terms for which a teacher reads the English question."""
+
+CANDIDATE_TERMS = {"relevance_kl", "contrastive", "in_batch_contrastive"}
+"""Loss terms that compare a question with candidates."""
+
+IDS = List(Value("string"))
 
 
 @dataclass
@@ -110,6 +118,14 @@ def build_training_data(
     counts = {name: len(part) for name, (part, _) in parts.items()}
     for name, cleaning in prepared.cleaning.items():
         log_row_counts(name, cleaning, *map(len, parts[name]))
+    num_rows, rows_per_step = sum(counts.values()), batch_size * batches_a_step
+    if num_rows < rows_per_step:
+        logger.warning(
+            "%d rows, %d a step: rows come several times in one step. Set a smaller `per_device_train_batch_size` or "
+            "`gradient_accumulation_steps`.",
+            num_rows,
+            rows_per_step,
+        )
     languages = {code for rows in prepared.rows.values() for code in rows.unique("language")}
     return TrainingData(train, dev, collator, counts, prepared.cleaning, sorted(languages))
 
@@ -181,19 +197,20 @@ def streamed_data(
     collator = DistillationCollator(
         student.processor,
         teacher_processor=teacher.processor if teacher is not None else None,
-        anchor=_wants_anchor(recipe),
+        anchor="english_anchor" in recipe.loss_terms,
     )
     counts = {"stream": sum(strand.rows for strand in train.strands)}
     return TrainingData(train, None, collator, counts, {}, sorted({strand.language for strand in train.strands}))
 
 
-def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> CleanedSets:
+def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int, scored: bool = False) -> CleanedSets:
     """Read and clean every set of a recipe, and let the reader find and score candidates.
 
     Args:
         recipe: of the stage.
         reader: the teacher, or the student where there is none; None where nothing asks for candidates.
         seed: of sampling.
+        scored: whether every candidate needs a score of the reader (default False: those of mined rows alone have one).
     """
     settings = recipe.data
     held_out = held_out_texts(recipe)
@@ -201,7 +218,6 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Clean
     candidate_sets = [read_candidates(entry) for entry in settings.scored_candidates]
     pools: list[Any] = [*questions, *(read_questions(entry) for entry in settings.corpus), *candidate_sets]
     passages = joined_passages(pools)
-    passage_cache = _passage_cache(recipe, reader, passages)
     sets: dict[str, Dataset] = {}
     cleaning: dict[str, dict[str, int]] = {}
     query_cache: Tokens | None = None
@@ -216,9 +232,28 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Clean
     if settings.parallel:
         rows = cleaned(read_parallel(settings.parallel), "parallel")
         sets["parallel"] = _with_english(rows, settings.english_share, seed)
-    if questions and passage_cache is not None and reader is not None:
+    given = mined = None
+    needs_candidates = scored or bool(recipe.loss_terms & CANDIDATE_TERMS)
+    if questions and not needs_candidates:
         rows = cleaned(concatenate_datasets([_question_rows(found) for found in questions]), "questions")
-        sets["questions"] = add_negatives(rows, reader, passage_cache, settings.num_candidates, seed=seed)
+        sets["questions"] = require_english(rows.remove_columns(["document_ids", "irrelevant_ids"]), "questions")
+    elif questions:
+        rows = cleaned(concatenate_datasets([_question_rows(found) for found in questions]), "questions")
+        given, mined = split_by_negatives(rows, settings.negatives)
+        if len(mined) or scored or recipe.loss_terms & ENGLISH_TERMS:
+            given, mined = require_english(given, "questions"), require_english(mined, "questions")
+        elif None in given["english"][:]:  # nobody reads it
+            given = given.remove_columns("english")
+    is_searched = bool(
+        settings.unlabelled_queries or (mined is not None and len(mined)) or (scored and given is not None)
+    )
+    passage_cache = _passage_cache(recipe, reader, passages, is_searched)
+    if given is not None and mined is not None:
+        rows = _with_candidates(given, mined, settings.num_candidates, reader, passage_cache, seed)
+        unused = cleaning["questions"]["kept"] - len(given) if settings.negatives == "given" else 0
+        too_few = len(given) + len(mined) - len(rows)
+        cleaning["questions"] |= {"too_few_negatives": unused + too_few, "kept": len(rows)}
+        sets["questions"] = rows
     if settings.unlabelled_queries:
         rows = cleaned(read_parallel(settings.unlabelled_queries), "unlabelled_queries")
         rows = _with_english(rows, settings.english_share, seed)
@@ -231,7 +266,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Clean
         sets["unlabelled_queries"] = cached_candidates(recipe, rows, reader, passages, passage_cache, query_cache)
     if candidate_sets:
         rows = concatenate_datasets([candidates.rows for candidates in candidate_sets])
-        sets["scored_candidates"] = cleaned(rows, "scored_candidates")
+        sets["scored_candidates"] = add_positives(cleaned(rows, "scored_candidates"))
     if not sets:
         raise ValueError(
             "data: expected at least one of `parallel`, `questions`, `unlabelled_queries` and `scored_candidates`, got none."
@@ -241,7 +276,7 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int) -> Clean
 
 def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset], token_folder: str | None = None) -> Tokens:
     """Let the teacher read every English text of the sets, each once; what the folder holds is not read again."""
-    english = [text for rows in sets.values() for text in rows.unique("english")]
+    english = [text for rows in sets.values() for text in _english_of(rows) if text]
     logger.info("Reading %d English questions and sentences with the teacher.", len(set(english)))
     return (
         stored_queries(teacher, english, expanded(token_folder))
@@ -252,7 +287,7 @@ def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset], token_folder
 
 def english_cache(teacher: DrDecrModel, prepared: CleanedSets, token_folder: str | None = None) -> Tokens:
     """Return the teacher's tokens of every English text; what finding candidates has read already is not read again."""
-    english = {text for rows in prepared.rows.values() for text in rows.unique("english")}
+    english = {text for rows in prepared.rows.values() for text in _english_of(rows) if text}
     if prepared.query_cache is not None and all(text in prepared.query_cache for text in english):
         return prepared.query_cache
     return read_english(teacher, prepared.rows, token_folder)
@@ -269,15 +304,19 @@ def split_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[st
     Returns:
         Training and dev rows of each set.
     """
-    keys = {name: [normalise_text(text) for text in rows["english"]] for name, rows in sets.items()}
+    texts = {
+        name: [english or query for english, query in zip(_english_of(rows), rows["query"][:], strict=True)]
+        for name, rows in sets.items()
+    }
+    keys = {name: [normalise_text(text) for text in texts_of_set] for name, texts_of_set in texts.items()}
     room = {name: min(num_texts, len(set(found)) // 5) for name, found in keys.items()}
     homes: dict[str, list[str]] = {}
     for name, found in keys.items():
         for key in set(found):
             homes.setdefault(key, []).append(name)
     chosen: set[str] = set()
-    texts = sorted({text for rows in sets.values() for text in rows.unique("english")})
-    for text in np.random.default_rng(seed).permutation(np.array(texts, dtype=object)).tolist():
+    different = sorted({text for texts_of_set in texts.values() for text in texts_of_set})
+    for text in np.random.default_rng(seed).permutation(np.array(different, dtype=object)).tolist():
         key = normalise_text(text)
         if key not in chosen and all(room[name] for name in homes[key]):
             chosen.add(key)
@@ -288,6 +327,39 @@ def split_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[st
         is_dev = np.array([key in chosen for key in keys[name]], dtype=bool)
         parts[name] = (rows.select(np.flatnonzero(~is_dev)), rows.select(np.flatnonzero(is_dev)))
     return parts
+
+
+def check_teacher(recipe: Recipe) -> None:
+    """Check that somebody teaches what a recipe distils.
+
+    Raises:
+        ValueError: without a teacher, where no file holds what it says either.
+    """
+    taught = sorted(ENGLISH_TERMS & recipe.loss_terms)
+    if not taught or recipe.teacher:
+        return
+    settings = recipe.data
+    if not (settings.scored_candidates or settings.query_tokens):
+        raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
+    check_scorer(recipe)
+
+
+def check_scorer(recipe: Recipe) -> None:
+    """Check that a teacher scores the candidates that relevance is distilled from.
+
+    Raises:
+        ValueError: where the scores would be those of the student's own start.
+    """
+    scored_by_nobody = [name for name in ("questions", "unlabelled_queries") if getattr(recipe.data, name)]
+    if "relevance_kl" in recipe.loss_terms and scored_by_nobody and not recipe.teacher:
+        raise ValueError(
+            f"teacher: expected one that scores the candidates of {' and '.join(scored_by_nobody)} for relevance_kl, got none: "
+            "the student would be its own teacher. Name one, or leave these sets out."
+        )
+
+
+def _english_of(rows: Dataset) -> list[str | None]:
+    return rows["english"][:] if "english" in rows.column_names else [None] * len(rows)
 
 
 def held_out_texts(recipe: Recipe) -> list[str]:
@@ -310,10 +382,49 @@ def texts_of(entries: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _question_rows(found: QuestionSet) -> Dataset:
-    rows = found.questions
-    if "english" not in rows.column_names:  # an English set is its own translation
-        rows = rows.add_column("english", rows["query"])
-    return rows.select_columns(["query_id", "query", "english", "language", "document_ids"])
+    rows = fill_english(found.questions)
+    if "irrelevant_ids" not in rows.column_names:
+        rows = rows.add_column("irrelevant_ids", [[]] * len(rows), feature=IDS)
+    for column in ("document_ids", "irrelevant_ids"):
+        rows = rows if rows.features[column] == IDS else rows.cast_column(column, IDS)
+    return rows.select_columns(["query_id", "query", "english", "language", "document_ids", "irrelevant_ids"])
+
+
+def split_by_negatives(rows: Dataset, negatives: str | None) -> tuple[Dataset, Dataset]:
+    """Return the rows that are trained on with the negatives that they bring, and those whose negatives are mined.
+
+    Args:
+        rows: with `irrelevant_ids`, empty where a row brings none.
+        negatives: `given` (the first alone), `mined` (all rows are mined), `both`; None (default): what a row brings, and
+            mined ones for the others.
+    """
+    brings = np.array([bool(ids) for ids in rows["irrelevant_ids"]], dtype=bool)
+    given = np.zeros_like(brings) if negatives == "mined" else brings
+    mined = {"given": np.zeros_like(brings), None: ~brings}.get(negatives, np.ones_like(brings))
+    return rows.select(np.flatnonzero(given)), rows.select(np.flatnonzero(mined))
+
+
+def _with_candidates(
+    given: Dataset,
+    mined: Dataset,
+    num_candidates: int,
+    reader: DrDecrModel | None,
+    passage_cache: Tokens | None,
+    seed: int,
+) -> Dataset:
+    """Return rows with as many candidates each; the reader scores them where it has read the passages."""
+    parts = []
+    if len(given):
+        part, num_candidates = given_candidates(given, num_candidates, seed)
+        parts.append(part if passage_cache is None or reader is None else score_candidates(part, reader, passage_cache))
+    if len(mined):
+        if passage_cache is None or reader is None:
+            raise ValueError("data.questions: expected a model that mines negatives, got none. Name a `teacher`.")
+        rows = mined.remove_columns("irrelevant_ids")
+        parts.append(add_negatives(rows, reader, passage_cache, num_candidates, seed=seed))
+    if not parts:
+        raise ValueError("data.questions: no row brings negatives. Set `negatives: mined`, or leave it out.")
+    return concatenate_datasets(parts)
 
 
 def _cleaned(rows: Dataset, held_out: list[str], name: str) -> tuple[Dataset, dict[str, int]]:
@@ -337,11 +448,11 @@ def _with_english(rows: Dataset, share: float, seed: int) -> Dataset:
     return concatenate_datasets([rows, english])
 
 
-def _passage_cache(recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str]) -> Tokens | None:
+def _passage_cache(
+    recipe: Recipe, reader: DrDecrModel | None, passages: Mapping[str, str], is_searched: bool
+) -> Tokens | None:
     settings = recipe.data
-    used = (
-        settings.questions or settings.unlabelled_queries or (settings.cache_passages and not settings.passage_tokens)
-    )
+    used = is_searched or (settings.cache_passages and not settings.passage_tokens)
     if not passages or not used or reader is None:
         return None
     logger.info("Encoding %d passages with the %s.", len(passages), "teacher" if recipe.teacher else "student")
@@ -390,7 +501,7 @@ def _collator(
         teacher_processor=teacher.processor if teacher is not None else None,
         query_cache=query_cache,
         document_cache=document_cache,
-        anchor=_wants_anchor(recipe),
+        anchor="english_anchor" in recipe.loss_terms,
         scores_suffice=recipe.training.get("relevance_over", ARGUMENTS[recipe.stage].relevance_over) == "row",
     )
 
@@ -403,7 +514,3 @@ def _of_teacher(tokens: IndexTokens, teacher: DrDecrModel | None) -> IndexTokens
             f"{tokens.index.about.get('model')}. Name that teacher, or index with this one."
         )
     return tokens
-
-
-def _wants_anchor(recipe: Recipe) -> bool:
-    return bool(recipe.training.get("anchor_weight", 0.5 if recipe.stage == "representation" else 0.0))
