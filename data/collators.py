@@ -1,5 +1,8 @@
 """Rows in, tensors out: what the trainers' batches are made of."""
 
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -11,6 +14,9 @@ from .embeddings.cache import Tokens
 
 Row = dict[str, Any]
 
+CANDIDATE_COLUMNS = ("document_ids", "documents", "positive")
+"""Columns of which the first one that rows have names their candidates."""
+
 
 class DistillationCollator:
     """Makes a batch of rows that have the same columns.
@@ -19,7 +25,10 @@ class DistillationCollator:
 
     - `query`: the question or sentence in any language;
     - `english`?: the same in English, for the teacher;
-    - `document_ids`?: candidates of the row, at least two, the positive first if there is one;
+    - candidates, at least two, the positive first if there is one: `document_ids`?, names among `passages`; or texts,
+      `documents`?, a list, or `positive`? and `negative`? or `negative_1`?, `negative_2`? and so on;
+    - `answers`?: ids of passages, or texts, of which none of the batch is a negative to this question: a passage that is one of
+      them, or in which one stands as whole words;
     - `teacher_scores`?: the teacher's score of each candidate; `teacher_query_tokens`?: how many query tokens each sums
       over.
 
@@ -30,14 +39,16 @@ class DistillationCollator:
     - `teacher_query`: `(b, q')`, or with `query_cache` `teacher_query_embeddings` `(b, q', dim)` and its masks;
     - `document`: `(b, n, t)`, and `teacher_document` likewise if the teacher has another processor; or with
       `document_cache` `document_embeddings` `(b, n, t, dim)` and `document_scoring_mask`;
-    - `document_keys`: int64 `(b, n)`, equal for equal passages;
+    - `document_keys`: int64 `(b, n)`, equal for equal texts; `question_keys`: int64 `(b,)`, equal for rows that ask the
+      same, in English where they have it; `answer_keys` with `answers`: int64 `(b, k)`, the keys of passages that answer, the
+      row's positive repeated where there are fewer;
     - `anchor`: `(b, t)`, the English text in the document slot, where `anchor` is asked for and rows have no
       candidates;
     - `teacher_scores`: float32 `(b, n)`; `teacher_query_tokens`: `(b,)`.
 
     Args:
         processor: the student's.
-        passages: `{document_id: text}`; needed for rows with candidates.
+        passages: `{document_id: text}`; needed for rows with `document_ids`.
         teacher_processor: the teacher's, if it has another tokenizer.
         query_cache: the teacher's tokens of the English texts: it then reads no question.
         document_cache: the teacher's tokens of the passages: neither model then reads a passage, and the student learns
@@ -60,23 +71,22 @@ class DistillationCollator:
     def __init__(
         self,
         processor: DrDecrProcessor,
-        passages: dict[str, str] | None = None,
+        passages: Mapping[str, str] | None = None,
         teacher_processor: DrDecrProcessor | None = None,
         query_cache: Tokens | None = None,
         document_cache: Tokens | None = None,
         anchor: bool = False,
         scores_suffice: bool = False,
     ) -> None:
-        self.processor, self.passages = processor, passages or {}
+        self.processor, self.passages = processor, {} if passages is None else passages
         self.teacher_processor = teacher_processor or processor
         self.query_cache, self.document_cache = query_cache, document_cache
         self.anchor, self.scores_suffice = anchor, scores_suffice
-        self._keys = {name: key for key, name in enumerate(self.passages)}
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
         """Make the batch."""
         batch: dict[str, Any] = {"query": dict(self.processor.process_queries(_texts(rows, "query")))}
-        has_candidates = "document_ids" in rows[0]
+        has_candidates = any(column in rows[0] for column in CANDIDATE_COLUMNS)
         if "english" in rows[0]:
             batch.update(self._english(_texts(rows, "english"), with_anchor=self.anchor and not has_candidates))
         if has_candidates:
@@ -97,34 +107,86 @@ class DistillationCollator:
         return batch
 
     def _candidates(self, rows: list[Row]) -> dict[str, Any]:
-        ids = [list(row.get("document_ids") or []) for row in rows]
-        sizes = {len(row) for row in ids}
+        column = next(column for column in CANDIDATE_COLUMNS if column in rows[0])
+        documents = [self._documents(row, column) for row in rows]
+        sizes = {len(row) for row in documents}
         if len(sizes) > 1 or min(sizes) < 2:
             raise ValueError(
                 f"document_ids: expected the same number of candidates in each row, at least two, got {sorted(sizes)}. "
                 "A softmax over one candidate teaches nothing."
             )
-        flat = [name for row in ids for name in row]
-        unknown = [name for name in flat if name not in self._keys]
-        if unknown:
-            raise ValueError(
-                f"document_ids: {unknown[0]!r} is not among the {len(self._keys)} passages. Give the passages that the "
-                "candidates were taken from."
-            )
-        shape = (len(ids), sizes.pop())
-        batch: dict[str, Any] = {"document_keys": torch.tensor([self._keys[name] for name in flat]).view(shape)}
+        shape = (len(rows), sizes.pop())
+        texts = [text for row in documents for text in row]
+        batch: dict[str, Any] = self._keys(rows, documents)
         if self.document_cache is not None:
-            embeddings, scoring_mask, _ = self.document_cache.padded(flat)
+            if column != "document_ids":
+                raise ValueError(
+                    "document_cache: expected rows with `document_ids`, got texts. Name the cached passages."
+                )
+            names = [name for row in rows for name in row["document_ids"]]
+            embeddings, scoring_mask, _ = self.document_cache.padded(names)
             batch["document_embeddings"] = embeddings.unflatten(0, shape)
             batch["document_scoring_mask"] = scoring_mask.unflatten(0, shape)
             return batch
-        documents = self.processor.process_documents([self.passages[name] for name in flat])
-        batch["document"] = {name: tensor.unflatten(0, shape) for name, tensor in documents.items()}
+        batch["document"] = _unflattened(self.processor.process_documents(texts), shape)
         is_scored = self.scores_suffice and "teacher_scores" in rows[0]
         if self.teacher_processor is not self.processor and not is_scored:
-            documents = self.teacher_processor.process_documents([self.passages[name] for name in flat])
-            batch["teacher_document"] = {name: tensor.unflatten(0, shape) for name, tensor in documents.items()}
+            batch["teacher_document"] = _unflattened(self.teacher_processor.process_documents(texts), shape)
         return batch
+
+    def _documents(self, row: Row, column: str) -> list[str]:
+        """Return the texts of a row's candidates, which a column or, with `positive`, several hold."""
+        if column == "document_ids":
+            names = list(row.get(column) or [])
+            unknown = next((name for name in names if name not in self.passages), None)
+            if unknown is not None:
+                raise ValueError(
+                    f"document_ids: {unknown!r} is not among the {len(self.passages)} passages. Give the passages that the "
+                    "candidates were taken from."
+                )
+            return [self.passages[name] for name in names]
+        texts: list[Any] = list(row.get(column) or []) if column == "documents" else [row.get(column)]
+        if column == "positive":
+            negatives = [name for name in row if re.fullmatch(r"negative(_\d+)?", name)]
+            texts += [row[name] for name in sorted(negatives, key=lambda name: (len(name), name))]
+        for text in texts:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(
+                    f"{column}: expected a text for each candidate, got {text!r} in {_named(row)}. Drop the row or fill it."
+                )
+        return texts
+
+    def _keys(self, rows: list[Row], documents: list[list[str]]) -> dict[str, Tensor]:
+        """Return what passages and questions are told apart by."""
+        asked = [row.get("english") or row["query"] for row in rows]
+        keys = {
+            "document_keys": torch.tensor([[_key(text) for text in row] for row in documents]),
+            "question_keys": torch.tensor([_key(text) for text in asked]),
+        }
+        if "answers" in rows[0]:
+            texts = list(dict.fromkeys(text for row in documents for text in row))
+            answering = [self._answering(row, texts) for row in rows]
+            width = max(1, *map(len, answering))
+            positives = keys["document_keys"][:, 0].tolist()
+            padded = [(known + [own] * width)[:width] for known, own in zip(answering, positives, strict=True)]
+            keys["answer_keys"] = torch.tensor(padded)
+        return keys
+
+    def _answering(self, row: Row, texts: list[str]) -> list[int]:
+        """Return the keys of the texts that answer a row's question."""
+        answers = [str(self.passages.get(answer, answer)).strip() for answer in row.get("answers") or []]
+        words = "|".join(re.escape(answer) for answer in answers if answer)
+        pattern = re.compile(rf"(?<!\w)({words})(?!\w)", re.IGNORECASE)
+        return [_key(text) for text in texts if words and pattern.search(text)]
+
+
+def _key(text: str) -> int:
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _unflattened(texts: Mapping[str, Tensor], shape: tuple[int, int]) -> dict[str, Tensor]:
+    return {name: tensor.unflatten(0, shape) for name, tensor in texts.items()}
 
 
 def _texts(rows: list[Row], column: str) -> list[str]:

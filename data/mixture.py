@@ -15,7 +15,8 @@ class MixedSet(Dataset):
 
     The whole order is drawn once from the seed: which set each batch comes from (with probability proportional to its
     weight), and which of its rows (each set is shuffled and used up before it starts again). A trainer reads it front
-    to back, so a run is the same after a resume, and two processes take alternating batches of the same order. Within
+    to back, so a run is the same after a resume, and two processes take alternating batches of the same order. Each epoch
+    has an order of its own (`set_epoch`). Within
     every `BATCHES_SORTED` batches of a set, rows of like length stand together, so that little of a batch is padding.
 
     Args:
@@ -49,22 +50,36 @@ class MixedSet(Dataset):
     ) -> None:
         _check(sets, weights, batch_size)
         self.sets = dict(sets)
-        names = list(self.sets)
-        shares = np.array([float(weights[name]) if weights else len(self.sets[name]) for name in names])
-        generator = np.random.default_rng(seed)
-        chosen = generator.choice(len(names), size=num_batches, p=shares / shares.sum())
-        self._set_of_row = np.repeat(chosen, batch_size)
+        self._names = list(self.sets)
+        shares = np.array([float(weights[name]) if weights else len(self.sets[name]) for name in self._names])
+        self._shares = shares / shares.sum()
+        self._batch_size, self._num_batches, self._seed = batch_size, num_batches, seed
+        self._lengths, self._languages, self._temperature = lengths, languages, language_temperature
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lay out the rows of an epoch; the Trainer calls it before each.
+
+        Args:
+            epoch: from 0. Of the same one the order is always the same.
+        """
+        generator = np.random.default_rng([self._seed, epoch] if epoch else self._seed)
+        drawn = generator.choice(len(self._names), size=self._num_batches, p=self._shares)
+        self._set_of_row = np.repeat(drawn, self._batch_size)
         self._row = np.empty(len(self._set_of_row), dtype=np.int64)
-        for index, name in enumerate(names):
+        for index, name in enumerate(self._names):
             places = np.flatnonzero(self._set_of_row == index)
-            if language_temperature == 1 or languages is None:
-                order = _passes(len(self.sets[name]), len(places), generator)
-            else:
-                order = _by_language(np.asarray(languages[name]), len(places), language_temperature, generator)
-            if lengths is not None:
-                order = _sorted_within_windows(order, np.asarray(lengths[name]), batch_size, generator)
-            self._row[places] = order
-        self._names = names
+            self._row[places] = self._order(name, len(places), generator)
+
+    def _order(self, name: str, needed: int, generator: np.random.Generator) -> np.ndarray:
+        """Return the numbers of the rows of one set, in the order in which they are read."""
+        if self._temperature == 1 or self._languages is None:
+            order = _passes(len(self.sets[name]), needed, generator)
+        else:
+            order = _by_language(np.asarray(self._languages[name]), needed, self._temperature, generator)
+        if self._lengths is None:
+            return order
+        return _sorted_within_windows(order, np.asarray(self._lengths[name]), self._batch_size, generator)
 
     def __len__(self) -> int:
         return len(self._row)

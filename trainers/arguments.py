@@ -49,14 +49,18 @@ class DistillationArguments(TrainingArguments):
     contrastive_weight: float = _setting(0.0, "Weight of cross-entropy over a row's candidates, the first is positive.")
     in_batch_weight: float = _setting(0.0, "Weight of cross-entropy over all documents of a batch (not in the paper).")
 
-    temperature: float = _setting(2.0, "Temperature of relevance_kl on the scale of the scores (paper: 2).")
+    temperature: float = _setting(
+        2.0, "Temperature of relevance_kl on the scale of the scores (paper: 2, on another scale: docs/method.md)."
+    )
     relevance_over: str = _setting(
         "row",
         "What the softmax of relevance_kl runs over: a row's own candidates (`row`, the paper), or all passages of the "
         "batch (`batch`), which costs a product and no passage more, and needs the English question or the teacher's "
         "tokens of it.",
     )
-    contrastive_temperature: float = _setting(1.0, "Temperature of both contrastive terms (paper: 1).")
+    contrastive_temperature: float = _setting(
+        1.0, "Temperature of both contrastive terms (paper: 1, on another scale: docs/method.md)."
+    )
     score_scale: float | None = _setting(
         None,
         "Divide each score by its number of query tokens and multiply by this, for student and teacher alike, so that "

@@ -1,6 +1,7 @@
 """What the loss does not say: how far the student is from its teacher, and whether the teacher says anything at all."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from .alignment import UNALIGNED
 SATURATED, FLAT = 0.02, 0.98
 """Bounds of the teacher's relative entropy, beyond which its softmax teaches little (this project's)."""
 
+APART = 0.3
+"""Mean cosine of matched tokens below which two models share no space (this project's): pairs by chance come near it."""
+
 
 class Records:
     """Running means of named figures, for training and evaluation apart."""
@@ -18,12 +22,17 @@ class Records:
     def __init__(self) -> None:
         self._sums: dict[bool, dict[str, list[Any]]] = {True: {}, False: {}}
 
-    def add(self, figures: dict[str, Tensor], training: bool) -> None:
-        """Add one batch's figures, each a detached scalar tensor."""
+    def add(self, figures: dict[str, Tensor], training: bool, num_rows: int) -> None:
+        """Add one batch's figures, each a detached scalar tensor, the mean of its rows.
+
+        An evaluation is a mean over rows. In training each batch has one voice, as in the steps: so the terms add up to the
+        logged loss also behind a last batch of few rows.
+        """
+        weight = 1 if training else num_rows
         for name, value in figures.items():
             entry = self._sums[training].setdefault(name, [0.0, 0])
-            entry[0] = entry[0] + value
-            entry[1] += 1
+            entry[0] = entry[0] + weight * value
+            entry[1] += weight
 
     def means(self, accelerator: Any, training: bool) -> dict[str, float]:
         """Return the means over all processes since the last call, and start anew."""
@@ -101,8 +110,34 @@ def of_scores(student_scores: Tensor, teacher_scores: Tensor, temperature: float
     }
 
 
+def check_finite(means: dict[str, float], terms: Iterable[str], is_scaled: bool) -> None:
+    """Check the means of the loss terms, where they are logged: to look at each step would be to wait for the device.
+
+    Args:
+        means: of what was recorded.
+        terms: the names of the loss terms among them.
+        is_scaled: whether a gradient scaler leaves out steps that overflow, as under float16.
+
+    Raises:
+        ValueError: for NaN or infinity, but under a scaler.
+    """
+    broken = [name for name in terms if name in means and not math.isfinite(means[name])]
+    if broken and not is_scaled:
+        raise ValueError(
+            f"{', '.join(broken)}: NaN or infinity since the last log line. Look for empty passages in the candidates, or a "
+            "training that diverged: lower the learning rate, and resume from a checkpoint before."
+        )
+
+
 def warn_if_uninformative(means: dict[str, float], logger: Any) -> None:
-    """Warn, with the cure, when the teacher's softmax is saturated or flat."""
+    """Warn, with the cure, when the teacher's softmax is saturated or flat, or its tokens are of another space."""
+    cosine = means.get("mean_matched_cosine", 1.0)
+    if cosine < APART:
+        logger.warning(
+            f"Student and teacher do not share a space (mean cosine of matched tokens {cosine:.2f}): tokens are paired by "
+            "chance, and the pairs teach nothing. Start the student from the teacher's checkpoint, or map it into the "
+            "teacher's space (`map_to_teacher`)."
+        )
     entropy = means.get("teacher_relative_entropy")
     if entropy is None:
         return

@@ -180,7 +180,7 @@ class PassagePool:
     Args:
         embeddings: `(passages, tokens, dim)`.
         mask: boolean `(passages, tokens)`, the tokens that count.
-        keys: int64 `(passages,)`, equal for equal passages.
+        keys: int64 `(passages, 2)`: equal for equal passages; and the key of the question whose positive it is, else 0.
         offset: where this process's passages begin.
     """
 
@@ -188,6 +188,29 @@ class PassagePool:
     mask: Tensor
     keys: Tensor
     offset: int = 0
+
+    def first_places(self) -> Tensor:
+        """Return int64 `(passages,)`: for each passage where it stands first. Nothing waits for the device."""
+        return self._equal().byte().argmax(dim=1)
+
+    def answers_of(self, question_keys: Tensor, answer_keys: Tensor | None = None) -> Tensor:
+        """Tell which passages answer which questions, as far as the rows say.
+
+        Args:
+            question_keys: int64 `(questions,)`.
+            answer_keys: int64 `(questions, answers)`, keys of further passages that answer; None (default): none are known.
+
+        Returns:
+            boolean `(questions, passages)`.
+        """
+        is_positive = question_keys[:, None] == self.keys[None, :, 1]
+        is_answer = (is_positive.float() @ self._equal().float()) > 0
+        if answer_keys is not None:
+            is_answer |= (answer_keys[:, :, None] == self.keys[None, None, :, 0]).any(dim=1)
+        return is_answer
+
+    def _equal(self) -> Tensor:
+        return self.keys[:, None, 0] == self.keys[None, :, 0]
 
 
 def gather_passages(embeddings: Tensor, mask: Tensor, keys: Tensor) -> PassagePool:
@@ -201,7 +224,7 @@ def gather_passages(embeddings: Tensor, mask: Tensor, keys: Tensor) -> PassagePo
         embeddings: `(passages, tokens, dim)` of this process. Numbers of passages and of tokens may differ between
             processes; one without passages gives 0 rows of a tensor that its own model's output made.
         mask: boolean `(passages, tokens)`.
-        keys: int64 `(passages,)`.
+        keys: int64 `(passages, 2)`, as in `PassagePool`.
     """
     shape = torch.tensor([*mask.shape, embeddings.requires_grad], device=mask.device)
     shapes = torch.stack(_all_gather(shape)).tolist()
@@ -213,7 +236,7 @@ def gather_passages(embeddings: Tensor, mask: Tensor, keys: Tensor) -> PassagePo
     else:
         gathered = torch.cat(_all_gather(embeddings))
     mask = torch.cat(_all_gather(functional.pad(mask, (0, missing[1], 0, missing[0])).byte())).bool()
-    keys = torch.cat(_all_gather(functional.pad(keys, (0, missing[0]))))
+    keys = torch.cat(_all_gather(functional.pad(keys, (0, 0, 0, missing[0]))))
     counts = [shape[0] for shape in shapes]
     places = torch.cat([torch.arange(count) + rank * rows for rank, count in enumerate(counts)]).to(mask.device)
     return PassagePool(gathered[places], mask[places], keys[places], offset=sum(counts[: distributed.get_rank()]))

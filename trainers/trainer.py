@@ -124,7 +124,7 @@ class DistillationTrainer(PushingTrainer):
                 f"A batch with {', '.join(sorted(inputs))} has nothing for the terms "
                 f"{', '.join(self.args.term_weights)}. Give the rows the columns that they need, or set other weights."
             )
-        self._records.add({name: value.detach() for name, value in terms.items()}, self.model.training)
+        self._record({name: value.detach() for name, value in terms.items()}, query)
         loss: Any = sum(self.args.term_weights[name] * value for name, value in terms.items())
         if self._gathers() and not _has_candidates(inputs):
             loss = loss + self._nothing_to_gather(query, query_mask)
@@ -194,27 +194,31 @@ class DistillationTrainer(PushingTrainer):
 
     def _pool(self, inputs: Batch, documents: Tensor, document_mask: Tensor) -> PassagePool:
         """Return the passages of the batch, or of all processes' batches."""
-        flat = documents.flatten(0, 1), document_mask.flatten(0, 1), inputs["document_keys"].flatten()
+        questions = torch.zeros_like(inputs["document_keys"])
+        questions[:, 0] = inputs["question_keys"]  # the first candidate is the positive
+        keys = torch.stack([inputs["document_keys"], questions], dim=-1)
+        flat = documents.flatten(0, 1), document_mask.flatten(0, 1), keys.flatten(0, 1)
         return gather_passages(*flat) if self._gathers() else PassagePool(*flat)
 
     def _nothing_to_gather(self, query: Tensor, query_mask: Tensor) -> Tensor:
         """Take part in what other processes gather, with no passages; 0, with the gradients that they ask for."""
-        nothing = query[:0], query_mask[:0], torch.zeros(0, dtype=torch.int64, device=query.device)
-        pool = gather_passages(*nothing)
-        if self.args.relevance_weight > 0 and self.args.relevance_over == "batch":
-            gather_passages(nothing[0].detach().float(), *nothing[1:])  # the teacher's
+        nothing = query_mask[:0], torch.zeros(0, 2, dtype=torch.int64, device=query.device)
+        pool = gather_passages(query[:0], *nothing)
+        if self.args.relevance_weight > 0 and self.args.relevance_over == "batch":  # the teacher's
+            width = query.shape[2] if self.teacher is None else self.teacher.config.embedding_dim
+            gather_passages(query.new_zeros(0, query.shape[1], width, dtype=torch.float32), *nothing)
         return 0.0 * pool.embeddings.sum()
 
     def _relevance_term(self, student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
         figures = diagnostics.of_scores(student_scores, teacher_scores, self.args.temperature)
-        self._records.add(figures, self.model.training)
+        self._record(figures, student_scores)
         return relevance_kl(student_scores, teacher_scores, self.args.temperature)
 
     def _batch_scores(
         self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool
     ) -> tuple[Tensor, Tensor]:
         """Return the student's and the teacher's scores of every question for every passage of the pool, each once."""
-        first = _first_places(pool.keys)
+        first = _distinct_places(pool.keys[:, 0])
         scores = self._scaled(
             maxsim(query, pool.embeddings[first], query_mask, pool.mask[first]), query_mask.sum(dim=1)
         )
@@ -246,10 +250,12 @@ class DistillationTrainer(PushingTrainer):
     def _in_batch_term(self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool) -> Tensor:
         batch, candidates = inputs["document_keys"].shape
         scores = self._scaled(maxsim(query, pool.embeddings, query_mask, pool.mask), query_mask.sum(dim=1))
-        positives = torch.arange(batch, device=scores.device) * candidates + pool.offset
-        # The same passage may stand in two rows: it is no negative of a question that it answers.
-        is_own_positive = pool.keys[None, :] == pool.keys[positives][:, None]
-        return in_batch_cross_entropy(scores, positives, ~is_own_positive, self.args.contrastive_temperature)
+        # A passage may stand in several rows: it counts once, and is no negative of any question that it answers.
+        first = pool.first_places()
+        positives = first[torch.arange(batch, device=scores.device) * candidates + pool.offset]
+        counts = first == torch.arange(len(first), device=scores.device)
+        is_answer = pool.answers_of(inputs["question_keys"], inputs.get("answer_keys"))
+        return in_batch_cross_entropy(scores, positives, counts & ~is_answer, self.args.contrastive_temperature)
 
     def _token_term(self, inputs: Batch, query: Tensor) -> Tensor:
         mask = "scoring_mask" if self.args.align_special_tokens else "text_mask"
@@ -262,10 +268,10 @@ class DistillationTrainer(PushingTrainer):
         if self.args.alignment == "sinkhorn":
             temperature = self.args.alignment_temperature
             weights = transport_weights(student, teacher, student_mask, teacher_mask, temperature)
-            self._records.add(diagnostics.of_transport(student, teacher, weights, student_mask), self.model.training)
+            self._record(diagnostics.of_transport(student, teacher, weights, student_mask), query)
             return transported_token_mse(query, teacher, weights)
         alignment = align_tokens(student, teacher, student_mask, teacher_mask, self.args.alignment)
-        self._records.add(diagnostics.of_alignment(student, teacher, alignment, student_mask), self.model.training)
+        self._record(diagnostics.of_alignment(student, teacher, alignment, student_mask), query)
         return aligned_token_mse(query, teacher, alignment)
 
     def _teacher_scores(self, inputs: Batch) -> Tensor:
@@ -287,6 +293,9 @@ class DistillationTrainer(PushingTrainer):
         # 0: the scores of a cross-encoder or a file, which sum over nothing, are taken as they are.
         factors = torch.where(num_query_tokens > 0, self.args.score_scale / num_query_tokens.clamp(min=1), 1.0)
         return scores * factors[:, None]
+
+    def _record(self, figures: dict[str, Tensor], rows: Tensor) -> None:
+        self._records.add(figures, self.model.training, len(rows))
 
     def _needs_teacher(self, term: str) -> Any:
         if self.teacher is None:
@@ -329,6 +338,7 @@ class DistillationTrainer(PushingTrainer):
         elif "loss" in logs:
             means = self._records.means(self.accelerator, training=True)
             logs.update(means)
+            diagnostics.check_finite(means, self.args.term_weights, self.accelerator.scaler is not None)
             diagnostics.warn_if_uninformative(means, logger)
         super().log(logs, start_time)
 
@@ -357,9 +367,9 @@ def _has_candidates(inputs: Batch) -> bool:
     return "document" in inputs or "document_embeddings" in inputs
 
 
-def _first_places(keys: Tensor) -> Tensor:
-    """Return where in the flattened keys each different one stands first, in order of appearance."""
-    _, group = torch.unique(keys.flatten(), return_inverse=True)
+def _distinct_places(keys: Tensor) -> Tensor:
+    """Return where each different one of int64 `(passages,)` stands first, in order of appearance."""
+    _, group = torch.unique(keys, return_inverse=True)
     return (first_of_group(group) == torch.arange(len(group), device=group.device)).nonzero()[:, 0]
 
 

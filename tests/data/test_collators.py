@@ -47,6 +47,7 @@ def test_rows_with_candidates_become_tensors_of_the_documented_shapes(collate: D
         "teacher_query",
         "document",
         "document_keys",
+        "question_keys",
         "teacher_scores",
         "teacher_query_tokens",
     }
@@ -54,11 +55,52 @@ def test_rows_with_candidates_become_tensors_of_the_documented_shapes(collate: D
     assert batch["query"]["input_ids"].shape == (2, 6)
     assert batch["teacher_query"]["input_ids"].shape == (2, 5)
     assert batch["document"]["input_ids"].shape == batch["document"]["scoring_mask"].shape == (2, 2, 10)
-    assert batch["document_keys"].tolist() == [[0, 1], [2, 0]]
+    first, second = batch["document_keys"].tolist()
+    assert first[0] == second[1]
+    assert len({*first, *second}) == 3
     assert torch.equal(batch["document"]["input_ids"][0, 0], batch["document"]["input_ids"][1, 1])
     assert batch["teacher_scores"].dtype == torch.float32
     assert batch["teacher_scores"].tolist() == [[9, 4], [9, 4]]
     assert batch["teacher_query_tokens"].tolist() == [5, 5]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"documents": ["the king", "a river", "paris"]},
+        {"negative_2": "paris", "positive": "the king", "negative_1": "a river"},
+        {"negative": "a river", "negative_10": "paris", "positive": "the king"},
+    ],
+)
+def test_rows_may_hold_the_texts_of_their_candidates(columns: dict[str, Any], tiny_processor: DrDecrProcessor):
+    passages = {"1": "the king", "2": "a river", "3": "paris"}
+    expected = DistillationCollator(tiny_processor, passages)([{"query": "b", "document_ids": ["1", "2", "3"]}])
+    batch = DistillationCollator(tiny_processor)([{"query": "b", **columns}])
+    assert set(batch) == set(expected)
+    assert torch.equal(batch["document_keys"], expected["document_keys"])
+    assert all(torch.equal(batch["document"][name], expected["document"][name]) for name in MASKS)
+
+
+@pytest.mark.parametrize("columns", [{"documents": ["a", " "]}, {"positive": None, "negative": "a"}])
+def test_a_row_without_a_candidates_text_is_named(columns: dict[str, Any], tiny_processor: DrDecrProcessor):
+    with pytest.raises(ValueError, match=r"expected a text for each candidate, got (' '|None) in query 'b'"):
+        DistillationCollator(tiny_processor)([{"query": "b", **columns}])
+
+
+def test_equal_texts_and_equal_questions_have_equal_keys(tiny_processor: DrDecrProcessor):
+    collate = DistillationCollator(tiny_processor, {**PASSAGES, "again": PASSAGES["p2"]})
+    batch = collate([row(), row(query="d"), row(english="the sea", document_ids=["again", "p3"])])
+    assert batch["document_keys"][0, 1] == batch["document_keys"][2, 0]
+    assert [len(set(batch[name].flatten().tolist())) for name in ("document_keys", "question_keys")] == [3, 2]
+
+
+def test_answers_are_ids_or_whole_words_of_passages(collate: DistillationCollator):
+    keys = collate([row(), row(document_ids=["p3", "p2"])])["document_keys"]
+    p1, p2, p3 = keys[0, 0].item(), keys[0, 1].item(), keys[1, 0].item()
+    rows = [row(answers=["p3", "A River"]), row(document_ids=["p3", "p2"], answers=["king", "rance", ""])]
+    answers = collate(rows)["answer_keys"].tolist()
+    assert [set(keys) for keys in answers] == [{p2, p3}, {p3}]
+    assert [set(keys) for keys in collate([row(answers=[])])["answer_keys"].tolist()] == [{p1}]
 
 
 def test_a_candidate_is_tokenised_as_the_processor_does(collate: DistillationCollator, tiny_processor: DrDecrProcessor):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from drdecr.trainers.diagnostics import Records, of_alignment, of_scores, warn_if_uninformative
+from drdecr.trainers.diagnostics import Records, check_finite, of_alignment, of_scores, warn_if_uninformative
 
 
 def test_matched_cosine_and_unaligned_share_count_only_tokens_that_count():
@@ -62,11 +62,26 @@ def test_a_warning_comes_only_where_the_teacher_says_little(
     assert (not caplog.messages) if words is None else (words in caplog.text and "`temperature`" in caplog.text)
 
 
-def test_records_give_each_figures_own_mean_once_and_keep_evaluation_apart():
+@pytest.mark.parametrize(("cosine", "warned"), [(0.1, True), (0.8, False)])
+def test_tokens_of_another_space_are_warned_of(cosine: float, warned: bool, caplog: pytest.LogCaptureFixture):
+    warn_if_uninformative({"mean_matched_cosine": cosine}, logging.getLogger("test"))
+    assert ("do not share a space (mean cosine of matched tokens 0.10)" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_term_that_is_not_finite_ends_a_run_but_under_a_scaler(value: float):
+    with pytest.raises(ValueError, match="relevance_kl: NaN or infinity since the last log line"):
+        check_finite({"relevance_kl": value}, ["relevance_kl", "contrastive"], is_scaled=False)
+    check_finite({"relevance_kl": value}, ["relevance_kl"], is_scaled=True)
+    check_finite({"relevance_kl": 1.0, "student_score_spread": value}, ["relevance_kl"], is_scaled=False)
+
+
+def test_records_give_each_figures_own_mean_once_and_evaluations_by_rows():
     records, accelerator = Records(), Accelerator(cpu=True)
-    records.add({"a": torch.tensor(1.0), "b": torch.tensor(10.0)}, training=True)
-    records.add({"a": torch.tensor(2.0)}, training=True)
-    records.add({"a": torch.tensor(7.0)}, training=False)
+    records.add({"a": torch.tensor(1.0), "b": torch.tensor(10.0)}, training=True, num_rows=8)
+    records.add({"a": torch.tensor(2.0)}, training=True, num_rows=2)
+    records.add({"a": torch.tensor(7.0)}, training=False, num_rows=3)
+    records.add({"a": torch.tensor(3.0)}, training=False, num_rows=1)
     assert records.means(accelerator, training=True) == {"a": 1.5, "b": 10.0}
     assert records.means(accelerator, training=True) == {}
-    assert records.means(accelerator, training=False) == {"a": 7.0}
+    assert records.means(accelerator, training=False) == {"a": 6.0}

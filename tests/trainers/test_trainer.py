@@ -192,6 +192,40 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(
     assert_same_weights(tiny_model, resumed)
 
 
+def test_each_epoch_of_a_mixture_has_an_order_of_its_own_and_a_resumed_one_the_same(
+    tiny_model: DrDecrModel, parallel_rows: Rows, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    rows = MixedSet({"a": candidate_rows, "b": parallel_rows}, 4, num_batches=12)
+    seen: list[str] = []
+
+    def watched(batch: Rows) -> dict[str, Any]:
+        seen.extend(row["query"] for row in batch)
+        return collate(batch)
+
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
+    settings |= {"max_steps": -1, "contrastive_weight": 1.0, "token_weight": 1.0, "teacher": copy.deepcopy(tiny_model)}
+    settings |= {"save_strategy": "steps", "save_steps": 8}
+    trainer = build(DistillationTrainer, tiny_model, rows, watched, **settings)
+    trainer.train()
+    epochs = seen[:48], seen[48:]
+    assert len(epochs[1]) == 48
+    assert epochs[0] != epochs[1]
+    seen.clear()
+    trainer.train(resume_from_checkpoint=f"{trainer.args.output_dir}/checkpoint-8")
+    assert seen[-32:] == epochs[1][-32:]
+
+
+def test_the_terms_of_an_evaluation_are_means_over_rows_as_its_loss_is(
+    still_model: DrDecrModel, teacher: DrDecrTeacher, parallel_rows: Rows, build: Build
+):
+    settings = {"token_weight": 0.5, "anchor_weight": 0.5, "per_device_eval_batch_size": 2, "teacher": teacher}
+    trainer = build(DistillationTrainer, still_model, parallel_rows, eval_dataset=parallel_rows[:3], **settings)
+    metrics = trainer.evaluate()
+    (line,) = (line for line in trainer.state.log_history if "eval_loss" in line)
+    expected = 0.5 * line["eval_aligned_tokens"] + 0.5 * line["eval_english_anchor"]
+    assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_checkpoint_that_validates_best_is_kept(
     tiny_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build, tmp_path: Path
 ):
@@ -288,25 +322,31 @@ def test_a_mixed_run_over_two_kinds_of_rows_logs_every_term(
     assert len(losses(trainer, "relevance_kl")) == rows.batches_of("candidates", 8)
 
 
-def test_a_passage_that_answers_two_rows_is_no_negative_of_either(
-    still_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
+def test_no_known_answer_of_a_question_is_its_negative_and_a_passage_counts_once(
+    still_model: DrDecrModel, candidate_rows: Rows, passages: dict[str, str], build: Build
 ):
-    rows = [
-        {**candidate_rows[0], "document_ids": ["p1", "p2"]},
-        {**candidate_rows[1], "document_ids": ["p1", "p3"]},
-        {**candidate_rows[2], "document_ids": ["p4", "p2"]},
-    ]
-    settings = {"in_batch_weight": 1.0, "contrastive_temperature": 0.5}
-    trainer = build(DistillationTrainer, still_model, rows, collate, **settings)
-    queries = still_model.encode_queries([row["query"] for row in rows])
-    names = [name for row in rows for name in row["document_ids"]]
-    scores = still_model.score(queries, still_model.encode_documents([collate.passages[name] for name in names]))
+    texts = {**passages, "copy of p1": passages["p1"]}
+    asked = [("where", "p1", "p2"), ("where", "p3", "p5"), ("what", "copy of p1", "p4"), ("who", "p6", "p2")]
+    answers = {"where": {"p1", "p3"}, "what": {"p1"}, "who": {"p6", "p5"}}
+    rows = [{"query": query, "document_ids": [one, other], "answers": []} for query, one, other in asked]
+    rows[3]["answers"] = ["p5"]
+    trainer = build(
+        DistillationTrainer,
+        still_model,
+        rows,
+        passages=texts,
+        in_batch_weight=1.0,
+        contrastive_temperature=0.5,
+    )
     expected = 0.0
-    for row, positive in enumerate((0, 2, 4)):
-        counts = [column for column in range(6) if column == positive or names[column] != names[positive]]
-        shares = scores[row, counts].div(0.5).softmax(dim=0)
-        expected -= math.log(shares[counts.index(positive)].item()) / 3
-    assert trainer.compute_loss(still_model, collate(rows)).item() == pytest.approx(expected, rel=1e-4)
+    for query, positive, _ in asked:
+        own = positive.removeprefix("copy of ")
+        columns = [own, *sorted({"p1", "p2", "p3", "p4", "p5", "p6"} - answers[query])]
+        documents = still_model.encode_documents([texts[name] for name in columns])
+        shares = still_model.score(still_model.encode_queries([query]), documents)[0].div(0.5).softmax(dim=0)
+        expected -= math.log(shares[0].item()) / len(rows)
+    batch = trainer.data_collator(rows)
+    assert trainer.compute_loss(still_model, batch).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_score_scale_makes_scores_means_over_query_tokens(
