@@ -4,8 +4,10 @@ One run gives `measure -> query -> score`, the form that `results.summarize` and
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from numbers import Integral
+from numbers import Real
+from typing import Any
 
 import ir_measures
 from ir_measures.measures import Measure
@@ -21,6 +23,16 @@ PerQuery = dict[str, dict[str, float]]
 
 DEFAULT_MEASURES = ("RR@10", "R@10", "R@100", "nDCG@10")
 """What is reported where nothing else is asked for, in the spelling of ir_measures."""
+
+HIGHEST_GRADE = 1_000_000
+"""trec_eval counts documents by grade, in a table as long as the highest: without a limit one line of a file takes all memory."""
+
+MEASURE_FORM = re.compile(
+    r"(RR|AP)(\(rel=[1-9]\d{0,6}\))?(@[1-9]\d{0,6})?|nDCG(@[1-9]\d{0,6})?|Judged(@[1-9]\d{0,6})?|Rprec|Bpref"
+    r"|(R|P|Success)(\(rel=[1-9]\d{0,6}\))?@[1-9]\d{0,6}",
+    re.ASCII,
+)
+"""What ir_measures computes without another program; a cutoff of 0 or below ends the process there."""
 
 DISPLAY_NAMES = {"RR": "MRR", "AP": "MAP"}
 """The one place that renames: a query has a reciprocal rank (RR), what people read is its mean (MRR)."""
@@ -44,13 +56,17 @@ def per_query_scores(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_M
 
     Ties are broken by document id, descending, as trec_eval does: of two documents with one score, "d2" ranks before
     "d1". ir_measures alone would not hold to that: it takes RR@k from another provider than R@k and nDCG@k, which
-    breaks ties by ascending id, and trec_eval compares scores in float32. So the order is settled here, in float64,
-    and the providers see ranks without ties.
+    breaks ties by ascending id, and trec_eval compares scores in float32. So the order is settled here, in float64.
+
+    trec_eval is C code that ends the process on what it does not expect. It sees ranks, checked grades and numbers in
+    place of ids, never a value of the caller.
 
     Args:
         run: `query_id -> document_id -> score`, any number of documents a query.
         qrels: `query_id -> document_id -> relevance` as whole numbers, 1 and more relevant. nDCG uses them as gains.
-        measures: names that ir_measures understands; default RR@10, R@10, R@100, nDCG@10.
+            A grade below 0 (such as -2 for junk pages) counts as 0.
+        measures: RR, AP and nDCG with or without a cutoff, R, P and Success with one, Rprec, Bpref, Judged; default
+            RR@10, R@10, R@100, nDCG@10.
 
     Returns:
         `measure -> query_id -> score` in [0, 1], keys as given in `measures`, queries in the order of `qrels`. A judged
@@ -58,72 +74,98 @@ def per_query_scores(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_M
         judgements name no relevant document.
 
     Raises:
-        ValueError: for a query in the run without judgement, a NaN score, a relevance that is no whole number,
-            empty qrels, or a measure that ir_measures does not know.
+        ValueError: for a query in the run without judgement, a score that is not finite, a relevance that is no whole
+            number or above `HIGHEST_GRADE`, an id that is no text, empty qrels, or an unknown measure.
     """
-    parsed = {name: _parse(name) for name in measures}
-    _check_qrels(qrels)
+    parsed = {name: parse_measure(name) for name in measures}
+    grades = _check_qrels(qrels)
     unjudged = [query_id for query_id in run if query_id not in qrels]
     if unjudged:
         raise ValueError(
             f"Every query of the run needs a judgement, got {len(unjudged)} without, the first {unjudged[0]!r}. "
             "Take them out of the run or add them to the qrels."
         )
-    ranked = {query_id: _scores_without_ties(query_id, scores) for query_id, scores in run.items() if scores}
+    rankings = {query_id: _rank_scores(query_id, scores) for query_id, scores in run.items() if scores}
     result: PerQuery = {name: dict.fromkeys(qrels, 0.0) for name in parsed}
-    if not ranked or not parsed:
+    if not rankings or not parsed:
         return result
-    by_measure = {(metric.measure, metric.query_id): metric.value for metric in _calculate(parsed, qrels, ranked)}
-    for name, measure in parsed.items():
-        for query_id in ranked:
-            result[name][query_id] = float(by_measure[measure, query_id])
+    plain_run: dict[str, dict[str, float]] = {}
+    plain_qrels: dict[str, dict[str, int]] = {}
+    for number, (query_id, ranks) in enumerate(rankings.items()):
+        names = {document_id: str(place) for place, document_id in enumerate({**ranks, **grades[query_id]})}
+        plain_run[str(number)] = {names[document_id]: rank for document_id, rank in ranks.items()}
+        plain_qrels[str(number)] = {names[document_id]: grade for document_id, grade in grades[query_id].items()}
+    query_ids = list(rankings)
+    for metric in ir_measures.iter_calc(set(parsed.values()), plain_qrels, plain_run):
+        for name, measure in parsed.items():
+            if measure == metric.measure:
+                result[name][query_ids[int(metric.query_id)]] = float(metric.value)
     return result
 
 
-def _parse(name: str) -> Measure:
-    try:
-        return ir_measures.parse_measure(name)
-    except (NameError, ValueError, SyntaxError) as error:
+def parse_measure(name: str) -> Measure:
+    """Read the name of a measure.
+
+    Raises:
+        ValueError: for an unknown one, or a cutoff that is no whole number from 1 up.
+    """
+    if not MEASURE_FORM.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no measure that ir_measures knows. Write it as RR@10, R@100, nDCG@10."
-        ) from error
+            f"{name!r} is no measure known here. Write it as RR@10, nDCG@10, R@100, P@5, Success@1 or AP; a cutoff is a "
+            "whole number from 1 up."
+        )
+    return ir_measures.parse_measure(name)
 
 
-def _check_qrels(qrels: Qrels) -> None:
+def plain_grade(relevance: Any) -> int:
+    """Return a grade of relevance as trec_eval may see it: below 0 is 0.
+
+    Raises:
+        ValueError: for what is no whole number, or above `HIGHEST_GRADE`.
+    """
+    if not isinstance(relevance, Real) or relevance % 1 != 0:  # so too for NaN and infinity
+        raise ValueError(f"expected a whole number as relevance, got {relevance!r}. Use 1 for relevant and 0 for not.")
+    if relevance > HIGHEST_GRADE:
+        raise ValueError(f"expected a relevance of at most {HIGHEST_GRADE:,}, got {relevance}. Is it another field?")
+    return max(int(relevance), 0)
+
+
+def _check_qrels(qrels: Qrels) -> dict[str, dict[str, int]]:
+    """Return the judgements with plain grades."""
     if not qrels:
         raise ValueError("qrels need at least one judged query, got none. Check the file that they were read from.")
+    plain: dict[str, dict[str, int]] = {}
     for query_id, judgements in qrels.items():
         if not judgements:
             raise ValueError(
                 f"Query {query_id!r} has no judgement. Judge a document of it or take it out of the qrels."
             )
+        _check_ids(query_id, judgements)
+        plain[query_id] = {}
         for document_id, relevance in judgements.items():
-            if not isinstance(relevance, Integral):
-                raise ValueError(
-                    f"Relevance must be a whole number, got {relevance!r} for query {query_id!r}, document "
-                    f"{document_id!r}. Use 1 for relevant and 0 for not."
-                )
+            try:
+                plain[query_id][document_id] = plain_grade(relevance)
+            except ValueError as error:
+                raise ValueError(f"Query {query_id!r}, document {document_id!r}: {error}") from error
+    return plain
 
 
-def _scores_without_ties(query_id: str, scores: Mapping[str, float]) -> dict[str, float]:
+def _check_ids(query_id: str, documents: Mapping[str, Any]) -> None:
+    odd = next((name for name in (query_id, *documents) if not isinstance(name, str)), None)
+    if odd is not None:
+        raise ValueError(f"Query {query_id!r}: expected ids that are text, got {odd!r}. Write {str(odd)!r}.")
+
+
+def _rank_scores(query_id: str, scores: Mapping[str, float]) -> dict[str, float]:
     """Replace scores by descending ranks: score first, then document id, both descending."""
+    _check_ids(query_id, scores)
     for document_id, score in scores.items():
-        if math.isnan(score):
+        if not isinstance(score, Real) or not abs(score) < math.inf:
             raise ValueError(
-                f"Query {query_id!r} has a NaN score for document {document_id!r}; NaN has no rank. "
+                f"Query {query_id!r} has the score {score!r} for document {document_id!r}; only a finite number has a rank. "
                 "Look for an empty or fully masked text in what was encoded."
             )
-    ordered = sorted(scores, key=lambda document_id: (scores[document_id], document_id))
-    return {document_id: float(rank) for rank, document_id in enumerate(ordered, start=1)}
-
-
-def _calculate(parsed: Mapping[str, Measure], qrels: Qrels, ranked: Run) -> list[ir_measures.Metric]:
-    """Copy into plain dicts of plain numbers, the only kind that trec_eval's C code takes."""
-    plain_qrels = {
-        query_id: {document_id: int(relevance) for document_id, relevance in qrels[query_id].items()}
-        for query_id in ranked
-    }
-    return list(ir_measures.iter_calc(set(parsed.values()), plain_qrels, ranked))
+    return {document_id: float(rank) for rank, document_id in enumerate(reversed(ranked(scores)), start=1)}
 
 
 MEASURE = "RR@10"

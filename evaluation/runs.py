@@ -6,16 +6,20 @@ tabs between.
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
+from drdecr.data.readers.text import lines_of, naming
 from drdecr.data.schema import QuestionSet
 
-from .metrics import Qrels, Run
+from .metrics import HIGHEST_GRADE, Qrels, Run, plain_grade, ranked
 
 Number = TypeVar("Number", int, float)
+
+NO_WORD = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_run(path: str | Path, run: Run, tag: str, top_k: int | None = None) -> Path:
@@ -40,12 +44,11 @@ def write_run(path: str | Path, run: Run, tag: str, top_k: int | None = None) ->
     def lines() -> Iterable[str]:
         for query_id, scores in run.items():
             check_words([query_id, *scores])
-            # Of equal scores the higher id first, as trec_eval and `per_query_scores` have it.
-            ranked = sorted(scores.items(), key=lambda item: (item[1], item[0]), reverse=True)[:top_k]
-            for rank, (document_id, score) in enumerate(ranked, start=1):
+            for rank, document_id in enumerate(ranked(scores)[:top_k], start=1):
+                score = float(scores[document_id])
                 if not math.isfinite(score):
                     raise ValueError(f"{query_id!r}, {document_id!r}: expected a finite score, got {score}.")
-                yield f"{query_id} Q0 {document_id} {rank} {float(score)!r} {tag}\n"
+                yield f"{query_id} Q0 {document_id} {rank} {score!r} {tag}\n"
 
     return _write(Path(path), lines())
 
@@ -54,10 +57,10 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
     """Read a run; ranks are left out, since the scores say them.
 
     Raises:
-        ValueError: naming file and line, for a line of another form, a score that is no number, or a document that stands
-            twice under a query.
+        ValueError: naming file and line, for a line of another form or not in UTF-8, a score that is no finite number, or a
+            document that stands twice under a query; or for a file without a line.
     """
-    return _read(path, 6, 4, float, "query_id Q0 document_id rank score tag")
+    return _read(path, 6, 4, _score, "query_id Q0 document_id rank score tag")
 
 
 def write_qrels(path: str | Path, qrels: Qrels) -> Path:
@@ -72,35 +75,45 @@ def write_qrels(path: str | Path, qrels: Qrels) -> Path:
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Read judgements; errors as for `read_run`."""
-    return _read(path, 4, 3, int, "query_id 0 document_id relevance")
+    """Read judgements; a grade below 0 is read as 0. Errors as for `read_run`."""
+    return _read(path, 4, 3, _grade, "query_id 0 document_id relevance")
 
 
 def _read(
     path: str | Path, num_fields: int, place: int, number: Callable[[str], Number], form: str
 ) -> dict[str, dict[str, Number]]:
-    found: dict[str, dict[str, Number]] = {}
-    with Path(path).open(encoding="utf-8-sig", errors="replace") as file:  # what is no UTF-8 is no number either
-        for count, line in enumerate(file, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            where = f"{path}, line {count}"
-            if len(fields) != num_fields:
-                raise ValueError(f"{where}: expected `{form}`, got {line.strip()[:120]!r}. Is it another kind of file?")
-            try:
-                value = number(fields[place])
-            except ValueError as error:
-                raise ValueError(f"{where}: expected a number, got {fields[place]!r}. The form is `{form}`.") from error
-            if not math.isfinite(value):
-                raise ValueError(f"{where}: expected a finite number, got {fields[place]!r}. Make the run again.")
-            documents = found.setdefault(fields[0], {})
-            if fields[2] in documents:
-                raise ValueError(f"{where}: {fields[2]!r} stands twice under {fields[0]!r}. Keep one of the two.")
-            documents[fields[2]] = value
-    if not found:
+    values: dict[str, dict[str, Number]] = {}
+    for line_number, line in lines_of(Path(path)):
+        where, fields = f"{path}, line {line_number}", line.split()
+        if len(fields) != num_fields:
+            raise ValueError(f"{where}: expected `{form}`, got {line.strip()[:120]!r}. Is it another kind of file?")
+        with naming(where):
+            check_words([fields[0], fields[2]])
+            value = number(fields[place])
+        documents = values.setdefault(fields[0], {})
+        if fields[2] in documents:
+            raise ValueError(f"{where}: {fields[2]!r} stands twice under {fields[0]!r}. Keep one of the two.")
+        documents[fields[2]] = value
+    if not values:
         raise ValueError(f"{path}: expected lines of `{form}`, got none.")
-    return found
+    return values
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError as error:
+        raise ValueError(f"expected a number as score, got {text!r}. The fields are in another order.") from error
+    if not math.isfinite(score):
+        raise ValueError(f"expected a finite number, got {text!r}. Make the run again.")
+    return score
+
+
+def _grade(text: str) -> int:
+    try:
+        return plain_grade(int(text) if text.removeprefix("-").isdigit() else float(text))
+    except ValueError as error:
+        raise ValueError(f"expected a whole number from 0 to {HIGHEST_GRADE:,} as relevance, got {text!r}.") from error
 
 
 def _write(path: Path, lines: Iterable[str]) -> Path:
@@ -133,11 +146,13 @@ def check_words(words: Iterable[str], name: str = "id") -> None:
     """Check that words can stand in a TREC file.
 
     Raises:
-        ValueError: for one that is empty or holds a blank.
+        ValueError: for one that is empty, or holds a blank, a control character or half a surrogate pair.
     """
-    odd = next((word for word in words if len(word.split()) != 1 or word != word.strip()), None)
+    odd = next((word for word in words if not word or NO_WORD.search(word)), None)
     if odd is not None:
-        raise ValueError(f"{name}: a TREC file has blanks between its fields, got {odd!r}. Write it without blanks.")
+        raise ValueError(
+            f"{name}: a TREC file has blanks between its fields, got {odd!r}. Write it without blanks and control characters."
+        )
 
 
 RUN_DEPTH = 10

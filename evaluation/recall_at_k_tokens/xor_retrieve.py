@@ -9,6 +9,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -136,12 +137,12 @@ def span_answers(answers: Sequence[str]) -> list[str]:
         The others, in their order; an empty list means that the question is not scored.
 
     Raises:
-        ValueError: for an empty answer, which is a substring of every text, or for one string in place of a list.
+        ValueError: for a blank answer, which is a substring of every text, or for one string in place of a list.
     """
     if isinstance(answers, str):
         raise ValueError(f"Expected a list of answers, got the string {answers!r}. Put it in a list.")
-    if "" in answers:
-        raise ValueError("An empty answer is found in every text. Take it out of the question's answers.")
+    if not all(isinstance(answer, str) and answer.strip() for answer in answers):
+        raise ValueError(f"An empty answer is found in every text, got {list(answers)}. Take it out of the answers.")
     return [answer for answer in answers if answer not in NO_SPAN_ANSWERS]
 
 
@@ -173,17 +174,21 @@ def word_tokenizer() -> tuple[Tokenize, str]:
 
 
 def _measure(budget: int) -> str:
-    return f"R@{budget / 1000:g}kt"
+    return f"R@{budget / 1000:.15g}kt"
 
 
 def _check_budgets(budgets: Sequence[int]) -> None:
-    if not budgets or min(budgets) < 1:
-        raise ValueError(f"Token budgets must be positive, got {list(budgets)}. The benchmark uses 2000 and 5000.")
+    if not budgets or not all(isinstance(budget, Integral) and budget > 0 for budget in budgets):
+        raise ValueError(
+            f"Token budgets must be positive whole numbers, got {list(budgets)}. The benchmark uses 2000 and 5000."
+        )
 
 
 def _first_tokens(ranked_texts: Iterable[str], budget: int, tokenize: Tokenize) -> list[str]:
     tokens: list[str] = []
     for text in ranked_texts:
+        if not isinstance(text, str):
+            raise ValueError(f"Expected passages that are texts, got {text!r}. Pass the texts, best first.")
         tokens += tokenize(text)
         if len(tokens) >= budget:
             break

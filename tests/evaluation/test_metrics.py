@@ -1,6 +1,7 @@
 """Ranking metrics: hand-computed examples, plain loops, and the traps of ties and missing queries."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -90,6 +91,35 @@ def test_a_query_without_relevant_document_scores_zero():
         assert by_query == {"q": 0.0, "p": 1.0}
 
 
+def test_grades_below_zero_count_as_zero_also_where_a_query_has_no_other():
+    """TREC's junk pages have -2; with such grades alone trec_eval writes in front of its table of counts."""
+    chance = random.Random(1)
+    run, qrels = {}, {}
+    for query in map(str, range(50)):
+        junk = int(query) % 10 == 3
+        qrels[query] = {f"d{n}": -2 if junk else chance.choice([-2, 0, 0, 1, 2, 3.0]) for n in range(12)}
+        run[query] = {f"d{n}": float(10 - place) for place, n in enumerate(chance.sample(range(20), 10))}
+    plain = {query: {name: int(max(grade, 0)) for name, grade in row.items()} for query, row in qrels.items()}
+    measures = ["RR@10", "nDCG@10", "R@10", "AP"]
+    scores = per_query_scores(run, qrels, measures)
+    assert scores == per_query_scores(run, plain, measures)
+    assert {scores[measure]["3"] for measure in measures} == {0.0}
+
+
+def test_any_text_is_an_id():
+    ids = ["a\0x", "a\0y", "b c", "\ud83d", "名 前"]
+    run = {query: {name: float(place) for place, name in enumerate(ids)} for query in ids}
+    scores = per_query_scores(run, {query: {ids[3]: 1} for query in ids}, ("RR@10", "R@1", "R@2"))
+    assert scores == {
+        measure: dict.fromkeys(ids, value) for measure, value in {"RR@10": 0.5, "R@1": 0.0, "R@2": 1.0}.items()
+    }
+
+
+def test_measures_are_those_of_the_library_by_name():
+    scores = per_query_scores({"q": {"a": 2.0, "b": 1.0}}, {"q": {"b": 2, "c": 1}}, ("P@2", "AP(rel=2)", "Success@1"))
+    assert scores == {"P@2": {"q": 0.5}, "AP(rel=2)": {"q": 0.5}, "Success@1": {"q": 0.0}}
+
+
 def test_numpy_numbers_are_taken():
     scores = per_query_scores({"q": {"a": np.float32(1.5)}}, {"q": {"a": np.int64(1)}}, ("RR@10",))
     assert scores == {"RR@10": {"q": 1.0}}
@@ -107,12 +137,36 @@ def test_input_is_not_changed():
     ("run", "qrels", "measures", "message"),
     [
         ({"q": {"a": 1.0}, "odd": {"a": 1.0}}, {"q": {"a": 1}}, ("RR@10",), "odd"),
-        ({"q": {"a": 1.0}, "bad": {"a": math.nan}}, {"q": {"a": 1}, "bad": {"a": 1}}, ("RR@10",), "'bad' has a NaN"),
-        ({"q": {"a": 1.0}}, {"q": {"a": 0.5}}, ("RR@10",), "whole number"),
+        (
+            {"q": {"a": 1.0}, "bad": {"a": math.nan}},
+            {"q": {"a": 1}, "bad": {"a": 1}},
+            ("RR@10",),
+            "'bad' has the score nan",
+        ),
+        ({"q": {"a": math.inf}}, {"q": {"a": 1}}, ("RR@10",), "'q' has the score inf for document 'a'"),
+        ({"q": {"a": "high"}}, {"q": {"a": 1}}, ("RR@10",), "the score 'high'"),
+        ({"q": {1: 1.0}}, {"q": {"a": 1}}, ("RR@10",), "expected ids that are text, got 1. Write '1'"),
+        ({"q": {"a": 1.0}}, {"q": {1: 1}}, ("RR@10",), "expected ids that are text, got 1. Write '1'"),
+        ({"q": {"a": 1.0}}, {"q": {"a": 0.5}}, ("RR@10",), "'q', document 'a': expected a whole number"),
+        ({"q": {"a": 1.0}}, {"q": {"a": math.nan}}, ("RR@10",), "whole number"),
+        ({"q": {"a": 1.0}}, {"q": {"a": 10**400}}, ("RR@10",), "relevance of at most 1,000,000"),
         ({"q": {"a": 1.0}}, {"q": {}}, ("RR@10",), "no judgement"),
         ({}, {}, ("RR@10",), "at least one judged query"),
-        ({"q": {"a": 1.0}}, {"q": {"a": 1}}, ("Sharpness@10",), "Sharpness@10"),
-        ({"q": {"a": 1.0}}, {"q": {"a": 1}}, ("RR@",), "RR@"),
+        *(
+            ({"q": {"a": 1.0}}, {"q": {"a": 1}}, (name,), "is no measure known here")
+            for name in (
+                "Sharpness@10",
+                "RR@",
+                "RR@0",
+                "R@0",
+                "R@-1",
+                "nDCG@1.5",
+                "R",
+                "R@99999999999",
+                "ERR@10",
+                "RR@１",
+            )
+        ),
     ],
 )
 def test_bad_input_is_refused_with_its_name(run, qrels, measures, message):

@@ -49,24 +49,39 @@ def test_another_library_reads_the_same_scores_from_the_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("read", "line", "message"),
     [
-        ("q1 Q0 a 1 2.0", "run, line 2: expected `query_id Q0 document_id rank score tag`, got 'q1 Q0 a 1 2.0'"),
-        ("q1 Q0 a 1 high tag", "run, line 2: expected a number, got 'high'"),
-        ("q1 Q0 a 1 nan tag", "run, line 2: expected a finite number, got 'nan'"),
-        ("q0 Q0 a 1 2.0 tag", "run, line 2: 'a' stands twice under 'q0'"),
+        (read_run, "q1 Q0 a 1 2.0", "line 2: expected `query_id Q0 document_id rank score tag`, got 'q1 Q0 a 1 2.0'"),
+        (read_run, "q1 Q0 a 1 high tag", "line 2: expected a number as score, got 'high'"),
+        (read_run, "q1 Q0 a 1 nan tag", "line 2: expected a finite number, got 'nan'"),
+        (read_run, "q1 Q0 a 1 1e999 tag", "line 2: expected a finite number, got '1e999'"),
+        (read_run, "q0 Q0 a 1 2.0 tag", "line 2: 'a' stands twice under 'q0'"),
+        (read_run, "q1 Q0 a\0 1 2.0 tag", r"line 2: id: .* got 'a\\x00'"),
+        (read_run, b"q1 Q0 caf\xe9 1 2.0 tag", "line 2: expected text in UTF-8"),
+        (read_qrels, "q0 0 a 1", "line 2: 'a' stands twice under 'q0'"),
+        (read_qrels, "q1 0 a yes", "line 2: expected a whole number from 0 to 1,000,000 as relevance, got 'yes'"),
+        (read_qrels, "q1 0 a 1.5", "line 2: expected a whole number .* got '1.5'"),
+        (read_qrels, "q1 0 a nan", "line 2: expected a whole number .* got 'nan'"),
+        (read_qrels, "q1 0 a 9999999999", "line 2: expected a whole number .* got '9999999999'"),
+        (read_qrels, b"q1 0 caf\xe9 1", "line 2: expected text in UTF-8"),
     ],
 )
-def test_a_broken_line_is_named(line, message, tmp_path):
-    (tmp_path / "run").write_text(f"q0 Q0 a 1 2.5 tag\n{line}\n")
-    with pytest.raises(ValueError, match=message):
-        read_run(tmp_path / "run")
+def test_a_broken_line_is_named(read, line, message, tmp_path):
+    first = b"q0 Q0 a 1 2.5 tag\n" if read is read_run else b"q0 0 a 1\n"
+    (tmp_path / "file").write_bytes(first + (line if isinstance(line, bytes) else line.encode()) + b"\n")
+    with pytest.raises(ValueError, match=f"file, {message}"):
+        read(tmp_path / "file")
+
+
+def test_grades_are_whole_numbers_from_0(tmp_path):
+    (tmp_path / "qrels").write_text("q 0 a -2\nq 0 b 2.0\nq 0 c 3\n")
+    assert read_qrels(tmp_path / "qrels") == {"q": {"a": 0, "b": 2, "c": 3}}
 
 
 def test_what_the_form_cannot_hold_is_refused_and_the_old_file_stays(tmp_path):
     write_run(tmp_path / "run", RUN, "tag")
     before = (tmp_path / "run").read_text()
-    for run, tag in (({"q 1": {"a": 1.0}}, "tag"), ({"q1": {"": 1.0}}, "tag"), (RUN, "my tag")):
+    for run, tag in (({"q 1": {"a": 1.0}}, "t"), ({"q1": {"": 1.0}}, "t"), ({"q": {"a\0": 1.0}}, "t"), (RUN, "my tag")):
         with pytest.raises(ValueError, match="without blanks"):
             write_run(tmp_path / "run", run, tag)
     with pytest.raises(ValueError, match="expected a finite score, got nan"):

@@ -181,11 +181,17 @@ def test_bad_input_is_refused():
         answer_recall(["x"], ["yes"])
     with pytest.raises(ValueError, match="empty answer"):
         answer_recall(["x"], ["x", ""])
+    with pytest.raises(ValueError, match="empty answer"):
+        answer_recall(["x"], [" "])
+    with pytest.raises(ValueError, match="passages that are texts, got None"):
+        answer_recall([None], ["x"])
+    with pytest.raises(ValueError, match="positive whole numbers"):
+        answer_recall(["x"], ["x"], 2.5)
     with pytest.raises(ValueError, match="list of answers"):
         answer_recall(["x"], "Turku")
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be positive whole"):
         answer_recall(["x"], ["x"], 0)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be positive whole"):
         score_rankings({}, {"a": ["x"]}, budgets=())
     with pytest.raises(ValueError, match="'stray'"):
         score_rankings({"stray": ["x"]}, {"a": ["x"]})
