@@ -123,11 +123,12 @@ def plain_grade(relevance: Any) -> int:
     Raises:
         ValueError: for what is no whole number, or above `HIGHEST_GRADE`.
     """
-    if not isinstance(relevance, Real) or relevance % 1 != 0:  # so too for NaN and infinity
+    number = float(relevance) if isinstance(relevance, Real) else math.nan
+    if number % 1 != 0:  # so too for NaN and infinity
         raise ValueError(f"expected a whole number as relevance, got {relevance!r}. Use 1 for relevant and 0 for not.")
-    if relevance > HIGHEST_GRADE:
+    if number > HIGHEST_GRADE:
         raise ValueError(f"expected a relevance of at most {HIGHEST_GRADE:,}, got {relevance}. Is it another field?")
-    return max(int(relevance), 0)
+    return max(int(number), 0)
 
 
 def _check_qrels(qrels: Qrels) -> dict[str, dict[str, int]]:
