@@ -4,13 +4,20 @@ A stage is nothing but a set of weights and the paper's numbers. Raise a second 
 Every default is from Li et al. 2022 or from its authors' code (method notes: docs/method.md), unless it says otherwise.
 """
 
+import logging
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from .alignment import METHODS
 from .transport import LOWEST_TEMPERATURE
+
+logger = logging.getLogger(__name__)
 
 ALIGNMENTS = (*METHODS, "sinkhorn")
 """One partner a token, or weights over all of them (`transport.transport_weights`)."""
@@ -27,6 +34,32 @@ TERM_WEIGHTS = {
 
 def _setting(default: Any, explanation: str) -> Any:
     return field(default=default, metadata={"help": explanation})
+
+
+def check_sizes(settings: Mapping[str, Any]) -> None:
+    """Check how long is trained and how much at once, in settings of which any may be left out.
+
+    Raises:
+        ValueError: naming the setting, what it takes and what came.
+    """
+    steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
+    if steps is not None and steps < 1 and steps != -1:
+        raise ValueError(f"max_steps: expected at least 1, or -1 for as many as the epochs have, got {steps}.")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ValueError(f"num_train_epochs: expected a number above 0, got {epochs}.")
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        size = settings.get(name)
+        if size is not None and size < 1:
+            raise ValueError(f"{name}: expected at least 1, got {size}.")
+
+
+def warn_of_idle_gpus(args: TrainingArguments) -> None:
+    """Say how all GPUs are used, where this process sees several and no launcher started it."""
+    num_gpus = torch.cuda.device_count()
+    if num_gpus > 1 and not args.use_cpu and "LOCAL_RANK" not in os.environ:
+        logger.warning(
+            "Training on one of %d GPUs. `accelerate launch -m drdecr train RECIPE.yaml` uses all of them.", num_gpus
+        )
 
 
 @dataclass
@@ -110,6 +143,9 @@ class DistillationArguments(TrainingArguments):
         metadata={"help": "Passed to `DrDecrTeacher.from_pretrained` where the teacher is given by name."},
     )
 
+    num_train_epochs: float | None = _setting(  # type: ignore[assignment]
+        None, "Epochs, in place of `max_steps`; default: as many steps as that says."
+    )
     learning_rate: float = _setting(6e-6, "Initial learning rate (paper: 6e-6 for stages B and D).")
     lr_scheduler_type: str = _setting("constant", "Schedule (paper: constant, no warm-up).")
     max_grad_norm: float = _setting(2.0, "Gradient clipping (authors' code: 2).")
@@ -126,8 +162,13 @@ class DistillationArguments(TrainingArguments):
     logging_steps: float = _setting(10, "Steps between two log lines, each with every loss term by name.")
 
     def __post_init__(self) -> None:
-        """Check the settings that are ours."""
+        """Check the settings that are ours, and let epochs that were named alone stand above the stage's own steps."""
+        if self.num_train_epochs is not None and self.max_steps == type(self).max_steps:
+            self.max_steps = -1
+        self.num_train_epochs = 3.0 if self.num_train_epochs is None else self.num_train_epochs
+        check_sizes(vars(self))
         super().__post_init__()
+        warn_of_idle_gpus(self)
         weights = {setting: getattr(self, setting) for setting in TERM_WEIGHTS.values()}
         negative = [f"{setting}={weight}" for setting, weight in weights.items() if not weight >= 0]
         if negative:

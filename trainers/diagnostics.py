@@ -15,6 +15,12 @@ SATURATED, FLAT = 0.02, 0.98
 APART = 0.3
 """Mean cosine of matched tokens below which two models share no space (this project's): pairs by chance come near it."""
 
+FIGURES = (
+    *("mean_matched_cosine", "share_unaligned_tokens"),
+    *("student_score_spread", "teacher_score_spread", "teacher_relative_entropy", "top_candidate_agreement"),
+)
+"""What is logged beside the terms."""
+
 
 class Records:
     """Running means of named figures, for training and evaluation apart."""

@@ -12,7 +12,7 @@ from drdecr.runs import candidates as kept_candidates
 from drdecr.runs.model_loading import load_student
 from drdecr.runs.recipe import load_recipe
 from drdecr.runs.training_data import prepare_sets
-from drdecr.runs.validation import build_validation
+from drdecr.runs.validation import Validation
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
             return whole(model, texts, **kwargs)
 
         setattr(DrDecrModel, name, counted)
-    figures = build_validation(recipe, None)(load_student(recipe))
+    figures = Validation(recipe, None)(load_student(recipe))
     line = {"process": state.process_index, "processes": state.num_processes, "figures": figures, "read": dict(read)}
     if recipe.data.unlabelled_queries:
         searched = []

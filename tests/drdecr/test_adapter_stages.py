@@ -12,6 +12,7 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval.encoder import load_teacher
 from drdecr.runs.model_loading import load_student
 from drdecr.runs.recipe import load_recipe
+from drdecr.runs.run_folder import STATE
 from drdecr.runs.stage import build_arguments, build_trainer, run_stage
 from drdecr.trainers import LoraSettings, add_adapter
 
@@ -40,7 +41,7 @@ def test_a_run_leaves_its_adapter_and_the_merged_model(cached, recipe_of, start,
     recipe = recipe_of("a", **settings)
     assert run_stage(recipe) == recipe.folder / "model"
     left = {path.name for path in recipe.folder.iterdir()}
-    assert left == {"recipe.yaml", "run.json", "log.jsonl", "curves.png", "model", "adapter"}
+    assert left == {STATE, "recipe.yaml", "run.json", "log.jsonl", "curves.png", "model", "adapter"}
     assert load_recipe(recipe.folder / "recipe.yaml") == recipe
     base = DrDecrModel.from_pretrained(recipe.resolve(start))
     adapter = PeftModel.from_pretrained(DrDecrModel.from_pretrained(recipe.resolve(start)), recipe.adapter_folder)

@@ -8,6 +8,7 @@ import torch
 from drdecr.cli.main import main
 from drdecr.data.shards import check_processes
 from drdecr.modeling_drdecr import DrDecrModel
+from drdecr.runs.run_folder import STATE
 from drdecr.runs.stage import run_stage
 
 from .conftest import jsonl, question_rows
@@ -106,7 +107,7 @@ def test_only_the_main_process_writes_a_start(recipe_of, monkeypatch):
     assert not recipe.folder.exists()
     monkeypatch.setenv("RANK", "0")
     run_stage(recipe)
-    assert {path.name for path in recipe.folder.iterdir()} == {"recipe.yaml", "run.json", "log.jsonl", "model"}
+    assert {path.name for path in recipe.folder.iterdir()} == {STATE, "recipe.yaml", "run.json", "log.jsonl", "model"}
 
 
 @pytest.fixture

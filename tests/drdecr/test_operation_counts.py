@@ -29,7 +29,7 @@ from drdecr.retrieval.passages import Document, Splitter
 from drdecr.retrieval.retriever import open_index
 from drdecr.retrieval.stored import codecs
 from drdecr.runs.recipe import Recipe
-from drdecr.runs.validation import build_validation
+from drdecr.runs.validation import Validation
 
 from ..counted_work import check_costs, costs_of, read_recorded  # noqa: TID252
 from .conftest import LETTERS
@@ -136,7 +136,7 @@ class Stages:
         recipe = Recipe("relevance", str(self.folder / "run"), "offline", validation=sets)
         recipe.data.cache_passages = is_fixed
         teacher = self.readers[str(self.folder / "teacher")]
-        return lambda: build_validation(recipe, teacher)(self.student)
+        return lambda: Validation(recipe, teacher)(self.student)
 
 
 STAGES: dict[str, Callable[[Stages], Callable[[], Any]]] = {

@@ -14,7 +14,7 @@ from drdecr.evaluation.metrics import per_query_scores
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.runs.model_loading import load_student
 from drdecr.runs.training_data import prepare_sets
-from drdecr.runs.validation import build_validation
+from drdecr.runs.validation import Validation
 
 SCRIPT = Path(__file__).with_name("launched_validation.py")
 
@@ -39,7 +39,7 @@ def expected(recipe):
 
 def test_one_process_measures_all(recipe):
     PartialState(cpu=True)
-    assert build_validation(recipe, None)(load_student(recipe)) == pytest.approx(expected(recipe))
+    assert Validation(recipe, None)(load_student(recipe)) == pytest.approx(expected(recipe))
 
 
 @pytest.mark.processes
@@ -71,7 +71,7 @@ def test_a_student_of_the_teachers_passage_tokens_is_measured_on_the_teachers_in
     PartialState(cpu=True)
     teacher = load_student(recipe)
     recipe.data.passage_tokens = {"format": "hub_tokens", "name": "me/sets"}
-    validate = build_validation(recipe, teacher)
+    validate = Validation(recipe, teacher)
     figures = validate(load_student(recipe))
     assert figures == pytest.approx(expected(recipe))
     monkeypatch.setattr(DrDecrModel, "encode_documents", None)  # the passages are not read again
@@ -83,5 +83,5 @@ def test_the_languages_of_a_set_are_looked_up_once(recipe, monkeypatch):
     asked = []
     whole = QuestionSet.languages.fget
     monkeypatch.setattr(QuestionSet, "languages", property(lambda found: asked.append(found.name) or whole(found)))
-    build_validation(recipe, None)(load_student(recipe))
+    Validation(recipe, None)(load_student(recipe))
     assert asked == ["train", "dev"]

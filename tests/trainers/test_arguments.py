@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from drdecr.trainers import (
     ContrastiveArguments,
@@ -11,6 +11,7 @@ from drdecr.trainers import (
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
+from drdecr.trainers.arguments import warn_of_idle_gpus
 
 STAGES = (ContrastiveArguments, RepresentationDistillationArguments, RelevanceDistillationArguments)
 
@@ -72,3 +73,26 @@ def test_settings_that_make_no_sense_are_refused(
 def test_a_run_without_any_term_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="No loss term has a weight"):
         DistillationArguments(output_dir=str(tmp_path), use_cpu=True)
+
+
+def test_epochs_that_are_named_alone_stand_above_the_papers_steps(tmp_path: Path):
+    for keys, expected in (
+        ({"num_train_epochs": 2}, (-1, 2)),
+        ({"num_train_epochs": 2, "max_steps": 5}, (5, 2)),
+        ({}, (74_704, 3)),
+    ):
+        args = ContrastiveArguments(output_dir=str(tmp_path), use_cpu=True, **keys)
+        assert (args.max_steps, args.num_train_epochs) == expected
+
+
+def test_a_step_has_the_rows_that_the_settings_say_on_several_gpus(tmp_path: Path, monkeypatch, caplog):
+    args = ContrastiveArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=4)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 8))
+    assert (args.n_gpu, args.train_batch_size) == (1, 4)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    warn_of_idle_gpus(args)
+    assert caplog.messages == []  # on the CPU, as it was told
+    args.use_cpu = False
+    warn_of_idle_gpus(args)
+    assert "Training on one of 8 GPUs. `accelerate launch" in caplog.text

@@ -17,7 +17,7 @@ from drdecr.trainers import (
     RelevanceDistillationArguments,
     RepresentationDistillationArguments,
 )
-from drdecr.trainers.arguments import TERM_WEIGHTS
+from drdecr.trainers.arguments import TERM_WEIGHTS, check_sizes
 from drdecr.trainers.precision import PRECISIONS
 
 from .config import build_settings, check_values, override, read_yaml
@@ -181,6 +181,8 @@ class Recipe:
         check_keys(self.processor, [name for name in settings if name != "tokenizer"], "processor")
         if self.stage != "initialise":
             check_values(self.training, ARGUMENTS[self.stage], "training")
+            self.training = {name: value for name, value in self.training.items() if value is not None}
+            check_sizes(self.training)
         if "hub_token" in self.training:
             raise ValueError(
                 "training.hub_token: a recipe is written down and shared, so it must hold no token. Log in with "

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
+import shutil
 import zipfile
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from time import monotonic
@@ -10,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments
 
-from drdecr.data.files import write_text
+from drdecr.data.files import digest_of, read_json, write_text
 from drdecr.data.provenance import PeakMemory, environment, larger
 from drdecr.trainers import DistillationArguments
 
@@ -19,11 +22,14 @@ from .recipe import Recipe, load_recipe
 logger = logging.getLogger(__name__)
 
 
-SETTINGS = "settings.json"
-"""What a run that is not complete computes with."""
+STATE = ".drdecr-run.json"
+"""The mark of a folder in which a run was begun: digest of its recipe's file and, until it is done, what it computes with."""
+
+WRITTEN = ("recipe.yaml", "run.json", "log.jsonl", "curves.png", "model", "adapter", "candidates", "checkpoints")
+"""What a run writes. Where one of these stands without the mark, somebody else wrote it."""
 
 PROCESSES = "processes"
-"""How many it is trained in, among its settings."""
+"""How many a run is trained in, among its settings."""
 
 OPTIMIZATION = (
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_steps", "num_train_epochs"),
@@ -39,42 +45,77 @@ OPTIMIZATION = (
 """Settings of `TrainingArguments` that the weights depend on."""
 
 
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what a begun run keeps beside its files; nothing where no run was begun."""
+    file = folder / STATE
+    return dict(read_json(file)) if file.exists() else {}
+
+
+def update_state(folder: Path, **facts: Any) -> None:
+    """Write down what a run goes on with; `None` takes a fact out."""
+    state = {name: fact for name, fact in {**read_state(folder), **facts}.items() if fact is not None}
+    write_text(folder / STATE, json.dumps(state, indent=2) + "\n")
+
+
 def is_done(recipe: Recipe) -> bool:
     """Tell whether a run with this recipe is already there.
 
     Raises:
-        ValueError: if the folder holds a run of another recipe, or a model of no recipe: nothing is overwritten.
+        ValueError: if the folder holds a run of another recipe, or files that no run wrote: nothing is overwritten.
     """
-    written = recipe.folder / "recipe.yaml"
-    if not written.exists():
-        if recipe.model_folder.exists():
-            raise ValueError(f"{recipe.model_folder} exists and is no run of this recipe. Choose another `--output`.")
-        return False
-    try:
-        others = recipe.differences(load_recipe(written))  # not by its text: it may be older than a setting
-    except ValueError as error:
-        others = [str(error)]  # a setting that this version does not know
-    if others and _holds_work(recipe.folder):
+    folder, written = recipe.folder, recipe.folder / "recipe.yaml"
+    is_begun = (folder / STATE).exists()
+    foreign = [name for name in WRITTEN if not is_begun and os.path.lexists(folder / name)]
+    if foreign and not (foreign == ["recipe.yaml"] and same_recipe(written, recipe)):  # the file that was given
         raise ValueError(
-            f"{recipe.folder} holds a run of another recipe (see {written}; what differs: {', '.join(others[:5])}). "
+            f"{folder} holds {', '.join(foreign)}, which no run wrote. Nothing is overwritten: choose another `--output`."
+        )
+    differing = _differences(written, recipe) if written.exists() else []
+    if differing and (_holds_work(folder) or not _is_as_written(written)):
+        raise ValueError(
+            f"{folder} holds a run of another recipe (see {written}; what differs: {', '.join(differing[:5])}). "
             "Choose another `--output`, or delete the folder."
         )
-    return (recipe.folder / "run.json").exists()
+    return is_begun and (folder / "run.json").exists()
 
 
 def same_recipe(written: Path, recipe: Recipe) -> bool:
-    """Tell whether a written recipe says the same, whatever settings there were when it was written."""
+    """Tell whether a written recipe says the same."""
+    return not _differences(written, recipe)
+
+
+def _differences(written: Path, recipe: Recipe) -> list[str]:
     try:
-        return not recipe.differences(load_recipe(written))
-    except ValueError:
-        return False
+        return recipe.differences(load_recipe(written))
+    except (ValueError, OSError) as error:
+        return [str(error)]
+
+
+def _is_as_written(file: Path) -> bool:
+    """Tell whether a run's recipe is what the run wrote: one that was changed by hand is its owner's."""
+    return bool(digest_of(file) == read_state(file.parent).get("recipe_sha256"))
 
 
 def _holds_work(folder: Path) -> bool:
     """Tell whether anything would be lost or mixed up: a run that stopped at a mistake in its recipe leaves nothing."""
-    return any(
-        next(folder.glob(name), None) for name in ("run.json", "model", "candidates", "checkpoints/checkpoint-*")
+    return bool(checkpoints_of(folder / "checkpoints")) or any(
+        (folder / name).exists() for name in ("run.json", "model", "candidates")
     )
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Return the Trainer's checkpoints, the newest first; what else lies there is not ours."""
+    paths = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints, whose best one is in `model` now, and the folder if nothing else is in it."""
+    for path in checkpoints_of(folder):
+        if not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def last_checkpoint(folder: Path, processes: int = 0) -> str | None:
@@ -87,8 +128,7 @@ def last_checkpoint(folder: Path, processes: int = 0) -> str | None:
         folder: of the checkpoints.
         processes: how many wrote their random states; 0 where there are none, or it is not known.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in found:
+    for path in checkpoints_of(folder):
         if _holds_state(path) and _holds_random_states(path, processes):
             return str(path)
         logger.warning("%s was not written to its end and is left out.", path)
@@ -114,23 +154,22 @@ def _holds_random_states(checkpoint: Path, processes: int) -> bool:
 
 
 def start_run(recipe: Recipe, settings: dict[str, Any] | None = None) -> None:
-    """Write the recipe, and what `resolved_settings` says until the run is complete and `run.json` says it."""
-    write_text(recipe.folder / "recipe.yaml", recipe.as_yaml())
-    if settings is not None:
-        write_text(recipe.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    """Mark the folder, write the recipe, and what `resolved_settings` says until the run is complete.
+
+    A recipe that says the same and stands there already, perhaps with its owner's comments, is left alone.
+    """
+    written = recipe.folder / "recipe.yaml"
+    if not written.exists() or (_is_as_written(written) and not same_recipe(written, recipe)):
+        write_text(written, recipe.as_yaml())
+    facts = {} if settings is None else {"settings": settings}
+    update_state(recipe.folder, recipe_sha256=digest_of(written), **facts)
 
 
 def resolved_settings(args: DistillationArguments) -> dict[str, Any]:
     """Return what a training computes with, whether the recipe names it or not: the losses', the optimizer's, the seeds."""
-    own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
-    settings = {name: value for name, value in sorted(args.to_dict().items()) if name in own or name in OPTIMIZATION}
+    ours = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
+    settings = {name: value for name, value in sorted(args.to_dict().items()) if name in ours or name in OPTIMIZATION}
     return {**settings, PROCESSES: args.world_size}
-
-
-def begun_settings(folder: Path) -> dict[str, Any]:
-    """Return what a run that is not complete was begun with; nothing where there is none, or one of an early version."""
-    file = folder / SETTINGS
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -140,21 +179,20 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         ValueError: naming the settings that differ; or if it goes on in another number of processes.
     """
     now = json.loads(json.dumps(settings))
-    begun = begun_settings(folder) or now
-    now_in = now.pop(PROCESSES, None)
-    begun_in = begun.pop(PROCESSES, now_in)  # early versions did not write it
-    if begun_in != now_in:
+    begun = read_state(folder).get("settings", now)
+    num_begun, num_now = begun.get(PROCESSES), now.get(PROCESSES)
+    if num_begun != num_now:
         raise ValueError(
-            f"{folder} was begun in another number of processes ({begun_in}, now {now_in}), whose steps hold other rows and draw "
-            f"other random numbers. Go on with `--nproc_per_node {begun_in}` of torchrun or `--num_processes {begun_in}` of "
-            "accelerate, or delete the folder."
+            f"{folder} was begun in another number of processes ({num_begun}, now {num_now}), whose steps hold other rows and "
+            f"draw other random numbers. Go on with `--nproc_per_node {num_begun}` of torchrun or `--num_processes {num_begun}` "
+            "of accelerate, or delete the folder."
         )
     differing = [name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name)]
     if differing:
-        told = ", ".join(f"{name}: {begun.get(name)!r}, now {now.get(name)!r}" for name in differing[:5])
+        values = ", ".join(f"{name}: {begun.get(name)!r}, now {now.get(name)!r}" for name in differing[:5])
         raise ValueError(
-            f"{folder} was begun with other settings ({told}). Go on with the version of this package that began it, or delete "
-            "the folder."
+            f"{folder} was begun with other settings ({values}). Go on with the version of this package that began it, or "
+            "delete the folder."
         )
 
 
@@ -174,22 +212,22 @@ def finish_run(recipe: Recipe, seconds: float, log: list[dict[str, Any]], facts:
         draw_curves(log, recipe.folder / "curves.png", title=recipe.folder.name)
     content = {"stage": recipe.stage, **environment(), "seconds": round(seconds, 1), **facts}
     write_text(recipe.folder / "run.json", json.dumps(content, indent=2) + "\n")
+    update_state(recipe.folder, settings=None, clock=None)
 
 
 class Stopwatch(TrainerCallback):
-    """Counts a run's seconds and its peak of memory and keeps them in a file, at every log line and checkpoint.
+    """Counts a run's seconds and its peak of memory and writes both down, at every log line and checkpoint.
 
-    So a resumed run goes on with both.
-
-    What a session did after its last log line is not counted: nothing is written when a process is killed.
+    So a resumed run goes on with both. What a session did after its last log line is not counted: nothing is written when a
+    process is killed.
 
     Args:
-        file: where those of earlier sessions are kept.
+        folder: of the run.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        before: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"seconds": 0.0}
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        before: dict[str, float] = read_state(folder).get("clock", {"seconds": 0.0})
         self._before, self._peaks_before = before["seconds"], larger(before, {})
         self._memory = PeakMemory()
         self._started = monotonic()
@@ -204,16 +242,9 @@ class Stopwatch(TrainerCallback):
         """The highest peaks of memory of this session and of those before it, as of `PeakMemory`."""
         return larger(self._peaks_before, self._memory.peaks)
 
-    def keep(self) -> None:
-        """Write both down."""
-        write_text(self.file, json.dumps({"seconds": round(self.seconds, 1), **self.peaks}) + "\n")
-
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write at every log line."""
         if state.is_world_process_zero:
-            self.keep()
+            update_state(self.folder, clock={"seconds": round(self.seconds, 1), **self.peaks})
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write with every checkpoint."""
-        if state.is_world_process_zero:
-            self.keep()
+    on_save = on_log  # and with every checkpoint

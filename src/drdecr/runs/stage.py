@@ -1,9 +1,9 @@
 """Run one stage from its recipe: build, train, keep the best, write the run's folder."""
 
-import json
 import logging
 import math
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
-from drdecr.data.files import write_text
 from drdecr.data.shards import check_processes, is_main_process
 from drdecr.hub.push import push_folder
 from drdecr.modeling_drdecr.hub_drdecr import HubError
@@ -28,6 +27,7 @@ from drdecr.trainers import (
     add_adapter,
 )
 from drdecr.trainers.adapters import check_base
+from drdecr.trainers.diagnostics import FIGURES
 from drdecr.trainers.precision import faster_precision
 
 from .model_card import write_run_card
@@ -35,18 +35,19 @@ from .model_loading import load_student, student_revision
 from .recipe import ADAPTERS_OFF, ARGUMENTS, Recipe
 from .run_folder import (
     PROCESSES,
-    SETTINGS,
     Stopwatch,
-    begun_settings,
     check_settings,
     finish_run,
     is_done,
     last_checkpoint,
+    read_state,
+    remove_checkpoints,
     resolved_settings,
     start_run,
+    update_state,
 )
 from .training_data import TrainingData, build_training_data, check_teacher
-from .validation import BEST, build_validation
+from .validation import BEST, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -72,65 +73,103 @@ def run_stage(recipe: Recipe) -> Path:
     """
     if is_done(recipe):
         logger.warning("%s is done already; its model is in %s.", recipe.folder, recipe.model_folder)
-        return recipe.model_folder
-    args = build_arguments(recipe) if recipe.stage != "initialise" else None  # sets the process group up
-    check_processes(args.world_size if args else None)
-    checkpoints = recipe.folder / "checkpoints"
-    goes_on = args is not None and last_checkpoint(checkpoints) is not None
-    if args is not None and goes_on:
-        check_settings(recipe.folder, resolved_settings(args))
-    if is_main_process():
-        start_run(recipe, resolved_settings(args) if args is not None and not goes_on else None)
-    if args is not None:
-        recipe = resolve_precision(recipe, args.device)
-        args = build_arguments(recipe) if recipe.precision == "bfloat16" else args
-    stopwatch = Stopwatch(recipe.folder / "seconds.json")
-    seed = args.seed if args is not None else recipe.training.get("seed", DistillationArguments.seed)
+    elif recipe.stage == "initialise":
+        initialise_model(recipe)
+    else:
+        train_stage(recipe)
+    return recipe.model_folder
+
+
+def initialise_model(recipe: Recipe) -> None:
+    """Run the stage that trains nothing: set the projection of a bare encoder."""
+    check_processes(None)
+    if not is_main_process():
+        return
+    start_run(recipe)
+    stopwatch = Stopwatch(recipe.folder)
+    seed = recipe.training.get("seed", DistillationArguments.seed)
     set_seed(seed)
     facts = student_revision(recipe)
-    if args is None:
-        if is_main_process():
-            save_model(load_student(recipe), recipe.model_folder)
-            finish_run(recipe, stopwatch.seconds, [], {**stopwatch.peaks, **facts, "seed": seed})
-        return recipe.model_folder
+    save_model(load_student(recipe), recipe.model_folder)
+    finish_run(recipe, stopwatch.seconds, [], {**stopwatch.peaks, **facts, "seed": seed})
+
+
+def train_stage(recipe: Recipe) -> None:
+    """Train a stage's student, or go on where its training was interrupted."""
+    args = build_arguments(recipe)  # sets the process group up
+    check_processes(args.world_size)
+    checkpoint = begin_training(recipe, args)
+    recipe = resolve_precision(recipe, args.device)
+    args = build_arguments(recipe) if recipe.precision == "bfloat16" else args
+    stopwatch = Stopwatch(recipe.folder)
+    set_seed(args.seed)
+    revision = student_revision(recipe)
     if not recipe.is_evaluated:
         logger.warning(
             "No `validation` set: nothing is evaluated, and the last step's model is kept, not the best one's."
         )
     trainer, data = build_trainer(recipe, args)
     trainer.add_callback(stopwatch)
-    written_by = 0 if args.save_only_model else begun_settings(recipe.folder).get(PROCESSES, 0)
-    checkpoint = last_checkpoint(checkpoints, written_by)
-    if checkpoint is not None:
-        logger.warning("Resuming from %s.", checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        log_where_it_stands(recipe, trainer)
+        raise
     # What FSDP shares out is put together by all processes.
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
         save_trained(trainer.accelerator.unwrap_model(trainer.model), recipe, weights)
-        facts = {
-            **stopwatch.peaks,
-            **facts,
-            "rows": data.counts,
-            "cleaning": data.cleaning,
-            "languages": data.languages,
-            "steps": trainer.state.global_step,
-            "last_loss": next((line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line), None),
-            "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            "processes": args.world_size,
-            "seed": args.seed,
-            "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
-            "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
-            "settings": resolved_settings(args),
-        }
+        facts = {**stopwatch.peaks, **revision, **training_facts(trainer, data)}
         finish_run(recipe, stopwatch.seconds, trainer.state.log_history, facts)
-        for name in (stopwatch.file.name, SETTINGS):
-            (recipe.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(checkpoints, ignore_errors=True)  # the best one is in `model` now
-        if trainer.args.push_to_hub:
+        remove_checkpoints(recipe.folder / "checkpoints")
+        if args.push_to_hub:
             push_run(recipe, trainer)
     trainer.accelerator.wait_for_everyone()
-    return recipe.model_folder
+
+
+def begin_training(recipe: Recipe, args: DistillationArguments) -> str | None:
+    """Mark the run's folder, or check that it goes on as it began; return the checkpoint to go on from."""
+    folder = recipe.folder / "checkpoints"
+    goes_on = last_checkpoint(folder) is not None
+    if goes_on:
+        check_settings(recipe.folder, resolved_settings(args))
+    num_begun = 0 if args.save_only_model else read_state(recipe.folder).get("settings", {}).get(PROCESSES, 0)
+    PartialState().wait_for_everyone()  # the others have looked at what the first one writes now
+    if is_main_process():
+        start_run(recipe, None if goes_on else resolved_settings(args))
+    checkpoint = last_checkpoint(folder, num_begun) if goes_on else None
+    if checkpoint is not None:
+        logger.warning("Resuming from %s.", checkpoint)
+    return checkpoint
+
+
+def log_where_it_stands(recipe: Recipe, trainer: DistillationTrainer) -> None:
+    """Say what an interrupted training has done, and how to go on."""
+    state = trainer.state
+    steps = f"{recipe.folder}: stopped after {state.global_step:,} of {state.max_steps:,} steps."
+    checkpoint = last_checkpoint(recipe.folder / "checkpoints")
+    if checkpoint is None:
+        logger.warning("%s No checkpoint was written yet: the same command begins again.", steps)
+    else:
+        logger.warning("%s Give the same command again to go on from %s.", steps, Path(checkpoint).name)
+
+
+def training_facts(trainer: DistillationTrainer, data: TrainingData) -> dict[str, Any]:
+    """Return what `run.json` says of a training: its rows, its steps and what it computed with."""
+    args, state = trainer.args, trainer.state
+    return {
+        "rows": data.counts,
+        "cleaning": data.cleaning,
+        "languages": data.languages,
+        "steps": state.global_step,
+        "last_loss": next((line["loss"] for line in reversed(state.log_history) if "loss" in line), None),
+        "batch_rows": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "processes": args.world_size,
+        "seed": args.seed,
+        "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
+        "best_checkpoint": state.best_model_checkpoint and Path(state.best_model_checkpoint).name,
+        "settings": resolved_settings(args),
+    }
 
 
 def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[DistillationTrainer, TrainingData]:
@@ -160,16 +199,50 @@ def build_trainer(recipe: Recipe, args: DistillationArguments) -> tuple[Distilla
     step = args.gradient_accumulation_steps * args.world_size
     steps = max(args.max_steps, 0)
     data = build_training_data(recipe, student, teacher, steps, args.train_batch_size, args.seed, batches_a_step=step)
+    log_step_size(sum(data.counts.values()), args.train_batch_size * step)
+    validate = Validation(recipe, teacher) if recipe.validation and recipe.is_evaluated else None
+    if recipe.is_evaluated:
+        check_best_metric(args, [*(validate.figures if validate else ()), *dev_figures(args, data.dev or {})])
     trainer = TRAINERS[recipe.stage](
         student,
         args,
         teacher=teacher,
-        evaluator=build_validation(recipe, teacher) if recipe.validation and recipe.is_evaluated else None,
+        evaluator=validate,
         train_dataset=data.train,
         eval_dataset=data.dev if args.eval_strategy != "no" else None,
         data_collator=data.collator,
     )
     return trainer, data
+
+
+def log_step_size(num_rows: int, rows_per_step: int) -> None:
+    """Say so where one step holds more rows than there are: the paper's 192 are many for a few."""
+    if num_rows < rows_per_step:
+        logger.warning(
+            "%d rows, %d a step: every step holds each row %.1f times. Lower `per_device_train_batch_size` or "
+            "`gradient_accumulation_steps`.",
+            num_rows,
+            rows_per_step,
+            rows_per_step / num_rows,
+        )
+
+
+def dev_figures(args: DistillationArguments, sets: Iterable[str]) -> list[str]:
+    """Return the names of what is measured on the rows that were set apart."""
+    return [f"{name}_{figure}" for name in sets for figure in ("loss", *args.term_weights, *FIGURES)]
+
+
+def check_best_metric(args: DistillationArguments, measured: list[str]) -> None:
+    """Check before the training that what chooses the best checkpoint will be measured.
+
+    Raises:
+        ValueError: naming what is measured.
+    """
+    metric = (args.metric_for_best_model or "").removeprefix("eval_")
+    if metric and metric not in measured:
+        raise ValueError(
+            f"metric_for_best_model: expected one of {', '.join(measured)}, got {metric!r}, which nothing measures."
+        )
 
 
 def build_arguments(recipe: Recipe) -> DistillationArguments:
@@ -189,7 +262,7 @@ def build_arguments(recipe: Recipe) -> DistillationArguments:
 
 def _evaluation(settings: dict[str, Any], default_steps: int) -> dict[str, Any]:
     """Return when a stage evaluates and saves, five times or once an epoch, and that its best checkpoint is kept."""
-    max_steps = settings.get("max_steps", default_steps)
+    max_steps = settings.get("max_steps", -1 if "num_train_epochs" in settings else default_steps)
     steps = settings.get("eval_steps") or (math.ceil(max_steps / 5) if max_steps > 0 else None)
     strategy = settings.get("eval_strategy") or ("steps" if steps else "epoch")
     chosen = {"eval_strategy": strategy, "save_strategy": strategy, "load_best_model_at_end": True}
@@ -245,10 +318,6 @@ def save_model(model: Any, folder: Path, **kwargs: Any) -> None:
     unfinished.rename(folder)
 
 
-PRECISION_FILE = "precision.json"
-"""In the run's folder: what was measured when it began, by the kind of device: `{"cpu": "float32"}`."""
-
-
 def resolve_precision(recipe: Recipe, device: torch.device | str = "cpu") -> Recipe:
     """Return the recipe with what `auto` means on this machine in its place; every process must call it.
 
@@ -257,23 +326,21 @@ def resolve_precision(recipe: Recipe, device: torch.device | str = "cpu") -> Rec
             kind of device; what an export measured on the CPU says nothing of a GPU.
         device: on which the run computes.
     """
-    asked = {"precision": recipe.precision, "teacher_dtype": recipe.teacher_dtype}
-    if "auto" not in asked.values():
+    settings = {"precision": recipe.precision, "teacher_dtype": recipe.teacher_dtype}
+    if "auto" not in settings.values():
         return recipe
     state = PartialState()
-    found = [_measured(recipe, device) if state.is_main_process else None]
-    broadcast_object_list(found)
-    chosen: dict[str, Any] = {key: found[0] if value == "auto" else value for key, value in asked.items()}
-    return replace(recipe, **chosen)
+    answers = [_faster_precision(recipe, device) if state.is_main_process else None]
+    broadcast_object_list(answers)
+    resolved: dict[str, Any] = {key: answers[0] if value == "auto" else value for key, value in settings.items()}
+    return replace(recipe, **resolved)
 
 
-def _measured(recipe: Recipe, device: torch.device | str) -> str:
-    file = recipe.folder / PRECISION_FILE
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+def _faster_precision(recipe: Recipe, device: torch.device | str) -> str:
+    known = read_state(recipe.folder).get("precision", {})
     kind = torch.device(device).type
-    if kind in known:
-        return str(known[kind])
-    found = faster_precision(device)
-    logger.info("Computing in %s, the faster one on this machine.", found)
-    write_text(file, json.dumps({**known, kind: found}) + "\n")
-    return found
+    if kind not in known:
+        known = {**known, kind: faster_precision(device)}
+        logger.info("Computing in %s, the faster one on this machine.", known[kind])
+        update_state(recipe.folder, precision=known)
+    return str(known[kind])

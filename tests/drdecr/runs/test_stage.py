@@ -17,6 +17,7 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval.encoder import load_teacher
 from drdecr.runs.model_loading import load_student
 from drdecr.runs.recipe import Recipe, load_recipe
+from drdecr.runs.run_folder import STATE, read_state, update_state
 from drdecr.runs.stage import build_arguments, build_trainer, run_stage, save_model
 from drdecr.runs.training_data import build_training_data, prepare_sets, split_dev
 from drdecr.runs.validation import read_validation
@@ -68,7 +69,7 @@ def test_a_stage_leaves_its_folder(kind, recipe_of, start, data):
     recipe = recipe_of(kind, stage=kind, model=start, **settings_of(kind, data))
     model = run_stage(recipe)
     left = {path.name for path in recipe.folder.iterdir()} - {"candidates"}
-    assert left == {"recipe.yaml", "run.json", "log.jsonl", "curves.png", "model"}
+    assert left == {STATE, "recipe.yaml", "run.json", "log.jsonl", "curves.png", "model"}
     assert load_recipe(recipe.folder / "recipe.yaml") == recipe
     run = json.loads((recipe.folder / "run.json").read_text())
     assert run["steps"] == recipe.training["max_steps"]
@@ -92,7 +93,7 @@ def test_an_initialised_encoder_is_saved_with_processor_and_projection(projectio
     model = DrDecrModel.from_pretrained(run_stage(recipe))
     assert model.linear.weight.shape == (8, 16)
     assert model.processor.query_marker == "[Q]"
-    assert {path.name for path in recipe.folder.iterdir()} == {"recipe.yaml", "run.json", "log.jsonl", "model"}
+    assert {path.name for path in recipe.folder.iterdir()} == {STATE, "recipe.yaml", "run.json", "log.jsonl", "model"}
     if projection == "pca":  # orthonormal rows
         assert torch.allclose(model.linear.weight @ model.linear.weight.T, torch.eye(8), atol=1e-5)
     if projection == "language_neutral":  # the languages' mean tokens meet
@@ -125,14 +126,14 @@ def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(kind, rec
         run_stage(recipe)
     assert not recipe.model_folder.exists()
     assert (recipe.folder / "checkpoints" / "checkpoint-2").is_dir()
-    settings = json.loads((recipe.folder / "settings.json").read_text())
-    (recipe.folder / "settings.json").write_text(json.dumps({**settings, "temperature": 9.0}))
+    settings = read_state(recipe.folder)["settings"]
+    update_state(recipe.folder, settings={**settings, "temperature": 9.0})
     with pytest.raises(ValueError, match=r"begun with other settings \(temperature: 9.0, now"):
         run_stage(recipe)
-    (recipe.folder / "settings.json").write_text(json.dumps({**settings, "processes": 2}))
+    update_state(recipe.folder, settings={**settings, "processes": 2})
     with pytest.raises(ValueError, match=r"another number of processes \(2, now 1\)"):
         run_stage(recipe)
-    (recipe.folder / "settings.json").write_text(json.dumps(settings))
+    update_state(recipe.folder, settings=settings)
     resumed = run_stage(recipe)
     assert len(begun) == 5  # steps 3 and 4, not all four again
     assert largest_difference(weights(whole), weights(resumed)) == 0
@@ -406,6 +407,63 @@ def test_a_recipe_may_leave_the_choice_out_or_choose_by_a_loss(data):
     assert arguments(load_best_model_at_end=False, save_strategy="no").eval_strategy == "steps"
     by_loss = arguments(metric_for_best_model="eval_loss")
     assert (by_loss.load_best_model_at_end, by_loss.greater_is_better) == (True, False)
+
+
+@pytest.mark.parametrize(("training", "steps"), [({"num_train_epochs": 1}, -1), ({}, 87618), ({"seed": None}, 87618)])
+def test_epochs_that_a_recipe_names_alone_stand_above_the_papers_steps(training, steps):
+    assert build_arguments(Recipe("relevance", "x", "y", training=training)).max_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"max_steps": -5}, "max_steps: expected at least 1, or -1 .*, got -5"),
+        ({"max_steps": 0}, "max_steps: expected at least 1"),
+        ({"num_train_epochs": 0}, "num_train_epochs: expected a number above 0, got 0"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: expected at least 1, got 0"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps: expected at least 1, got 0"),
+    ],
+)
+def test_a_training_of_nothing_is_refused_when_its_recipe_is_read(training, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe("relevance", "x", "y", training=training)
+
+
+def test_what_nothing_measures_cannot_choose_the_checkpoint(recipe_of, start, data):
+    keys = {"stage": "contrastive", "model": start, "data": candidates(data), "validation": [data["dev"]]}
+    for name in ("mrr@10_fi", "eval_loss", "questions_relevance_kl"):
+        recipe = recipe_of("a", **keys, training={"metric_for_best_model": name})
+        with pytest.raises(
+            ValueError, match=r"expected one of mrr@10_avg, mrr@10_en, mrr@10_xx, questions_loss, questions_c"
+        ):
+            build_trainer(recipe, build_arguments(recipe))
+    for name in ("mrr@10_xx", "eval_questions_contrastive"):
+        training = {"metric_for_best_model": name, "max_steps": 1}
+        run_stage(recipe_of(name, **keys, training=training))
+
+
+def test_a_step_that_is_larger_than_the_set_is_said(recipe_of, start, data, caplog):
+    recipe = recipe_of(
+        "a", stage="contrastive", model=start, data=candidates(data), training={"gradient_accumulation_steps": 8}
+    )
+    build_trainer(recipe, build_arguments(recipe))
+    assert "20 rows, 32 a step: every step holds each row 1.6 times." in caplog.text
+
+
+def test_an_interrupted_training_says_where_it_stands_and_how_to_go_on(recipe_of, start, data, monkeypatch, caplog):
+    step, begun = Trainer.training_step, []
+
+    def interrupted(*arguments, **keywords):
+        begun.append(1)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return step(*arguments, **keywords)
+
+    monkeypatch.setattr(Trainer, "training_step", interrupted)
+    recipe = recipe_of("a", stage="contrastive", model=start, data=candidates(data), training={"save_steps": 1})
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(recipe)
+    assert "stopped after 2 of 3 steps. Give the same command again to go on from checkpoint-2." in caplog.text
 
 
 def test_a_run_of_epochs_keeps_the_best_of_them(recipe_of, start, data):

@@ -7,6 +7,7 @@ import torch
 
 from drdecr.runs import stage as precision
 from drdecr.runs.recipe import Recipe, load_recipe
+from drdecr.runs.run_folder import read_state
 from drdecr.runs.stage import build_arguments, run_stage
 
 
@@ -35,7 +36,7 @@ def test_what_was_measured_on_one_kind_of_device_says_nothing_of_another(tmp_pat
     monkeypatch.setattr(precision, "faster_precision", lambda device: faster[torch.device(device).type])
     assert precision.resolve_precision(auto(tmp_path)).precision == "float32"
     assert precision.resolve_precision(auto(tmp_path), "cuda:0").precision == "bfloat16"
-    assert json.loads((tmp_path / precision.PRECISION_FILE).read_text()) == faster
+    assert read_state(tmp_path)["precision"] == faster
 
 
 def test_a_named_precision_is_not_measured(tmp_path, monkeypatch):

@@ -9,13 +9,21 @@ import sys
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from drdecr.data import provenance as published
 from drdecr.data.files import write_text
 from drdecr.data.provenance import environment
 from drdecr.runs.recipe import Recipe
-from drdecr.runs.run_folder import check_settings, finish_run, is_done, last_checkpoint, start_run
+from drdecr.runs.run_folder import (
+    check_settings,
+    checkpoints_of,
+    finish_run,
+    is_done,
+    last_checkpoint,
+    remove_checkpoints,
+    start_run,
+)
+from drdecr.runs.stage import run_stage
 
 
 @pytest.fixture
@@ -104,36 +112,51 @@ def test_a_run_goes_on_in_the_number_of_processes_that_began_it(recipe):
     told = r"another number of processes \(2, now 1\).*`--nproc_per_node 2`.*or delete the folder"
     with pytest.raises(ValueError, match=told):
         check_settings(recipe.folder, {"temperature": 1.0, "processes": 1})
-    start_run(recipe, {"temperature": 1.0})  # of a version that did not write it
-    check_settings(recipe.folder, {"temperature": 1.0, "processes": 1})
     with pytest.raises(ValueError, match="begun with other settings"):
-        check_settings(recipe.folder, {"temperature": 2.0, "processes": 1})
+        check_settings(recipe.folder, {"temperature": 2.0, "processes": 2})
 
 
-def test_a_run_older_than_a_setting_is_still_the_same_run(recipe):
+@pytest.mark.parametrize(
+    "name", ["recipe.yaml", "run.json", "log.jsonl", "curves.png", "checkpoints/mine.txt", "model/a"]
+)
+def test_what_no_run_wrote_is_never_overwritten_or_deleted(recipe, name):
+    write_text(recipe.folder / name, "{mine: 1}")
+    with pytest.raises(ValueError, match=rf"holds {name.partition('/')[0]}, which no run wrote.*choose another"):
+        run_stage(recipe)
+    assert [path for path in recipe.folder.rglob("*") if path.is_file()] == [recipe.folder / name]
+    assert (recipe.folder / name).read_text() == "{mine: 1}"
+
+
+def test_a_recipe_that_is_given_in_its_runs_folder_keeps_its_words(recipe):
+    text = f"# mine\n{recipe.as_yaml()}"
+    write_text(recipe.folder / "recipe.yaml", text)
+    assert not is_done(recipe)
+    start_run(recipe)
+    assert (recipe.folder / "recipe.yaml").read_text() == text
     finish_run(recipe, 0.0, [], {})
-    old = yaml.safe_load(recipe.as_yaml())
-    del old["encoder"], old["data"]["dev_texts"]  # as if they had come later
-    old.update(embedding_dim=128, projection="language_neutral")  # as versions wrote them that had no "nothing said"
-    write_text(recipe.folder / "recipe.yaml", yaml.safe_dump(old))
     assert is_done(recipe)
-    recipe.data.dev_texts = 3
-    recipe.encoder = {"hidden_dropout_prob": 0.0}
-    with pytest.raises(ValueError, match=r"what differs: encoder, data.dev_texts\)"):
+    write_text(recipe.folder / "recipe.yaml", text.replace("stage: contrastive", "stage: relevance"))
+    with pytest.raises(ValueError, match="what differs: stage"):
         is_done(recipe)
 
 
-def test_a_run_with_a_setting_that_is_gone_is_another(recipe):
-    recipe.model_folder.mkdir(parents=True)
-    write_text(recipe.folder / "recipe.yaml", recipe.as_yaml() + "colour: red\n")
-    with pytest.raises(ValueError, match=r"holds a run of another recipe .*unknown key 'colour'"):
+def test_a_recipe_that_was_changed_by_hand_is_not_written_over(recipe):
+    start_run(recipe)  # stopped at a mistake: nothing was made
+    write_text(recipe.folder / "recipe.yaml", recipe.as_yaml().replace("revision: null", "revision: v2"))
+    with pytest.raises(ValueError, match="what differs: revision"):
         is_done(recipe)
 
 
-def test_a_model_that_no_recipe_made_is_not_overwritten(recipe):
-    recipe.model_folder.mkdir(parents=True)
-    with pytest.raises(ValueError, match="exists and is no run of this recipe"):
-        is_done(recipe)
+def test_only_checkpoints_of_the_trainer_are_deleted(recipe, tmp_path):
+    folder = recipe.folder / "checkpoints"
+    for name in ("checkpoint-2/a", "checkpoint-10/a", "checkpoint-x/a", "mine/a", "mine.txt"):
+        write_text(folder / name, "x")
+    (folder / "checkpoint-3").symlink_to(tmp_path, target_is_directory=True)
+    write_text(tmp_path / "other", "x")
+    assert [path.name for path in checkpoints_of(folder)] == ["checkpoint-10", "checkpoint-3", "checkpoint-2"]
+    remove_checkpoints(folder)
+    assert {path.name for path in folder.iterdir()} == {"checkpoint-x", "mine", "mine.txt", "checkpoint-3"}
+    assert (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("no_curves", [None])  # in place of the fixture: this one draws
