@@ -1,6 +1,5 @@
 """A Trainer's pushes: a checkpoint that loads, a card that is true, in one commit and without pickles."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -8,14 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 from transformers import Trainer
-from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import PushInProgress, logging
 
@@ -34,7 +27,9 @@ from drdecr.modeling_drdecr.hub_drdecr import (
     without_tokens,
 )
 
+from .adapters import check_base
 from .arguments import DistillationArguments
+from .checkpoints import STATE_FILES, find_damage, newest_whole_checkpoint, pack_state, unpack_state
 from .checks import check_pushed_state
 
 Staged = tempfile.TemporaryDirectory[str]
@@ -182,8 +177,27 @@ class PushingTrainer(Trainer):
     args: DistillationArguments  # type: ignore[assignment]
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as `Trainer` does; also from a checkpoint that was pushed, whose state is in safetensors."""
-        if isinstance(resume_from_checkpoint, str | os.PathLike):
+        """Train as `Trainer` does; True resumes from the newest checkpoint that is whole, also one that was pushed.
+
+        Raises:
+            ValueError: where no checkpoint is whole, or for one that is named and damaged.
+        """
+        has_state = not self.args.save_only_model
+        if resume_from_checkpoint is True:
+            output = Path(str(self.args.output_dir))
+            resume_from_checkpoint = newest_whole_checkpoint(output, has_state=has_state)
+            if resume_from_checkpoint is None:
+                raise ValueError(
+                    f"resume_from_checkpoint: expected a whole checkpoint in {output}, got none. Leave it out."
+                )
+        elif isinstance(resume_from_checkpoint, str | os.PathLike):
+            damage = find_damage(Path(resume_from_checkpoint), has_state=has_state)
+            if damage is not None:
+                raise ValueError(
+                    f"{resume_from_checkpoint}: {damage}. Delete it and resume from the one before: "
+                    "`resume_from_checkpoint=True` takes the newest whole one."
+                )
+        if resume_from_checkpoint:
             with self.args.main_process_first():
                 unpack_state(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -191,6 +205,8 @@ class PushingTrainer(Trainer):
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Create the repository that is pushed to; what fails is said in one line, before anything is trained."""
         check_pushed_state(self.args.hub_strategy, self.is_fsdp_enabled, self.is_deepspeed_enabled)
+        for adapter in getattr(self.model, "peft_config", {}).values():
+            check_base(adapter.base_model_name_or_path)  # nobody else could open what is pushed
         token = kwargs.get("token") or self.args.hub_token
         with hub_errors(self.args.hub_model_id, token):
             super().init_hf_repo(*args, **kwargs)
@@ -279,71 +295,3 @@ class PushingTrainer(Trainer):
                 token = self.args.hub_token
                 reason = explain_hub_error(error, token=token) or without_tokens(str(error), token)
                 logger.warning(f"An upload during the training failed. {reason}")
-
-
-STATE_FILES = ("optimizer", "scheduler", "scaler", "rng_state")
-"""How the names of the files begin."""
-
-PLAIN = (type(None), bool, int, float, str)
-
-
-def pack_state(folder: Path) -> None:
-    """Replace the state's pickles in a checkpoint's folder by safetensors files of the same names.
-
-    Raises:
-        ValueError: for a state that holds anything but tensors, arrays, lists, dictionaries and plain values.
-    """
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(STATE_FILES) and path.suffix in (".pt", ".pth"):
-            with safe_globals():
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            tensors: dict[str, Tensor] = {}
-            metadata = {"structure": json.dumps(_describe(state, tensors)), "suffix": path.suffix}
-            save_file(tensors, path.with_suffix(".safetensors"), metadata=metadata)
-            path.unlink()
-
-
-def unpack_state(folder: Path) -> None:
-    """Write the pickles that the Trainer resumes from beside a pushed checkpoint's state, where they are missing."""
-    for path in sorted(folder.glob("*.safetensors")):
-        if not path.name.startswith(STATE_FILES):
-            continue
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata()
-            target = path.with_suffix(metadata["suffix"])
-            if not target.exists():
-                state = _rebuild(json.loads(metadata["structure"]), stored)
-                unfinished = target.with_name(f".{target.name}.unfinished")
-                torch.save(state, unfinished)
-                unfinished.replace(target)
-
-
-def _describe(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return a value in JSON's terms, `[kind, content]`, its tensors moved into `tensors`."""
-    if isinstance(value, PLAIN):
-        return ["plain", value]
-    if isinstance(value, Tensor | np.ndarray):
-        name = str(len(tensors))
-        tensors[name] = torch.as_tensor(value).contiguous().clone()  # a clone: views of one storage are refused
-        return ["tensor" if isinstance(value, Tensor) else "array", name]
-    if isinstance(value, dict):
-        return ["dict", [[_describe(key, tensors), _describe(item, tensors)] for key, item in value.items()]]
-    if isinstance(value, list | tuple):
-        return [type(value).__name__, [_describe(item, tensors) for item in value]]
-    raise ValueError(
-        f"Expected a training's state of tensors and plain values, got {type(value).__name__}. Push without it: "
-        "hub_strategy='every_save'."
-    )
-
-
-def _rebuild(structure: Any, stored: Any) -> Any:
-    kind, content = structure
-    if kind in ("tensor", "array"):
-        tensor = stored.get_tensor(content)
-        return tensor if kind == "tensor" else tensor.numpy()
-    if kind == "dict":
-        return {_rebuild(key, stored): _rebuild(item, stored) for key, item in content}
-    if kind in ("list", "tuple"):
-        items = [_rebuild(item, stored) for item in content]
-        return items if kind == "list" else tuple(items)
-    return content

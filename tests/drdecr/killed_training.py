@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerState
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.runs import stage
 from drdecr.runs.recipe import load_recipe
-from drdecr.runs.run_folder import last_checkpoint
+from drdecr.trainers.checkpoints import newest_whole_checkpoint
 
 
 def kill_at(owner: Any, name: str, call: int, before: bool = True) -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     path, *moments = sys.argv[1:]
     recipe = load_recipe(path)
     for moment in [*moments, ""]:
-        found = last_checkpoint(recipe.folder / "checkpoints")
+        found = newest_whole_checkpoint(recipe.folder / "checkpoints")
         sys.stdout.flush()  # or a session would print what stands in the buffer again
         session = os.fork()
         if session == 0:

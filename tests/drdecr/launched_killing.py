@@ -21,7 +21,7 @@ from transformers import Trainer
 from drdecr.cli.main import leave_process_group
 from drdecr.runs import stage
 from drdecr.runs.recipe import Recipe, load_recipe
-from drdecr.runs.run_folder import last_checkpoint
+from drdecr.trainers.checkpoints import newest_whole_checkpoint
 
 PROCESSES = 2
 
@@ -87,7 +87,7 @@ def main() -> None:
     path, *moments = sys.argv[1:]
     recipe = load_recipe(path)
     for moment in [*moments, ""]:
-        found = last_checkpoint(recipe.folder / "checkpoints", PROCESSES)
+        found = newest_whole_checkpoint(recipe.folder / "checkpoints", PROCESSES)
         sys.stdout.flush()  # or both would print what stands in the buffer again
         ends = session(recipe, moment)
         sys.stdout.write(f"{moment}: {ends}, from {os.path.basename(found) if found else 'the start'}\n")

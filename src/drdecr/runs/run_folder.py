@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import zipfile
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import TrainerCallback, TrainingArguments
 from drdecr.data.files import digest_of, read_json, write_text
 from drdecr.data.provenance import PeakMemory, environment, larger
 from drdecr.trainers import DistillationArguments
+from drdecr.trainers.checkpoints import checkpoints_of
 
 from .recipe import Recipe, load_recipe
 
@@ -103,12 +103,6 @@ def _holds_work(folder: Path) -> bool:
     )
 
 
-def checkpoints_of(folder: Path) -> list[Path]:
-    """Return the Trainer's checkpoints, the newest first; what else lies there is not ours."""
-    paths = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(paths, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
-
-
 def remove_checkpoints(folder: Path) -> None:
     """Delete the checkpoints, whose best one is in `model` now, and the folder if nothing else is in it."""
     for path in checkpoints_of(folder):
@@ -116,41 +110,6 @@ def remove_checkpoints(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         folder.rmdir()
-
-
-def last_checkpoint(folder: Path, processes: int = 0) -> str | None:
-    """Return the newest whole checkpoint.
-
-    `trainer_state.json` is written last by the first process, so one without it was interrupted; the other processes may
-    still have been writing their random states.
-
-    Args:
-        folder: of the checkpoints.
-        processes: how many wrote their random states; 0 where there are none, or it is not known.
-    """
-    for path in checkpoints_of(folder):
-        if _holds_state(path) and _holds_random_states(path, processes):
-            return str(path)
-        logger.warning("%s was not written to its end and is left out.", path)
-    return None
-
-
-def _holds_state(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return False
-    return True
-
-
-def _holds_random_states(checkpoint: Path, processes: int) -> bool:
-    """Tell whether each process wrote its own to its end: the directory of a zip file, as torch writes, stands there."""
-    names = ["rng_state"] if processes == 1 else [f"rng_state_{number}" for number in range(processes)]
-    pushed = (checkpoint / f"{name}.safetensors" for name in names)  # what `trainers.training_state` makes of them
-    return all(
-        zipfile.is_zipfile(checkpoint / f"{name}.pth") or path.exists()
-        for name, path in zip(names, pushed, strict=True)
-    )
 
 
 def start_run(recipe: Recipe, settings: dict[str, Any] | None = None) -> None:

@@ -27,6 +27,7 @@ from drdecr.trainers import (
     add_adapter,
 )
 from drdecr.trainers.adapters import check_base
+from drdecr.trainers.checkpoints import newest_whole_checkpoint
 from drdecr.trainers.diagnostics import FIGURES
 from drdecr.trainers.precision import faster_precision
 
@@ -39,7 +40,6 @@ from .run_folder import (
     check_settings,
     finish_run,
     is_done,
-    last_checkpoint,
     read_state,
     remove_checkpoints,
     resolved_settings,
@@ -130,14 +130,15 @@ def train_stage(recipe: Recipe) -> None:
 def begin_training(recipe: Recipe, args: DistillationArguments) -> str | None:
     """Mark the run's folder, or check that it goes on as it began; return the checkpoint to go on from."""
     folder = recipe.folder / "checkpoints"
-    goes_on = last_checkpoint(folder) is not None
+    has_state = not args.save_only_model
+    goes_on = newest_whole_checkpoint(folder, has_state=has_state) is not None
     if goes_on:
         check_settings(recipe.folder, resolved_settings(args))
-    num_begun = 0 if args.save_only_model else read_state(recipe.folder).get("settings", {}).get(PROCESSES, 0)
+    num_begun = read_state(recipe.folder).get("settings", {}).get(PROCESSES, 0)
     PartialState().wait_for_everyone()  # the others have looked at what the first one writes now
     if is_main_process():
         start_run(recipe, None if goes_on else resolved_settings(args))
-    checkpoint = last_checkpoint(folder, num_begun) if goes_on else None
+    checkpoint = newest_whole_checkpoint(folder, num_begun, has_state) if goes_on else None
     if checkpoint is not None:
         logger.warning("Resuming from %s.", checkpoint)
     return checkpoint
@@ -147,7 +148,7 @@ def log_where_it_stands(recipe: Recipe, trainer: DistillationTrainer) -> None:
     """Say what an interrupted training has done, and how to go on."""
     state = trainer.state
     steps = f"{recipe.folder}: stopped after {state.global_step:,} of {state.max_steps:,} steps."
-    checkpoint = last_checkpoint(recipe.folder / "checkpoints")
+    checkpoint = newest_whole_checkpoint(recipe.folder / "checkpoints", has_state=not trainer.args.save_only_model)
     if checkpoint is None:
         logger.warning("%s No checkpoint was written yet: the same command begins again.", steps)
     else:

@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from drdecr.data import provenance as published
 from drdecr.data.files import write_text
@@ -16,14 +15,13 @@ from drdecr.data.provenance import environment
 from drdecr.runs.recipe import Recipe
 from drdecr.runs.run_folder import (
     check_settings,
-    checkpoints_of,
     finish_run,
     is_done,
-    last_checkpoint,
     remove_checkpoints,
     start_run,
 )
 from drdecr.runs.stage import run_stage
+from drdecr.trainers.checkpoints import checkpoints_of
 
 
 @pytest.fixture
@@ -73,37 +71,6 @@ def test_another_recipe_in_the_same_folder_is_refused(recipe, work):
 def test_a_run_that_stopped_at_its_recipe_is_no_run(recipe):
     start_run(recipe)  # a wrong path in it, say, so that nothing was made
     assert not is_done(Recipe("contrastive", recipe.output, "offline", training={"max_steps": 1}))
-
-
-def test_a_checkpoint_that_was_not_written_to_its_end_is_left_out(tmp_path, caplog):
-    assert last_checkpoint(tmp_path) is None
-    for step, state in ((2, "{}"), (10, "{}"), (12, '{"epo'), (100, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert "checkpoint-100 was not written to its end" in caplog.text
-
-
-@pytest.mark.parametrize(("processes", "needed"), [(1, ["rng_state"]), (2, ["rng_state_0", "rng_state_1"]), (0, [])])
-def test_a_checkpoint_is_whole_when_every_process_wrote_its_random_state(tmp_path, processes, needed):
-    for step in (2, 4):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "trainer_state.json").write_text("{}")
-        for name in needed:
-            torch.save({"cpu": torch.zeros(100)}, folder / f"{name}.pth")
-    older, newer = (str(tmp_path / f"checkpoint-{step}") for step in (2, 4))
-    assert last_checkpoint(tmp_path, processes) == newer
-    for name in needed:
-        path = tmp_path / "checkpoint-4" / f"{name}.pth"
-        written = path.read_bytes()
-        path.write_bytes(written[:-10])  # the process was killed while it wrote
-        assert last_checkpoint(tmp_path, processes) == older
-        path.unlink()
-        assert last_checkpoint(tmp_path, processes) == older
-        path.with_suffix(".safetensors").touch()  # pushed, and fetched again
-        assert last_checkpoint(tmp_path, processes) == newer
 
 
 def test_a_run_goes_on_in_the_number_of_processes_that_began_it(recipe):

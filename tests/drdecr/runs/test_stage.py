@@ -151,7 +151,7 @@ def test_a_stage_leaves_a_checkpoint_out_whose_random_state_is_missing(
         run_stage(recipe)
     (recipe.folder / "checkpoints" / "checkpoint-2" / "rng_state.pth").unlink(missing_ok=save_only_model)
     run_stage(recipe)
-    assert ("checkpoint-2 was not written to its end" in caplog.text) is not save_only_model
+    assert ("checkpoint-2 is left out: rng_state.pth is missing" in caplog.text) is not save_only_model
     assert f"Resuming from {recipe.folder / 'checkpoints'}/checkpoint-{goes_on_from}." in caplog.text
 
 
