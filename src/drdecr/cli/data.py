@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .options import OVERRIDES, LicenseOption, is_first_process, new_group
+from .terminal import console, echo
 
 app = new_group("Make training data: prepare public sources, translate, mine candidates, score them with a teacher.")
 
@@ -18,14 +19,12 @@ def sources(
 
     Example: `drdecr data sources mkqa`. More: docs/sources.md.
     """
-    from rich.console import Console
-
     from drdecr.data.prepare.catalog import source_in_words, source_table
 
     if name is None:
-        Console().print(source_table())
+        console().print(source_table())
     else:
-        typer.echo(source_in_words(name))
+        echo(source_in_words(name))
 
 
 @app.command()
@@ -50,12 +49,12 @@ def prepare(
     from drdecr.runs.config import load_settings
 
     if verify is not None:
-        typer.echo(f"{verify}: {verify_folder(verify)} shards are as they were written.")
+        echo(f"{verify}: {verify_folder(verify)} shards are as they were written.")
     elif recipe is None or folder is None:
         raise ValueError("Expected RECIPE.yaml and FOLDER, or --verify FOLDER. See `drdecr data prepare --help`.")
     else:
         settings = load_settings(PrepareRecipe, recipe, [], "`sources:` (docs/sources.md)")
-        typer.echo(f"prepared: {run(settings, folder, processes, download)}")
+        echo(f"prepared: {run(settings, folder, processes, download)}")
 
 
 @app.command(context_settings=OVERRIDES)
@@ -203,4 +202,4 @@ def export(
 def _print_folder(folder: Path) -> None:
     """Print where a dataset was written; of several processes the first one does."""
     if is_first_process():
-        typer.echo(f"dataset: {folder}")
+        echo(f"dataset: {folder}")

@@ -8,6 +8,7 @@ import typer
 
 from .index import INDEX, LanguageKeyOption
 from .options import QueryModelOption, TokenFolderOption, check_parent, new_group
+from .terminal import console, echo
 
 app = new_group("Measure models, runs, whole systems and indexes.")
 
@@ -32,8 +33,6 @@ def model(
 
     Example: `drdecr eval model runs/demo/relevance/model test.yaml`. More: docs/evaluation.md.
     """
-    from rich.console import Console
-
     from drdecr.data.provenance import in_words
     from drdecr.evaluation.evaluate import EvaluationSettings, evaluate_model
     from drdecr.evaluation.tables import terminal_table
@@ -43,10 +42,10 @@ def model(
     settings = load_settings(EvaluationSettings, data, [], "`test:` and `collection:` (docs/evaluation.md)")
     result = evaluate_model(checkpoint, settings, index, reads, run, token_folder)
     for name in result.scores:
-        Console().print(terminal_table({checkpoint: result}, name))
-    typer.echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
+        console().print(terminal_table({checkpoint: result}, name))
+    echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
     if peaks := in_words(result.metadata):
-        typer.echo(peaks)
+        echo(peaks)
     if output:
         result.to_json(output)
 
@@ -76,7 +75,7 @@ def compare(
     measures = measure or ["RR@10"]
     comparison = compare_runs(baseline, system, qrels, measures, languages, collection)
     for name in measures:
-        typer.echo(markdown_differences(comparison, name))
+        echo(markdown_differences(comparison, name))
     if output:
         comparison.to_json(output)
 
@@ -101,9 +100,9 @@ def systems(
     if output:
         output.mkdir(parents=True, exist_ok=True)  # an error comes before the measurement
     compared = compare_systems(settings, token_folder)
-    typer.echo(markdown_systems(compared))
+    echo(markdown_systems(compared))
     if output:
-        typer.echo(write_systems(compared, output))
+        echo(write_systems(compared, output))
 
 
 @app.command()
@@ -137,10 +136,10 @@ def bias(
         output.mkdir(parents=True, exist_ok=True)  # an error comes before the measurement
     codes = [code for code in map(str.strip, languages.split(",")) if code]
     reports = _measure_bias(folder, model, questions, rows, language_key, codes, top_k, depth)
-    typer.echo(markdown_summary(reports))
+    echo(markdown_summary(reports))
     paths: Iterator[Path] | tuple[()] = write_bias(reports, output) if output else ()
     for path in paths:
-        typer.echo(path)
+        echo(path)
 
 
 def _measure_bias(

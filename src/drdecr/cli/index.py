@@ -7,6 +7,7 @@ import typer
 
 from .options import DOCUMENTS, QueryModelOption, WhereOption, count_of, is_first_process, new_group
 from .search import parse_where
+from .terminal import echo
 
 app = new_group("Encode documents into an index on disk, and look after it.")
 
@@ -42,7 +43,7 @@ def build(
     splitter = Splitter(passage_tokens, overlap)
     summary = _build(model, documents, folder, splitter, batch_size, prune, precision, codec)
     if is_first_process():
-        typer.echo(f"{folder}: {summary}")
+        echo(f"{folder}: {summary}")
 
 
 def _build(
@@ -109,7 +110,7 @@ def compress(
 
     memory = PeakMemory()
     added = compress_index(source, folder, codec, pool)
-    typer.echo(f"{folder}: {count_of(added, 'passage')} added; {_size(folder)}{_peaks(memory.peaks)}")
+    echo(f"{folder}: {count_of(added, 'passage')} added; {_size(folder)}{_peaks(memory.peaks)}")
 
 
 @app.command()
@@ -122,7 +123,7 @@ def compact(folder: Annotated[Path, typer.Argument(help=INDEX)]) -> None:
 
     with open_stored(folder, writable=True) as index:
         index.compact()
-    typer.echo(f"{folder}: {_size(folder)}")
+    echo(f"{folder}: {_size(folder)}")
 
 
 @app.command()
@@ -146,7 +147,7 @@ def delete(
     with open_stored(folder, writable=True) as opened:
         count = opened.delete(where=conditions)
         opened.commit()
-    typer.echo(f"{folder}: {count_of(count, 'passage')} deleted")
+    echo(f"{folder}: {count_of(count, 'passage')} deleted")
 
 
 @app.command()
@@ -182,7 +183,7 @@ def calibrate(
     check_languages(index.payloads(index.passage_ids()), cohort, language_key)
     cohort.save(folder / CALIBRATION)
     counts = ", ".join(f"{len(cohort.embeddings[code])} {code}" for code in cohort.languages)
-    typer.echo(f"{folder / CALIBRATION}: {counts} passages")
+    echo(f"{folder / CALIBRATION}: {counts} passages")
 
 
 def _size(folder: Path) -> str:

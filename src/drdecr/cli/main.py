@@ -11,6 +11,7 @@ from drdecr import __version__
 
 from . import data, evaluate, index, model, search, train
 from .options import HELP, OVERRIDES, is_first_process
+from .terminal import PrintableFormatter, check_arguments, console, replace_what_cannot_be_shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +40,9 @@ def common(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show a traceback with an error.")] = False,  # see `main`
 ) -> None:
     """Read the options before the command."""
-    logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, handlers=[handler])
     for noisy in ("httpx", "httpx2", "httpcore", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if version:
@@ -49,16 +52,16 @@ def common(
 
 def main() -> None:
     """Run the command line; an error that names its cure is printed as one line, not as a traceback."""
+    replace_what_cannot_be_shown()
     try:
+        check_arguments(sys.argv[1:])
         app()
     except Exception as error:
-        from rich.console import Console
-
         from .errors import in_one_line, is_expected  # these load the Hub's client, which `--help` does not need
 
         if "--verbose" in sys.argv or not is_expected(error):
             raise
-        Console(stderr=True, soft_wrap=True).print(in_one_line(error), markup=False, style="red")
+        console(stderr=True).print(in_one_line(error), style="red", soft_wrap=True)
         sys.exit(1)
     finally:
         leave_process_group()

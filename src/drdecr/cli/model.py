@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .options import new_group
+from .terminal import echo
 
 app = new_group("Convert checkpoints from and to other libraries; unpack the offline encoder.")
 
@@ -28,8 +29,8 @@ def convert(
     from drdecr.hub.convert import convert as run
 
     for note in run(source, destination, to, base, embedding_dim, overwrite):
-        typer.echo(f"note: {note}")
-    typer.echo(f"{to}: {destination}")
+        echo(f"note: {note}")
+    echo(f"{to}: {destination}")
 
 
 @app.command()
@@ -40,7 +41,7 @@ def offline() -> None:
     """
     from drdecr.data.offline.backbone import prepare_offline_backbone
 
-    typer.echo(prepare_offline_backbone())
+    echo(prepare_offline_backbone())
 
 
 def push(
@@ -63,7 +64,7 @@ def push(
     if is_dataset(folder):
         if revision or tag:
             raise ValueError("--revision and --tag belong to a model, and this folder holds a dataset. Leave them out.")
-        typer.echo(f"pushed: {repository}, revision {push_dataset(folder, repository, private)}")
+        echo(f"pushed: {repository}, revision {push_dataset(folder, repository, private)}")
         return
     write_missing_card(folder)
-    typer.echo(push_folder(folder, repository, private, revision, tag))
+    echo(push_folder(folder, repository, private, revision, tag))

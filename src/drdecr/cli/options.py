@@ -59,3 +59,23 @@ def check_parent(output: Path | None) -> None:
 def count_of(number: int, noun: str) -> str:
     """Return `1 passage`, `2 passages`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Check that an address can be listened at, before a model is loaded for nothing.
+
+    Raises:
+        ValueError: naming the address and what is wrong with it.
+    """
+    import socket
+
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"{host}:{port or ''} cannot be listened at ({reason}). Choose another --host or --port."
+        ) from error

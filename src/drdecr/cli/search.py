@@ -14,7 +14,9 @@ from .options import (
     TranslateFromOption,
     TranslatorOption,
     WhereOption,
+    check_address,
 )
+from .terminal import console, echo
 
 
 def search(
@@ -81,7 +83,7 @@ def rerank(
     check_path(output)
     ranking, texts, collection = read_run(run), read_queries(queries), read_documents(documents)
     reranked = rerank_run(load_encoder(model), ranking, texts, collection, top_k)
-    typer.echo(f"run: {write_run(output, reranked, tag='drdecr-rerank')}")
+    echo(f"run: {write_run(output, reranked, tag='drdecr-rerank')}")
 
 
 def serve(
@@ -111,6 +113,7 @@ def serve(
     from drdecr.serve.app import ServerSettings, make_server
 
     check_index(source)
+    check_address(host, port)
     query_translator = load_query_translator(translate_from, translator)
     retriever = open_retriever(source, model, None, by, num_candidates, calibrated, in_memory)
     make_server(translate_queries(retriever, query_translator), ServerSettings(api_key=api_key), host, port).run()
@@ -145,6 +148,7 @@ def page(
     from drdecr.data.teacher.translators import load_query_translator
     from drdecr.page.app import PageSources, run_page
 
+    check_address(host, port)
     sources = PageSources(model, teacher, passages, index, teacher_index)
     run_page(sources, host, port, load_query_translator(translate_from, translator))
 
@@ -264,17 +268,15 @@ def show_documents(
     question: str, documents: list[Any], where: list[str] | None = None, searched_for: str | None = None
 ) -> None:
     """Print the documents of a question and its translation, if it was translated; if there are none, name the filter."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False)  # a passage may hold [brackets]
     title = question if searched_for is None else f"{question}\nsearched for: {searched_for}"
     table = Table(title=title, title_justify="left", show_edge=False, show_header=False)
     for document in documents:
         heading = f"{document.title}: " if document.title else ""
         table.add_row(f"{document.score:.2f}", document.document_id, f"{heading}{document.text}"[:160])
     if documents:
-        console.print(table)
+        console().print(table)
     else:  # of a table without rows the title is not printed either
         filtered = f" with {' '.join(f'--where {pair}' for pair in where)}" if where else ""
-        console.print(f"{title}\n  nothing found{filtered}", highlight=False, soft_wrap=True)
+        console().print(f"{title}\n  nothing found{filtered}", highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import is_first_process
+from .terminal import echo
 
 
 def demo(
@@ -45,7 +46,7 @@ def train(
 
         pipeline = load_pipeline(recipe, output)
         name, folder = "student", run_pipeline(pipeline, context.args)
-        typer.echo(f"report: {Path(pipeline.output) / 'report.html'}")
+        echo(f"report: {Path(pipeline.output) / 'report.html'}")
     else:
         from drdecr.runs.recipe import load_recipe
         from drdecr.runs.stage import run_stage
@@ -53,7 +54,7 @@ def train(
         overrides = [*context.args, *(["--output", output] if output else [])]
         name, folder = "model", run_stage(load_recipe(recipe, overrides))
     if is_first_process():
-        typer.echo(f"{name}: {folder}")
+        echo(f"{name}: {folder}")
 
 
 def keys(stage: Annotated[str, typer.Argument(help="Kind of stage, whose defaults are shown.")] = "mixed") -> None:
@@ -61,7 +62,7 @@ def keys(stage: Annotated[str, typer.Argument(help="Kind of stage, whose default
 
     Example: `drdecr keys relevance`. More: docs/runs.md.
     """
-    typer.echo(describe_keys(stage))
+    echo(describe_keys(stage))
 
 
 def describe_keys(stage: str = "mixed", width: int = 100) -> str:
