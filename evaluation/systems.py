@@ -21,11 +21,10 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import Hits
 from drdecr.retrieval.encoder import load_encoder
 from drdecr.retrieval.exact import InMemoryIndex
-from drdecr.retrieval.protocol import Filter
+from drdecr.retrieval.protocol import Filter, PassageIndex
 from drdecr.retrieval.retriever import (
     DirectRetriever,
     Retriever,
-    Searchable,
     TranslateTestRetriever,
     Translation,
     Translator,
@@ -290,7 +289,7 @@ class TimedModel:
 class TimedIndex:
     """An index whose searches are counted."""
 
-    index: Searchable
+    index: PassageIndex
     watch: LatencyTimer
 
     def __len__(self) -> int:
@@ -311,7 +310,7 @@ class TimedIndex:
 
 
 def timed_retriever(
-    model: DrDecrModel, index: Searchable, translator: Translator | None = None, source: str = ""
+    model: DrDecrModel, index: PassageIndex, translator: Translator | None = None, source: str = ""
 ) -> tuple[Retriever, LatencyTimer]:
     """Return a one-step system, or with a translator one of two steps, and the watch that counts its parts.
 

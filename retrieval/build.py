@@ -1,10 +1,9 @@
-"""Documents to an index: split, encode, commit; what is there already is not encoded again."""
+"""Documents to an index: split, encode, commit; what it holds already is not encoded again. Indexes to smaller ones."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,64 +16,67 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.modeling_drdecr.encoding_drdecr import encode_in_turn
 
 from .passages import Document, Passage, Splitter, digest_of
-from .protocol import PassageIndex
+from .protocol import WritablePassageIndex
 from .stored.index import StoredIndex
-from .stored.manifest import MANIFEST_NAME, Manifest, differences
+from .stored.manifest import MANIFEST_NAME, differences
 
 PASSAGES_PER_COMMIT = 2048
 """So much work at most is lost by a kill."""
 
 
-def about_index(
-    model: str, digest: str, splitting: Splitter, precision: str = "float32", codec: str = "float16"
-) -> dict[str, Any]:
+def index_metadata(model: str, digest: str, splitter: Splitter) -> dict[str, Any]:
     """Return what an index remembers of how it was made.
 
     Args:
         model: its folder or Hub name.
-        digest: of its weights, tokenizer and settings (`data.digests.model_digest`).
-        splitting: how documents are cut.
-        precision: in which they are encoded; float32, as all were once, is not written down.
-        codec: how they are kept; nor is float16, and a smaller copy remembers what it was made from.
+        digest: of its weights, tokenizer and settings (`encoder.model_digest`).
+        splitter: cuts the documents.
     """
-    about = {"model": model, "model_digest": digest, **asdict(splitting)}
-    others = {"precision": (precision, "float32"), "codec": (codec, "float16")}
-    return about | {name: value for name, (value, usual) in others.items() if value != usual}
+    return {"model": model, "model_digest": digest, **asdict(splitter)}
 
 
 def open_or_create_index(
-    folder: Path, dim: int, about: dict[str, Any], codec: str, pool_factor: int, processes: PartialState | None = None
+    folder: Path,
+    dim: int,
+    metadata: dict[str, Any],
+    codec: str = "float16",
+    pool_factor: int = 1,
+    precision: str = "float32",
+    processes: PartialState | None = None,
 ) -> StoredIndex:
     """Open an index to go on with, or make it.
 
     Args:
         folder: of the index.
         dim: width of the embeddings.
-        about: what else must be the same, such as the model; a model of the same `model_digest` may lie elsewhere.
-        codec: how tokens are kept.
-        pool_factor: tokens that become one.
+        metadata: what else must be the same, such as the model; a model of the same `model_digest` may lie elsewhere.
+        codec: how tokens are stored (default float16).
+        pool_factor: tokens that become one (default 1: all stay).
+        precision: in which the model encodes (default float32).
         processes: those that build the index together (default: this one alone). The first opens it to commit, before the others.
 
     Raises:
-        ValueError: if it was made with another model, splitting, codec or pooling.
+        ValueError: if it was made with another model, splitting, precision, codec or pooling.
     """
     is_writer = processes is None or processes.is_main_process
     with processes.main_process_first() if processes else nullcontext():
         if is_writer and not (folder / MANIFEST_NAME).exists():
-            return StoredIndex.create(folder, dim, codec, pool_factor, about)
+            return StoredIndex.create(folder, dim, codec, pool_factor, metadata, precision)
         index = StoredIndex.open(folder, writable=is_writer, verify=is_writer)
-    made = {"codec": index.manifest.codec, "pool_factor": index.manifest.pool_factor}
-    other = differences(made, {"codec": codec, "pool_factor": pool_factor})
-    if other:
+    manifest = index.manifest
+    stored = {"codec": manifest.codec, "pool_factor": manifest.pool_factor}
+    encoded = {**manifest.metadata, "precision": manifest.precision, "dim": manifest.dim}
+    other_storage = differences(stored, {"codec": codec, "pool_factor": pool_factor})
+    other = differences(encoded, {**metadata, "precision": precision, "dim": dim})
+    if other_storage or other:
         index.close()
+    if other_storage:
         raise ValueError(
-            f"{folder}: made with {other}, as by `drdecr index compress`. Encode into the folder that it was made from; the "
-            "same `drdecr index compress` then brings this one up to date."
+            f"{folder}: made with {other_storage}, as by `drdecr index compress`. Encode into the folder that it was made from; "
+            "the same `drdecr index compress` then brings this one up to date."
         )
-    other = differences(index.about, about)
-    if other or index.dim != dim:
-        index.close()
-        raise ValueError(f"{folder}: made with {other or f'{index.dim} dimensions'}. Give the same, or another folder.")
+    if other:
+        raise ValueError(f"{folder}: made with {other}. Give the same, or another folder.")
     return index
 
 
@@ -110,7 +112,7 @@ def build_index(
     model: DrDecrModel,
     documents: Iterable[Document],
     index: StoredIndex,
-    splitting: Splitter,
+    splitter: Splitter,
     batch_size: int = 32,
     prune: bool = False,
     show_progress_bar: bool | None = None,
@@ -124,7 +126,7 @@ def build_index(
         model: with its processor.
         documents: read once, as a stream; by each process, of which the n-th encodes every n-th document.
         index: opened by `open_or_create_index` for the same processes.
-        splitting: how documents are cut.
+        splitter: cuts the documents.
         batch_size: passages a forward pass.
         prune: delete documents of the index that are not among `documents` (default: they stay).
         show_progress_bar: default: on a terminal.
@@ -146,17 +148,17 @@ def build_index(
                 yield document
 
         share = (rank, processes.num_processes) if processes else (0, 1)
-        batches = _batches(read(), documents_in(index), splitting, model.processor, prune, share, counts)
+        batches = changed_documents(read(), documents_in(index), splitter, model.processor, prune, share, counts)
         while _commit(model, index, batch := next(batches, None), batch_size, bar, processes):
             counts["passages"] += len(batch[0]) if batch else 0
     of_processes = gather_object([counts]) if processes else [counts]
     return {name: sum(own_counts[name] for own_counts in of_processes) for name in counts}
 
 
-def _batches(
+def changed_documents(
     documents: Iterable[Document],
     indexed: dict[str, IndexedDocument],
-    splitting: Splitter,
+    splitter: Splitter,
     processor: Any,
     prune: bool,
     share: tuple[int, int],
@@ -169,7 +171,7 @@ def _batches(
     Args:
         documents: the whole collection.
         indexed: what the index holds of each document, by its id.
-        splitting: how documents are cut.
+        splitter: cuts the documents.
         processor: of the model.
         prune: also delete, by the first process, what is not among `documents`.
         share: number of this process, and of all: it takes every n-th document.
@@ -187,7 +189,7 @@ def _batches(
             counts["unchanged"] += 1
             continue
         counts["new" if before is None else "changed"] += 1
-        new_passages = splitting.passages(document, processor)
+        new_passages = splitter.passages(document, processor)
         passages += new_passages
         if before is not None:
             new_ids = {passage.passage_id for passage in new_passages}
@@ -240,15 +242,15 @@ def _embed(model: DrDecrModel, texts: Sequence[str], batch_size: int, bar: Any) 
 
 def documents_in(index: StoredIndex) -> dict[str, IndexedDocument]:
     """Return what an index holds of each document, by its id."""
-    found: dict[str, IndexedDocument] = {}
+    documents: dict[str, IndexedDocument] = {}
     for segment in index.segments:
-        for name, payload, kept in zip(segment.ids(), segment.payloads(), segment.alive, strict=True):
-            if kept:
-                held = found.setdefault(payload["document_id"], IndexedDocument(set(), [], 0))
-                held.digests.add(payload["digest"])
-                held.passage_ids.append(name)
-                held.end = max(held.end, payload["end"])
-    return found
+        rows = zip(segment.table.ids(), segment.table.payloads(), segment.alive, strict=True)
+        for passage_id, payload in ((passage_id, payload) for passage_id, payload, is_alive in rows if is_alive):
+            document = documents.setdefault(payload["document_id"], IndexedDocument(set(), [], 0))
+            document.digests.add(payload["digest"])
+            document.passage_ids.append(passage_id)
+            document.end = max(document.end, payload["end"])
+    return documents
 
 
 PASSAGES_PER_COPY = 8192
@@ -274,60 +276,65 @@ def open_stored(folder: Path, writable: bool = False) -> StoredIndex:
 
 
 def copy_index(
-    source: StoredIndex, target: PassageIndex, ids: list[str] | None = None, gone: Iterable[str] = ()
+    source: StoredIndex,
+    target: WritablePassageIndex,
+    passage_ids: list[str] | None = None,
+    deleted_ids: Iterable[str] = (),
 ) -> int:
     """Copy passages, decoded, into another index, in commits that each hold all of a document.
 
     Args:
         source: what they are read from.
         target: an index of any engine, opened for writing.
-        ids: of the passages (default: all).
-        gone: ids of passages that are deleted from the target, with the other passages of their document.
+        passage_ids: of the passages (default: all).
+        deleted_ids: of passages that are deleted from the target, with the other passages of their document.
 
     Returns:
         How many were copied.
     """
-    ids = source.passage_ids() if ids is None else ids
-    lost = _by_document(gone)
-    waiting: list[str] = []
-    leaving: list[str] = []
-    with tqdm(total=len(ids), desc="indexing", unit=" passages", disable=None) as bar:
-        for document, own in _by_document(ids).items():
-            waiting += own
-            leaving += lost.pop(document, [])
-            if len(waiting) >= PASSAGES_PER_COPY:
-                _copy(source, target, waiting, leaving, bar)
-                waiting, leaving = [], []
-        _copy(source, target, waiting, [*leaving, *chain.from_iterable(lost.values())], bar)
-    return len(ids)
+    copied = _ids_by_document(source.passage_ids() if passage_ids is None else passage_ids)
+    deleted = _ids_by_document(deleted_ids)
+    with tqdm(total=sum(map(len, copied.values())), desc="indexing", unit=" passages", disable=None) as bar:
+        pending: list[str] = []
+        stale: list[str] = []
+        for document_id in [*copied, *(name for name in deleted if name not in copied)]:
+            pending += copied.get(document_id, [])
+            stale += deleted.get(document_id, [])
+            if len(pending) >= PASSAGES_PER_COPY:
+                _copy_passages(source, target, pending, stale, bar)
+                pending, stale = [], []
+        _copy_passages(source, target, pending, stale, bar)
+        return bar.total
 
 
-def _copy(source: StoredIndex, target: PassageIndex, ids: list[str], gone: list[str], bar: Any) -> None:
+def _copy_passages(
+    source: StoredIndex, target: WritablePassageIndex, ids: list[str], stale_ids: list[str], bar: Any
+) -> None:
     if ids:
         target.add(ids, source.embeddings(ids), source.payloads(ids))
-    if gone:
-        target.delete(gone)
+    if stale_ids:
+        target.delete(stale_ids)
     target.commit()
     bar.update(len(ids))
 
 
-def _by_document(passage_ids: Iterable[str]) -> dict[str, list[str]]:
+def _ids_by_document(passage_ids: Iterable[str]) -> dict[str, list[str]]:
     by_document: dict[str, list[str]] = {}
     for name in passage_ids:
         by_document.setdefault(re.sub(r"#\d+\Z", "", name), []).append(name)  # without the number of the passage
     return by_document
 
 
-def compared(source: StoredIndex, target: StoredIndex) -> tuple[list[str], list[str]]:
-    """Return the ids that the target lacks or holds with another payload, and those that it holds and the source does not.
+def compare_indexes(source: StoredIndex, target: StoredIndex) -> tuple[list[str], list[str]]:
+    """Return the ids that the target lacks or has with another payload, and those that it has and the source has not.
 
     The payloads that `drdecr index build` writes change with every change of a document.
     """
-    ids, there = source.passage_ids(), set(target.passage_ids())
-    shared = [name for name in ids if name in there]
+    ids, target_ids = source.passage_ids(), set(target.passage_ids())
+    shared = [name for name in ids if name in target_ids]
     pairs = zip(shared, source.payloads(shared), target.payloads(shared), strict=True)
-    known = {name for name, ours, theirs in pairs if ours == theirs}
-    return [name for name in ids if name not in known], sorted(there - set(ids))
+    same = {name for name, in_source, in_target in pairs if in_source == in_target}
+    return [name for name in ids if name not in same], sorted(target_ids - set(ids))
 
 
 def compress_index(source: Path, folder: Path, codec: str, pool_factor: int) -> int:
@@ -345,13 +352,14 @@ def compress_index(source: Path, folder: Path, codec: str, pool_factor: int) -> 
     Raises:
         ValueError: for a source that lost precision already, or a folder made of something else.
     """
-    check_index(source)
-    manifest = Manifest.read(source)
+    index = open_stored(source)
+    manifest = index.manifest
     if manifest.codec != "float16" or manifest.pool_factor != 1:
         raise ValueError(
             f"{source}: expected all tokens in float16, got {manifest.codec} pooled by {manifest.pool_factor}. "
             "Give a folder that `drdecr index build` wrote, in float16."
         )
-    index = StoredIndex.open(source)
-    with open_or_create_index(folder, index.dim, index.about, codec, pool_factor) as target:
-        return copy_index(index, target, *compared(index, target))
+    with open_or_create_index(
+        folder, manifest.dim, manifest.metadata, codec, pool_factor, manifest.precision
+    ) as target:
+        return copy_index(index, target, *compare_indexes(index, target))

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 
 from drdecr.modeling_drdecr import DrDecrModel, maxsim, pad_embeddings
 
-from .protocol import Filter, Hits, holds
-from .retriever import Searchable
+from .protocol import Filter, Hits, PassageIndex, filter_values, value_key
 from .stored.manifest import DamagedIndexError, differences, write_whole
 
 LANGUAGE = "language"
@@ -37,13 +36,13 @@ class LanguageCohort:
     Args:
         embeddings: `{language: tensors (tokens, dim)}`, two passages a language or more; a hundred tell a mean well. Best the
             same texts in every language, or a difference in content is taken for one of language.
-        about: what is to be remembered, such as the model and the text.
+        metadata: what is to be remembered, such as the model and the text.
 
     Raises:
         ValueError: for no language, fewer than two passages of one, a passage without tokens, or other widths.
     """
 
-    def __init__(self, embeddings: Mapping[str, Sequence[Tensor]], about: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, embeddings: Mapping[str, Sequence[Tensor]], metadata: Mapping[str, Any] | None = None) -> None:
         if not embeddings:
             raise ValueError("calibration: expected passages of the collection's languages, got none.")
         for language, passages in embeddings.items():
@@ -60,8 +59,11 @@ class LanguageCohort:
                 f"calibration: expected one width of embeddings, got {sorted(widths)}. Encode with one model."
             )
         self.embeddings = {language: list(passages) for language, passages in embeddings.items()}
-        self.about, self.dim = dict(about or {}), widths.pop()
-        self._padded = {language: pad_embeddings([t.float() for t in own]) for language, own in self.embeddings.items()}
+        self.metadata, self.dim = dict(metadata or {}), widths.pop()
+        self._padded = {
+            language: pad_embeddings([tokens.float() for tokens in passages])
+            for language, passages in self.embeddings.items()
+        }
 
     @property
     def languages(self) -> list[str]:
@@ -94,9 +96,9 @@ class LanguageCohort:
         for language, passages in self.embeddings.items():
             tensors[language] = torch.cat([tokens.half() for tokens in passages])
             lengths[language] = [len(tokens) for tokens in passages]
-        metadata = {"lengths": json.dumps(lengths), "about": json.dumps(self.about)}
-        metadata["sha256"] = _digest_of(metadata, tensors)
-        write_whole(path, lambda file: file.write(save(tensors, metadata)))
+        header = {"lengths": json.dumps(lengths), "metadata": json.dumps(self.metadata)}
+        header["sha256"] = _digest_of(header, tensors)
+        write_whole(path, lambda file: file.write(save(tensors, header)))
 
     @classmethod
     def load(cls, path: Path) -> "LanguageCohort":
@@ -104,56 +106,30 @@ class LanguageCohort:
 
         Raises:
             FileNotFoundError: if there is none.
-            DamagedIndexError: if it is cut off or changed.
-            ValueError: for another file.
+            DamagedIndexError: if it is cut off, changed, or another file.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no calibration. Make it: drdecr index calibrate INDEX TEXTS.")
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                header = file.metadata() or {}
                 tensors = {language: file.get_tensor(language) for language in file.keys()}  # noqa: SIM118  # no mapping
-        except SafetensorError as error:
-            raise _damaged(path) from error
-        if "lengths" not in metadata:
-            raise ValueError(f"{path}: holds no calibration. Make it again: drdecr index calibrate INDEX TEXTS.")
-        # Files of before have no checksum.
-        if metadata.pop("sha256", None) not in (None, _digest_of(metadata, tensors)):
-            raise _damaged(path)
-        lengths = json.loads(metadata["lengths"])
-        embeddings = {language: list(tensors[language].split(sizes)) for language, sizes in lengths.items()}
-        return cls(embeddings, json.loads(metadata["about"]))
+            if header.pop("sha256") != _digest_of(header, tensors):
+                raise ValueError("its checksum is another")
+            lengths = json.loads(header["lengths"])
+            embeddings = {language: list(tensors[language].split(sizes)) for language, sizes in lengths.items()}
+            return cls(embeddings, json.loads(header["metadata"]))
+        except (SafetensorError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+            raise DamagedIndexError(
+                f"{path}: damaged, or no calibration. Make it again: drdecr index calibrate INDEX TEXTS."
+            ) from error
 
 
-def _digest_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+def _digest_of(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for language in sorted(tensors):
         digest.update(tensors[language].contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _damaged(path: Path) -> DamagedIndexError:
-    return DamagedIndexError(f"{path}: damaged, or no calibration. Make it again: drdecr index calibrate INDEX TEXTS.")
-
-
-class Searched(Protocol):
-    """An index that is searched with filters."""
-
-    def __len__(self) -> int:
-        """Return how many passages it holds."""
-        ...
-
-    def passage_ids(self) -> list[str]:
-        """Return the ids of all passages."""
-        ...
-
-    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
-        """Find passages, best first."""
-        ...
-
-    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Return what was added with passages."""
-        ...
 
 
 class CalibratedIndex:
@@ -166,7 +142,7 @@ class CalibratedIndex:
         key: of the payload's language.
     """
 
-    def __init__(self, index: Searched, cohort: LanguageCohort, key: str = LANGUAGE) -> None:
+    def __init__(self, index: PassageIndex, cohort: LanguageCohort, key: str = LANGUAGE) -> None:
         self.index, self.cohort, self.key = index, cohort, key
 
     def __len__(self) -> int:
@@ -189,15 +165,15 @@ class CalibratedIndex:
             for query, (ids, scores) in enumerate(zip(hits.document_ids, hits.scores, strict=True)):
                 mean, deviation = scales[language][query]
                 merged[query] += [((score - mean) / deviation, name) for name, score in zip(ids, scores, strict=True)]
-        best = [sorted(found, key=lambda pair: -pair[0])[:top_k] for found in merged]
-        return Hits([[name for _, name in found] for found in best], [[score for score, _ in found] for found in best])
+        best = [sorted(pairs, key=lambda pair: -pair[0])[:top_k] for pairs in merged]
+        return Hits([[name for _, name in pairs] for pairs in best], [[score for score, _ in pairs] for pairs in best])
 
     def _filters(self, where: Filter | None) -> Iterator[tuple[str, Filter]]:
-        wanted = dict(where or {})
-        asked = wanted.pop(self.key, None)
+        languages = filter_values(where).get(self.key)
+        others = {key: value for key, value in (where or {}).items() if key != self.key}
         for language in self.cohort.languages:
-            if asked is None or holds(language, asked):
-                yield language, {**wanted, self.key: language}
+            if languages is None or value_key(language) in languages:
+                yield language, {**others, self.key: language}
 
     def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return what was added with passages."""
@@ -206,9 +182,9 @@ class CalibratedIndex:
 
 def check_languages(payloads: Sequence[Mapping[str, Any]], cohort: LanguageCohort, key: str = LANGUAGE) -> None:
     """Raise `ValueError` if a passage would not be found, for want of a language or of a cohort in it."""
-    found = [payload.get(key) for payload in payloads]
+    values = [payload.get(key) for payload in payloads]
     # A list of languages is none of them: the passage would be found once for each.
-    odd = [value for value in found if not (isinstance(value, str) and value in cohort.embeddings)]
+    odd = [value for value in values if not (isinstance(value, str) and value in cohort.embeddings)]
     if odd:
         raise ValueError(
             f"calibration: expected all passages in {', '.join(cohort.languages)}, got {odd.count(odd[0])} with {key} {odd[0]!r}."
@@ -223,20 +199,22 @@ LANGUAGE_KEY = "language_key"
 
 
 def calibrate(
-    model: DrDecrModel, references: Mapping[str, list[str]], about: Mapping[str, Any] | None = None
+    model: DrDecrModel, references: Mapping[str, list[str]], metadata: Mapping[str, Any] | None = None
 ) -> LanguageCohort:
     """Encode reference passages of each language.
 
     Args:
         model: that encoded the index.
         references: `{language: texts}`, two of a language or more; a long one is cut off where the model stops to read.
-        about: what is to be remembered: `model` and `model_digest`, which `check_calibration` compares.
+        metadata: what is to be remembered: `model` and `model_digest`, which `check_calibration` compares.
     """
     rows = tqdm(references.items(), desc="calibrating", unit="language", disable=None)
-    return LanguageCohort({code: model.encode_documents(texts, show_progress_bar=False) for code, texts in rows}, about)
+    return LanguageCohort(
+        {code: model.encode_documents(texts, show_progress_bar=False) for code, texts in rows}, metadata
+    )
 
 
-def open_calibrated(folder: str | Path, index: Searchable, key: str | None = None) -> CalibratedIndex:
+def open_calibrated(folder: str | Path, index: PassageIndex, key: str | None = None) -> CalibratedIndex:
     """Read the calibration of an index.
 
     Args:
@@ -250,9 +228,9 @@ def open_calibrated(folder: str | Path, index: Searchable, key: str | None = Non
         ValueError: if a passage has no language, or one that was not calibrated; if the calibration is of another model.
     """
     cohort = LanguageCohort.load(Path(folder) / CALIBRATION)
-    key = key or cohort.about.get(LANGUAGE_KEY, LANGUAGE)
+    key = key or cohort.metadata.get(LANGUAGE_KEY, LANGUAGE)
     stored: Any = index
-    check_calibration({**cohort.about, "dim": cohort.dim}, {**stored.about, "dim": stored.dim}, folder)
+    check_calibration({**cohort.metadata, "dim": cohort.dim}, {**stored.metadata, "dim": stored.dim}, folder)
     check_languages(stored.payloads(stored.passage_ids()), cohort, key)
     return CalibratedIndex(index, cohort, key)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +17,13 @@ def token_spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
     return [(start, end) for start, end in encoded["offset_mapping"] if end > start]
 
 
-def split_text(text: str, spans: Sequence[tuple[int, int]], size: int, overlap: int = 0) -> list[tuple[int, int]]:
+def split_text(
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    size: int,
+    overlap: int = 0,
+    count_tokens: Callable[[str], int] | None = None,
+) -> list[tuple[int, int]]:
     """Cut a text into passages.
 
     Args:
@@ -25,11 +31,13 @@ def split_text(text: str, spans: Sequence[tuple[int, int]], size: int, overlap: 
         spans: `(start, end)` of its tokens, ascending (`token_spans`).
         size: tokens a passage, at most.
         overlap: tokens, about, that a passage has in common with the one before it; fewer than half of `size`.
+        count_tokens: tokens of a passage that is read alone, of which it may have `size`, too (default: those of the text that
+            it covers). Without its neighbours a passage may have more: a piece for the blank before its first word, say.
 
     Returns:
         `(start, end)` of each passage in characters, without blanks at its ends. A text that fits is one passage, as
         is one without tokens. A window ends behind a sentence if one ends in its last quarter, else between words, else
-        (scripts without blanks) between tokens.
+        (scripts without blanks) between tokens. Every character but blanks stands in a passage.
 
     Raises:
         ValueError: for a size below 1 or an overlap that is negative or half the size.
@@ -39,18 +47,27 @@ def split_text(text: str, spans: Sequence[tuple[int, int]], size: int, overlap: 
             f"split_text: expected a size of at least 1 and an overlap below half of it, got {size} and {overlap}. "
             "Overlaps of a tenth to a fifth are usual."
         )
-    if len(spans) <= size:
-        return [_trimmed(text, 0, len(text))]
-    found = []
-    first = 0
+    passages: list[tuple[int, int]] = []
+    first, room = 0, size
     while True:
-        last = first + size
-        if last >= len(spans):
-            found.append(_trimmed(text, spans[first][0], len(text)))
-            return found
-        last = _cut(text, spans, first + max(int(size * (1 - SEARCHED_FOR_A_CUT)), 1), last)
-        found.append(_trimmed(text, 0 if first == 0 else spans[first][0], spans[last - 1][1]))
-        first = max(_word_start(text, spans, last - overlap, last), first + 1)
+        end = first + room
+        if end < len(spans):
+            lowest = first + max(int(room * (1 - SEARCHED_FOR_A_CUT)), 1)
+            end = _cut(text, spans, lowest, end)
+        start = 0 if first == 0 else spans[first][0]
+        is_last = end >= len(spans)
+        # Characters that no token covers go with those before them.
+        stop = len(text) if is_last else max(spans[end - 1][1], spans[end][0])
+        passage = _trimmed(text, start, stop)
+        excess = count_tokens(text[slice(*passage)]) - size if count_tokens else 0
+        if excess > 0 and room > 1:
+            room = max(min(end, len(spans)) - first - excess, 1)
+            continue
+        passages.append(passage)
+        if is_last:
+            return passages
+        first = max(_word_start(text, spans, end - min(overlap, (room - 1) // 2), end), first + 1)
+        room = size
 
 
 def _cut(text: str, spans: Sequence[tuple[int, int]], lowest: int, highest: int) -> int:
@@ -63,9 +80,9 @@ def _cut(text: str, spans: Sequence[tuple[int, int]], lowest: int, highest: int)
     return next(behind_sentences, None) or next(between_words, highest)
 
 
-def _word_start(text: str, spans: Sequence[tuple[int, int]], wanted: int, highest: int) -> int:
-    """Return the first token at or behind `wanted` that begins a word, `highest` at most."""
-    return next((number for number in range(wanted, highest) if _between(text, spans, number)), min(wanted, highest))
+def _word_start(text: str, spans: Sequence[tuple[int, int]], lowest: int, highest: int) -> int:
+    """Return the first token at or behind `lowest` that begins a word, `highest` at most."""
+    return next((number for number in range(lowest, highest) if _between(text, spans, number)), min(lowest, highest))
 
 
 def _between(text: str, spans: Sequence[tuple[int, int]], cut: int) -> bool:
@@ -155,7 +172,7 @@ class Splitter:
         return self.passage_tokens or most
 
     def passages(self, document: Document, processor: Any) -> list[Passage]:
-        """Cut one document into passages; the title stands before each."""
+        """Cut one document into passages, each read whole by the model; the title stands before each."""
         clash = next((name for name in document.metadata if name in RESERVED), None)
         if clash is not None:
             raise ValueError(
@@ -167,7 +184,13 @@ class Splitter:
         heading = document.title[: title[min(len(title), room // 2) - 1][1]] if title else ""
         size = max(room - min(len(title), room // 2) - bool(heading), 1)
         spans = token_spans(processor.tokenizer, document.text)
-        cuts = split_text(document.text, spans, size, min(self.overlap, (size - 1) // 2))
+
+        prefix, beside_text = processor.document_prefix, num_tokens(processor, processor.document_prefix) + room - size
+
+        def count_tokens(text: str) -> int:
+            return num_tokens(processor, prefix + passage_text(heading, text)) - beside_text
+
+        cuts = split_text(document.text, spans, size, min(self.overlap, (size - 1) // 2), count_tokens)
         digest = digest_of(document)
         return [
             Passage(
@@ -191,7 +214,12 @@ def room_for_text(processor: Any) -> int:
     """Return how many tokens of text a processor reads of a document, beside special tokens, marker and prefix."""
     before, after = processor.special_ids
     taken = len(before) + len(after) + (processor.document_marker is not None)
-    return processor.document_length - taken - len(token_spans(processor.tokenizer, processor.document_prefix))
+    return processor.document_length - taken - num_tokens(processor, processor.document_prefix)
+
+
+def num_tokens(processor: Any, text: str) -> int:
+    """Return how many tokens a text has, without special ones."""
+    return len(processor.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
 
 
 def digest_of(document: Document) -> str:

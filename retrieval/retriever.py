@@ -9,7 +9,7 @@ from torch import Tensor
 
 from drdecr.modeling_drdecr import DrDecrModel
 
-from .protocol import Filter, Hits
+from .protocol import Filter, PassageIndex, check_count
 from .stored.index import StoredIndex
 from .stored.manifest import MANIFEST_NAME, Manifest, differences
 from .two_stage import CentroidCandidates, TwoStageIndex
@@ -45,32 +45,12 @@ class RetrievalResult:
     """What was found for a question.
 
     Args:
-        found: documents, best first.
+        documents: best first.
         searched_for: the text that was searched for in place of the question: its translation; None: the question itself.
     """
 
-    found: list[RetrievedDocument]
+    documents: list[RetrievedDocument]
     searched_for: str | None = None
-
-
-class Searchable(Protocol):
-    """An index of any engine, opened to search."""
-
-    def __len__(self) -> int:
-        """Return how many passages it holds."""
-        ...
-
-    def passage_ids(self) -> list[str]:
-        """Return the ids of all passages."""
-        ...
-
-    def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
-        """Find passages, best first."""
-        ...
-
-    def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Return what was added with passages."""
-        ...
 
 
 class Retriever(Protocol):
@@ -137,9 +117,9 @@ class DirectRetriever:
         index: of passages that this model, or its teacher, encoded.
     """
 
-    def __init__(self, model: DrDecrModel, index: Searchable) -> None:
+    def __init__(self, model: DrDecrModel, index: PassageIndex) -> None:
         self.model, self.index = model, index
-        self._following = Following(index)
+        self._manifest_state: tuple[int, ...] | None = None
 
     @property
     def num_passages(self) -> int:
@@ -159,8 +139,8 @@ class DirectRetriever:
         return search_documents(self.index, self.model.encode_queries(questions), top_k, where)
 
     def answer(self, questions: list[str], top_k: int = 10, where: Filter | None = None) -> list[RetrievalResult]:
-        """Return the same, each question's as an `Answered`."""
-        return [RetrievalResult(found) for found in self.search(questions, top_k, where)]
+        """Return the same, each question's as a `RetrievalResult`."""
+        return [RetrievalResult(documents) for documents in self.search(questions, top_k, where)]
 
     def encode_queries(self, texts: list[str]) -> list[Tensor]:
         """Return the vectors that questions are searched with: one `(tokens, dim)` tensor each."""
@@ -176,12 +156,31 @@ class DirectRetriever:
         return [float(score) for score in scores[0]]
 
     def refresh(self) -> bool:
-        """Go to the last commit of the index, if its engine can, and return whether there was a newer one.
+        """Go to the last commit of a `StoredIndex` and return whether there was a newer one. Not while a search is under way.
+
+        Between commits it costs a look at the manifest's time. An index of another engine, or one with candidates, whose
+        vectors belong to one commit, stays as it was opened.
 
         Raises:
-            ValueError: as of `Following.follow`.
+            OSError or ValueError: if the folder has an index of another model now, a damaged one, or none. The commit that was
+                open stays so, and is not tried again before the next one.
         """
-        return self._following.follow()
+        index = self.index
+        if not isinstance(index, StoredIndex):
+            return False
+        try:
+            stat = (index.folder / MANIFEST_NAME).stat()
+        except FileNotFoundError:  # taken away; what is open can still be read
+            return False
+        state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if self._manifest_state == state:
+            return False
+        self._manifest_state = state  # before it is read: what is committed meanwhile has another one
+        manifest = Manifest.read(index.folder)
+        other = differences({**manifest.metadata, "dim": manifest.dim}, {**index.metadata, "dim": index.dim})
+        if other:
+            raise ValueError(f"{index.folder}: holds another index now ({other}). Start again to search it.")
+        return index.refresh()
 
 
 class TranslateTestRetriever:
@@ -213,10 +212,10 @@ class TranslateTestRetriever:
         return self.reader.search(self.in_english(questions), top_k, where)
 
     def answer(self, questions: list[str], top_k: int = 10, where: Filter | None = None) -> list[RetrievalResult]:
-        """Return the same, each question's as an `Answered` with its translation."""
+        """Return the same, each question's as a `RetrievalResult` with its translation."""
         english = self.in_english(questions)
-        found = self.reader.search(english, top_k, where)
-        return [RetrievalResult(own, text) for own, text in zip(found, english, strict=True)]
+        documents = self.reader.search(english, top_k, where)
+        return [RetrievalResult(best, text) for best, text in zip(documents, english, strict=True)]
 
     def encode_queries(self, texts: list[str]) -> list[Tensor]:
         """Return the vectors of the questions' translations: one `(tokens, dim)` tensor each."""
@@ -251,11 +250,11 @@ class TranslateTestRetriever:
                 f"Expected {len(questions)} translations, got {len(translations)}. A translator answers text by text."
             )
         pairs = zip(translations, questions, strict=True)
-        return [made.text if made.text.strip() else asked for made, asked in pairs]
+        return [translation.text if translation.text.strip() else question for translation, question in pairs]
 
 
 def search_documents(
-    index: Searchable, query_embeddings: list[Tensor], top_k: int, where: Filter | None = None
+    index: PassageIndex, query_embeddings: list[Tensor], top_k: int, where: Filter | None = None
 ) -> list[list[RetrievedDocument]]:
     """Find documents by their best passages.
 
@@ -268,74 +267,41 @@ def search_documents(
     Returns:
         For each query its documents, each once, best first.
     """
-    asked = 2 * top_k
+    check_count("top_k", top_k)
+    num_passages = 2 * top_k
     while True:
-        hits = index.search(query_embeddings, top_k=asked, where=where)
-        found = [_by_document(index, ids, scores) for ids, scores in zip(hits.document_ids, hits.scores, strict=True)]
+        hits = index.search(query_embeddings, top_k=num_passages, where=where)
+        pairs = list(zip(hits.document_ids, hits.scores, strict=True))
+        documents = [_best_passages(index, ids, scores) for ids, scores in pairs]
         # Too few documents, and more passages to be had: a long document took many places.
-        pairs = zip(found, hits.document_ids, strict=True)
-        if not any(len(documents) < top_k and len(ids) == asked for documents, ids in pairs):
-            return [documents[:top_k] for documents in found]
-        asked *= 4
+        is_short = [
+            len(best) < top_k and len(ids) == num_passages for best, (ids, _) in zip(documents, pairs, strict=True)
+        ]
+        if not any(is_short):
+            return [best[:top_k] for best in documents]
+        num_passages *= 4
 
 
-def _by_document(index: Searchable, passage_ids: list[str], scores: list[float]) -> list[RetrievedDocument]:
+def _best_passages(index: PassageIndex, passage_ids: list[str], scores: list[float]) -> list[RetrievedDocument]:
     best: dict[str, RetrievedDocument] = {}
     for passage_id, score, payload in zip(passage_ids, scores, index.payloads(passage_ids), strict=True):
         document_id = payload.get("document_id", passage_id)
         if document_id not in best:
-            best[document_id] = _found(document_id, passage_id, score, payload)
+            best[document_id] = _retrieved(document_id, passage_id, score, payload)
     return list(best.values())
 
 
-def _found(document_id: str, passage_id: str, score: float, payload: Mapping[str, Any]) -> RetrievedDocument:
-    known = ("title", "text", "start", "end")
-    metadata = {name: value for name, value in payload.items() if name not in (*known, "document_id", "digest")}
-    own = {name: payload[name] for name in known if payload.get(name) is not None}
-    return RetrievedDocument(document_id, score, passage_id, **own, metadata=metadata)
+def _retrieved(document_id: str, passage_id: str, score: float, payload: Mapping[str, Any]) -> RetrievedDocument:
+    fields = ("title", "text", "start", "end")
+    metadata = {name: value for name, value in payload.items() if name not in (*fields, "document_id", "digest")}
+    known = {name: payload[name] for name in fields if payload.get(name) is not None}
+    return RetrievedDocument(document_id, score, passage_id, **known, metadata=metadata)
 
 
 def as_run(query_ids: Sequence[str], answers: Sequence[Sequence[RetrievedDocument]]) -> dict[str, dict[str, float]]:
     """Return `{query_id: {document_id: score}}` of what was found: the form that metrics and TREC files take."""
     pairs = zip(query_ids, answers, strict=True)
-    return {query_id: {found.document_id: found.score for found in own} for query_id, own in pairs}
-
-
-class Following:
-    """Takes an open index to its last commit; between commits it costs a look at the time of the manifest.
-
-    Args:
-        index: a `StoredIndex`. One of another engine, or one with candidates, whose vectors belong to one commit, stays as it
-            was opened.
-    """
-
-    def __init__(self, index: object) -> None:
-        self._index = index if isinstance(index, StoredIndex) else None
-        self._seen: tuple[int, ...] = ()
-
-    def follow(self) -> bool:
-        """Go to the last commit and return whether there was a newer one. Not while a search is under way.
-
-        Raises:
-            OSError or ValueError: if the folder of the index holds one of another model now, a damaged one, or none. The commit
-                that was open stays so, and is not tried again before the next one.
-        """
-        index = self._index
-        if index is None:
-            return False
-        try:
-            stat = (index.folder / MANIFEST_NAME).stat()
-        except FileNotFoundError:  # taken away; what is open can still be read
-            return False
-        state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        if self._seen == state:
-            return False
-        self._seen = state  # before it is read: what is committed meanwhile has another one
-        now = Manifest.read(index.folder)
-        other = differences({**now.about, "dim": now.dim}, {**index.about, "dim": index.dim})
-        if other:
-            raise ValueError(f"{index.folder}: holds another index now ({other}). Start again to search it.")
-        return index.refresh()
+    return {query_id: {document.document_id: document.score for document in best} for query_id, best in pairs}
 
 
 SEARCHES = ("exact", "centroids")
@@ -347,7 +313,7 @@ def open_index(
     num_candidates: int = 200,
     verify: bool = True,
     in_memory: bool = False,
-) -> Searchable:
+) -> PassageIndex:
     """Open an index to search.
 
     Args:
@@ -355,7 +321,7 @@ def open_index(
         search: `exact`, or where candidates come from: `centroids` (residual codes).
         num_candidates: passages a query that are scored exactly.
         verify: compare checksums.
-        in_memory: hold the tokens in memory (`StoredIndex.open`).
+        in_memory: copy the tokens to memory (`StoredIndex.open`).
 
     Raises:
         ValueError: for an unknown search, or tokens in memory for another search than `exact`.

@@ -54,11 +54,11 @@ class TokenMatches:
 
     def queries_of(self, num_tokens: int) -> list[list[int]]:
         """Return, for each of a passage's tokens, the query tokens that matched it, which may be none or several."""
-        found: list[list[int]] = [[] for _ in range(num_tokens)]
+        queries: list[list[int]] = [[] for _ in range(num_tokens)]
         for query_token, token in enumerate(self.tokens):
             if token != NO_TOKEN:
-                found[token].append(query_token)
-        return found
+                queries[token].append(query_token)
+        return queries
 
 
 class Piece(NamedTuple):
@@ -92,8 +92,8 @@ def _text_tokens(text: str, spans: list[tuple[int, int] | None], scoring: Tensor
     # Expansion lies behind the tokens that have a place; what pads the batch there does not score.
     places = [*spans, *[None] * (len(scoring) - len(spans))]
     read_to = max((span[1] for span in spans if span is not None), default=0)
-    kept = [place for place, counts in zip(places, scoring.tolist(), strict=True) if counts]
-    return TextTokens(text, kept, embeddings, bool(text[read_to:].strip()))
+    scoring_places = [place for place, counts in zip(places, scoring.tolist(), strict=True) if counts]
+    return TextTokens(text, scoring_places, embeddings, bool(text[read_to:].strip()))
 
 
 def match_tokens(query_embeddings: Tensor, document_embeddings: Tensor) -> TokenMatches:

@@ -1,13 +1,13 @@
 """Candidates from something cheap, then exact MaxSim of the candidates: for more passages than can all be scored."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .protocol import Filter, Hits, check_search
+from .protocol import Filter, Hits, check_count, check_search, filter_values
 from .stored.index import StoredIndex
 from .stored.ragged import best_of_passages, cut_into_blocks, places_of_tokens
 from .stored.ranking import Ranking
@@ -17,7 +17,9 @@ from .stored.segment import TOKENS_PER_BLOCK, Segment
 class CandidateSource(Protocol):
     """What finds passages that may be among the best."""
 
-    def candidates(self, query: Tensor, count: int, where: Filter | None) -> Sequence[Tensor]:
+    def candidates(
+        self, query: Tensor, count: int, values_by_key: Mapping[str, frozenset[Hashable]]
+    ) -> Sequence[Tensor]:
         """Return for each segment of the index ascending rows, about `count` in all."""
         ...
 
@@ -32,17 +34,16 @@ class TwoStageIndex:
     """
 
     def __init__(self, index: StoredIndex, source: CandidateSource, num_candidates: int = 200) -> None:
-        if num_candidates < 1:
-            raise ValueError(f"num_candidates: expected at least 1, got {num_candidates}. Hundreds are usual.")
+        check_count("num_candidates", num_candidates)
         self.index, self.source, self.num_candidates = index, source, num_candidates
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What was said when the index was made."""
-        return self.index.about
+        return self.index.metadata
 
     @property
     def dim(self) -> int:
@@ -56,9 +57,11 @@ class TwoStageIndex:
     def search(self, query_embeddings: list[Tensor], top_k: int = 10, where: Filter | None = None) -> Hits:
         """Find passages of high MaxSim; arguments and result as of `StoredIndex.search`, perhaps not the very best."""
         check_search(query_embeddings, top_k, 1, self.dim)
+        self.index.check_unchanged()
+        values_by_key = filter_values(where)
         hits = Hits([], [])
         for query in query_embeddings:
-            rows = self.source.candidates(query.float(), max(self.num_candidates, top_k), where)
+            rows = self.source.candidates(query.float(), max(self.num_candidates, top_k), values_by_key)
             ids, scores = self.index.rescore(query, rows, top_k)
             hits.document_ids.append(ids)
             hits.scores.append(scores)
@@ -88,25 +91,24 @@ class CentroidCandidates:
                 f"Candidates by centroids need residual codes, got an index of {index.manifest.codec}. Make one with "
                 "`drdecr index compress FOLDER NEW_FOLDER --codec residual4`."
             )
-        if probes < 1:
-            raise ValueError(f"probes: expected at least 1, got {probes}. More find more.")
+        check_count("probes", probes)
         self.index, self.probes = index, probes
         self._lists = [_Lists(segment) for segment in index.segments]
 
-    def candidates(self, query: Tensor, count: int, where: Filter | None) -> list[Tensor]:
+    def candidates(self, query: Tensor, count: int, values_by_key: Mapping[str, frozenset[Hashable]]) -> list[Tensor]:
         """Return for each segment the rows among the `count` best by their centroids."""
         ranking = Ranking(1, count)
         for number, (segment, lists) in enumerate(zip(self.index.segments, self._lists, strict=True)):
             similarities = query @ lists.centroids.T  # (query_tokens, centroids)
             rows = lists.rows_near(similarities, self.probes)
             allowed = torch.zeros(segment.record.passages, dtype=torch.bool)
-            allowed[segment.rows(where)] = True
+            allowed[segment.rows(values_by_key)] = True
             rows = rows[allowed[rows]]
             ranking.add(number, rows, lists.scores(similarities, rows)[None, :])
         places, _ = ranking.best()[0]
         return [
-            torch.tensor(sorted(row for number, row in places if number == wanted), dtype=torch.int64)
-            for wanted in range(len(self.index.segments))
+            torch.tensor(sorted(row for number, row in places if number == segment), dtype=torch.int64)
+            for segment in range(len(self.index.segments))
         ]
 
 

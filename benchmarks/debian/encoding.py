@@ -44,7 +44,7 @@ def encode(folder: Path, model_name: str, tokens: int, most: int, batch_size: in
     if (target / "manifest.json").exists():
         index = StoredIndex.open(target, writable=True, verify=False)
     else:
-        index = StoredIndex.create(target, model.config.embedding_dim, "float16", about=about)
+        index = StoredIndex.create(target, model.config.embedding_dim, "float16", metadata=about)
     with index:
         there = set(index.passage_ids())
         rows = [row for row in read_rows(folder / "documents.jsonl")[:most] if row["document_id"] not in there]

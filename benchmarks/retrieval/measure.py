@@ -17,7 +17,7 @@ from torch import Tensor
 
 from drdecr.retrieval import ExactIndex, Hits, StoredIndex
 from drdecr.retrieval.stored.codecs import CODECS
-from drdecr.retrieval.stored.in_memory import HELD_CODECS, held_bytes
+from drdecr.retrieval.stored.in_memory import PACKED_CODECS, packed_bytes
 from drdecr.retrieval.two_stage import CentroidCandidates, TwoStageIndex
 
 SEED, TOP, TIMED = 12345, 10, 20
@@ -43,10 +43,10 @@ def measure_memory(vectors: Vectors, rounds: int = 5) -> None:
     tokens = sum(map(len, vectors["passages"]))
     ways: dict[str, Callable[..., Hits]] = {}
     with ExitStack() as stack:
-        for codec in HELD_CODECS:
+        for codec in PACKED_CODECS:
             index, _ = stack.enter_context(_written(vectors, codec, 1))
             held, seconds = _timed(lambda index=index: StoredIndex.open(index.folder, verify=False, in_memory=True))
-            size = held_bytes(tokens, index.dim) / 1e6
+            size = packed_bytes(tokens, index.dim) / 1e6
             ways |= {codec: index.search, f"{codec}, in memory ({size:,.0f} MB, made in {seconds:.1f} s)": held.search}
         print(
             "\n| all passages scored | threads | least, ms | median, ms | ratio of medians |\n|---|---:|---:|---:|---:|"

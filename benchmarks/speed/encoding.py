@@ -7,7 +7,7 @@ import torch
 from sample_model import load_sample_model, sample_passages
 from timing import interleaved, timing_table
 
-from drdecr.retrieval.encoder import bfloat16_copy, int8_copy
+from drdecr.retrieval.precision import bfloat16_copy, int8_copy
 from drdecr.trainers.precision import faster_precision
 
 DOCUMENTS = 128

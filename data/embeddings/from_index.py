@@ -76,7 +76,7 @@ def _place(index: StoredIndex, places: Mapping[str, tuple[int, int]], name: str,
         raise ValueError(
             f"{index.folder}: expected the passages that are trained on, got none of the id {name!r}. Index them, too."
         )
-    held = index.segments[place[0]].payload(place[1])
+    held = index.segments[place[0]].table.payload(place[1])
     if "text" in held and text.strip() not in (held["text"].strip(), titled(held.get("title"), held["text"])):
         raise ValueError(
             f"{index.folder}: passage {name!r} has another text there than in the data. Index the same collection."

@@ -16,7 +16,8 @@ from drdecr.data.step_work import StepWork
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.build import open_or_create_index
 from drdecr.retrieval.encoder import model_digest
-from drdecr.retrieval.retriever import SEARCHES, Searchable
+from drdecr.retrieval.protocol import PassageIndex
+from drdecr.retrieval.retriever import SEARCHES
 from drdecr.retrieval.two_stage import CentroidCandidates, TwoStageIndex
 
 from .bm25 import Bm25Index
@@ -98,7 +99,7 @@ def model_rankings(
     folder = (kept or work.folder) / f"index-{digest}"
     with open_or_create_index(folder, encoder.config.embedding_dim, about, codec, 1) as index:
         _encode(index, encoder, passages)
-        searched: Searchable = index
+        searched: PassageIndex = index
         if search.by != "exact":
             searched = TwoStageIndex(index, CentroidCandidates(index), search.num_candidates)
         for batch in shown(questions, parts, "searching"):

@@ -15,8 +15,7 @@ from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.build import open_stored
 from drdecr.retrieval.calibration import CALIBRATION, LANGUAGE, open_calibrated
 from drdecr.retrieval.passages import Document, passage_text
-from drdecr.retrieval.protocol import Filter
-from drdecr.retrieval.retriever import Searchable
+from drdecr.retrieval.protocol import Filter, PassageIndex
 
 from .bias_report import heat_map, markdown_bias
 from .language_bias import BiasReport, measure_bias
@@ -110,7 +109,7 @@ def measure_index_bias(
     known = dict(owners.values())
     searched = {name: code for name, code in known.items() if not languages or code in languages}
     asked = model.encode_queries([row["query"] for row in questions])
-    settings: dict[str, Searchable] = {PLAIN: index}
+    settings: dict[str, PassageIndex] = {PLAIN: index}
     if (folder / CALIBRATION).exists():
         settings[CALIBRATED] = open_calibrated(folder, index, key)
     reports = {}

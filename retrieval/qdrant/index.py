@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from drdecr.retrieval.protocol import Filter, Hits, check_batch, check_ids, check_search
+from drdecr.retrieval.protocol import Filter, Hits, check_batch, check_count, check_ids, check_search
 
 from .muvera import FixedDimensionalEncoding
 from .points import ID_KEY, PAYLOAD_KEY, calls_of, filter_of, point_id
@@ -20,7 +20,7 @@ PASSAGES_PER_CALL, QUERIES_PER_CALL, IDS_PER_CALL = 64, 64, 4096
 
 
 class QdrantIndex:
-    """A Qdrant collection as a `PassageIndex`. What is added is searched at once.
+    """A Qdrant collection as a `WritablePassageIndex`. What is added is searched at once.
 
     Args:
         client: `qdrant_client.QdrantClient` of a cluster (`url=...`), of a local folder (`path=...`: one process at a
@@ -39,6 +39,9 @@ class QdrantIndex:
         encoding: FixedDimensionalEncoding | None = None,
         num_candidates: int | None = 500,
     ) -> None:
+        check_count("dim", dim)
+        if num_candidates is not None:
+            check_count("num_candidates", num_candidates)
         self.client, self.collection, self.dim = client, collection, dim
         # 2,560 numbers: a graph of the paper's 10,240 would weigh more than the tokens in 8 bit.
         self.encoding = encoding or FixedDimensionalEncoding(dim, repetitions=20, hyperplanes=3, projected_dim=16)
@@ -64,7 +67,7 @@ class QdrantIndex:
         """
         models, index = _qdrant_models(), cls(client, collection, dim, **options)
         if client.collection_exists(collection):
-            raise ValueError(f"collection {collection!r} is there already. Choose another name, or open it.")
+            raise ValueError(f"collection {collection!r} exists already. Choose another name, or open it.")
         tokens = models.VectorParams(
             size=dim,
             distance=models.Distance.DOT,
@@ -113,7 +116,7 @@ class QdrantIndex:
         embeddings: Sequence[Tensor],
         payloads: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Add passages; one whose id is there already takes its place."""
+        """Add passages; one whose id is in the collection already takes its place."""
         check_batch(passage_ids, embeddings, payloads, self.dim)
         payloads = payloads or [{}] * len(passage_ids)
         for call in calls_of(embeddings, PASSAGES_PER_CALL):
@@ -140,7 +143,8 @@ class QdrantIndex:
             raise ValueError(
                 f"delete: expected ids or a filter, got neither. To delete all, remove collection {self.collection!r}."
             )
-        check_ids(passage_ids)
+        if passage_ids is not None:
+            check_ids(passage_ids)
         models, before = _qdrant_models(), len(self)
         conditions: list[Any] = [] if where is None else [filter_of(where, models)]
         if passage_ids is not None:
@@ -151,6 +155,7 @@ class QdrantIndex:
 
     def payloads(self, passage_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return what was added with passages; `ValueError` for one that is not there."""
+        check_ids(passage_ids)
         records = self.client.retrieve(self.collection, [point_id(name) for name in passage_ids], with_payload=True)
         by_id = {record.payload[ID_KEY]: record.payload[PAYLOAD_KEY] for record in records}
         unknown = next((name for name in passage_ids if name not in by_id), None)

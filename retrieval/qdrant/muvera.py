@@ -65,7 +65,7 @@ class FixedDimensionalEncoding:
 
     def _encode_block(self, embeddings: list[Tensor], repetition: Callable[..., Tensor]) -> Tensor:
         tokens = torch.cat(embeddings).float()
-        lengths = torch.tensor([len(own) for own in embeddings])
+        lengths = torch.tensor([len(of_text) for of_text in embeddings])
         owners = torch.repeat_interleave(torch.arange(len(embeddings)), lengths)
         generator = torch.Generator().manual_seed(self.seed)
         parts = []

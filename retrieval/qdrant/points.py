@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from drdecr.retrieval.protocol import Filter
+from drdecr.retrieval.protocol import Filter, filter_values
 
 NUMBERS_PER_CALL = 1_000_000
 """Some 20 MB as JSON: a node of a cluster refuses more than 32 (`max_request_size_mb`). Also what is in memory as objects."""
@@ -36,11 +36,13 @@ def filter_of(where: Filter | None, models: Any) -> Any:
     """
     if where is None:
         return None
-    return models.Filter(must=[_any_of(key, wanted, models) for key, wanted in where.items()])
+    filter_values(where)  # its limits
+    return models.Filter(must=[_any_of(key, value, models) for key, value in where.items()])
 
 
-def _any_of(key: str, wanted: Any, models: Any) -> Any:
-    values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+def _any_of(key: str, value_or_values: Any, models: Any) -> Any:
+    is_several = isinstance(value_or_values, list | tuple | set | frozenset)
+    values = list(value_or_values) if is_several else [value_or_values]
     odd = [value for value in values if not _is_matched(value)]
     if odd or not values:
         raise ValueError(

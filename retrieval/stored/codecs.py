@@ -32,16 +32,16 @@ class _Scratch(threading.local):
     """Memory of a thread that block after block is decoded into: fresh memory costs more than what is done with it."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, rows: int, dim: int) -> Tensor:
         """Return float32 `(rows, dim)` of any content, which lasts until `name` is taken again."""
-        kept = self._kept.get(name)
-        if kept is None or len(kept) < rows * dim:
-            kept = torch.empty(rows * dim)
-            if 4 * len(kept) <= MOST_SCRATCH:
-                self._kept[name] = kept
-        return kept[: rows * dim].view(rows, dim)
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < rows * dim:
+            buffer = torch.empty(rows * dim)
+            if 4 * len(buffer) <= MOST_SCRATCH:
+                self._buffers[name] = buffer
+        return buffer[: rows * dim].view(rows, dim)
 
 
 _scratch = _Scratch()
@@ -55,6 +55,36 @@ def check_codec(codec: str, dim: int) -> None:
         raise ValueError(
             f"codec {codec}: expected embeddings of whole bytes, got {dim} dimensions. Take int8 or float16."
         )
+
+
+def check_arrays(arrays: Arrays, num_tokens: int, dim: int, codec: str, contents: bool) -> None:
+    """Raise `ValueError` for arrays that are not those of so many tokens.
+
+    Args:
+        arrays: of a segment.
+        num_tokens: that they must hold.
+        dim: width of the tokens.
+        codec: that the manifest names.
+        contents: look at every centroid's number, too.
+    """
+    check_codec(codec, dim)
+    if codec in ("float16", "int8"):
+        expected = {"vectors": (codec, (num_tokens, dim)), "scales": ("float16", (num_tokens,))}
+        if codec == "float16":
+            del expected["scales"]
+    else:
+        bits, centroids = bits_of(codec), len(arrays["centroids"])
+        expected = {
+            "codes": ("uint8", (num_tokens, dim * bits // 8)),
+            "centroid_ids": ("uint16", (num_tokens,)),
+            "centroids": ("float16", (centroids, dim)),
+            "buckets": ("float32", (2**bits,)),
+        }
+        if contents and num_tokens and arrays["centroid_ids"].max() >= centroids:
+            raise ValueError(f"centroid_ids: more than the {centroids} centroids")
+    actual = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
+    if actual != expected:
+        raise ValueError(f"expected arrays {expected}, got {actual}")
 
 
 def bits_of(codec: str) -> int:
@@ -134,8 +164,8 @@ def similarities(queries: Tensor, arrays: Arrays, codec: str, rows: Tensor | sli
 def _numbers(arrays: Arrays, codec: str, rows: Tensor | slice, scratch: _Scratch) -> tuple[Tensor, Tensor | None]:
     """Return float32 `(tokens, dim)` in scratch memory, and a scale of each token that is still to be applied; None: none is."""
     if codec in ("float16", "int8"):
-        kept = _rows(arrays["vectors"], rows)
-        numbers = scratch.take("numbers", *kept.shape).copy_(kept)
+        vectors = _rows(arrays["vectors"], rows)
+        numbers = scratch.take("numbers", *vectors.shape).copy_(vectors)
         return numbers, _rows(arrays["scales"], rows).float() if codec == "int8" else None
     centroids = torch.from_numpy(arrays["centroids"]).float()
     codes = _rows(arrays["codes"], rows).numpy()

@@ -1,4 +1,4 @@
-"""A segment's tokens held in memory, laid out for the products of one question: less time, for more memory.
+"""A segment's tokens copied to memory, laid out for the products of one question: less time, for more memory.
 
 A question has some 15 tokens. A usual matrix product with so few runs at half of its rate, the other half goes into bringing
 the many tokens into the order that it multiplies in. FBGEMM, which torch brings on x86, takes tokens that were brought into
@@ -15,7 +15,7 @@ from torch import Tensor
 from .codecs import Arrays
 from .ragged import cut_into_blocks
 
-HELD_CODECS = ("float16", "int8")
+PACKED_CODECS = ("float16", "int8")
 """Those whose numbers half precision holds as they are, so that scores stay the same."""
 TOKENS_PER_BLOCK = 8192
 """Tokens multiplied at once: enough to be worth the call, few enough for their products to stay in a cache."""
@@ -23,28 +23,28 @@ NUMBERS_PER_TOKEN = 512
 """FBGEMM's rows are so long, or a multiple of it, however few numbers are in them."""
 
 
-def check_holdable(codec: str) -> None:
+def check_packable(codec: str) -> None:
     """Raise `ValueError` for a codec whose numbers half precision would round."""
-    if codec not in HELD_CODECS:
+    if codec not in PACKED_CODECS:
         raise ValueError(
-            f"in memory: expected codec {' or '.join(HELD_CODECS)}, got {codec}, which is there to take less of it. Search its "
+            f"in memory: expected codec {' or '.join(PACKED_CODECS)}, got {codec}, which is there to take less of it. Search its "
             "files, or index again with another codec."
         )
 
 
-def can_hold() -> bool:
+def can_pack() -> bool:
     """Tell whether torch has FBGEMM's products on this machine; without them an index is searched from its files."""
     named = hasattr(torch.ops.quantized, "linear_prepack_fp16")
     return named and torch.backends.quantized.engine in ("fbgemm", "x86")
 
 
-def held_bytes(num_tokens: int, dim: int) -> int:
+def packed_bytes(num_tokens: int, dim: int) -> int:
     """Return the bytes that tokens take in memory."""
     return num_tokens * 2 * NUMBERS_PER_TOKEN * -(-dim // NUMBERS_PER_TOKEN)
 
 
 @dataclass(frozen=True)
-class HeldBlock:
+class PackedBlock:
     """Some rows of a segment.
 
     Args:
@@ -67,18 +67,18 @@ class HeldBlock:
         return products if self.scales is None else products.mul_(self.scales)
 
 
-def hold_tokens(arrays: Arrays, codec: str, lengths: np.ndarray) -> list[HeldBlock]:
+def pack_tokens(arrays: Arrays, codec: str, lengths: np.ndarray) -> list[PackedBlock]:
     """Copy a segment's tokens into memory.
 
     Args:
         arrays: as `codecs.encode_tokens` makes them.
-        codec: one of `HELD_CODECS`.
+        codec: one of `PACKED_CODECS`.
         lengths: int64 `(passages,)`: tokens of each row, one behind the other.
 
     Returns:
         Blocks of whole passages, in order.
     """
-    check_holdable(codec)
+    check_packable(codec)
     ends = lengths.cumsum()
     blocks = []
     for start, stop in cut_into_blocks(lengths, TOKENS_PER_BLOCK):
@@ -86,5 +86,5 @@ def hold_tokens(arrays: Arrays, codec: str, lengths: np.ndarray) -> list[HeldBlo
         numbers = torch.from_numpy(arrays["vectors"][tokens]).float()
         packed = torch.ops.quantized.linear_prepack_fp16(numbers, None) if len(numbers) else None
         scales = torch.from_numpy(arrays["scales"][tokens]).float() if codec == "int8" else None
-        blocks.append(HeldBlock(start, stop, packed, scales))
+        blocks.append(PackedBlock(start, stop, packed, scales))
     return blocks

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from drdecr.retrieval.protocol import check_count
+
 
 def pool_tokens(tokens: Tensor, factor: int, protected: int = 1) -> Tensor:
     """Cluster a passage's tokens and keep each cluster's mean.
@@ -18,14 +20,11 @@ def pool_tokens(tokens: Tensor, factor: int, protected: int = 1) -> Tensor:
         `(about tokens / factor, dim)`, L2-normalised, in the order of each cluster's first token.
 
     Raises:
-        ValueError: for a factor below 1 or fewer protected tokens than none.
+        ValueError: for a factor that is no whole number of at least 1, or a number of tokens below 0.
     """
-    if factor < 1 or protected < 0:
-        raise ValueError(
-            f"pool_tokens: expected a factor of at least 1 and no negative number of protected tokens, got {factor} and "
-            f"{protected}. 2 halves an index."
-        )
-    kept, rest = tokens[:protected], tokens[protected:]
+    check_count("pool_tokens: factor", factor)
+    check_count("pool_tokens: protected", protected, 0)
+    first, rest = tokens[:protected], tokens[protected:]
     clusters = max(len(rest) // factor, 1)
     if factor == 1 or clusters >= len(rest):
         return tokens
@@ -40,4 +39,4 @@ def pool_tokens(tokens: Tensor, factor: int, protected: int = 1) -> Tensor:
     members = torch.nn.functional.one_hot(labels - 1).to(rest.dtype)  # (tokens, clusters)
     order = members.argmax(dim=0).argsort()
     means = torch.nn.functional.normalize((members.T @ rest)[order], dim=-1)
-    return torch.cat([kept, means])
+    return torch.cat([first, means])

@@ -35,27 +35,23 @@ class Ranking:
             rows: int64 `(rows,)`.
             scores: `(num_queries, rows)`.
         """
-        for query, own in enumerate(scores):
-            kept = self._scores[query]
-            if not len(own) or (len(kept) == self.top_k and own.max() <= kept[-1]):
+        for query, new_scores in enumerate(scores):
+            best = self._scores[query]
+            if not len(new_scores) or (len(best) == self.top_k and new_scores.max() <= best[-1]):
                 continue
-            chosen = best_first(own, self.top_k)
-            joined = torch.cat([kept, own[chosen]])
-            segments = torch.cat([self._segments[query], torch.full_like(chosen, segment)])
-            places = torch.cat([self._rows[query], rows[chosen]])
+            columns = best_first(new_scores, self.top_k)
+            joined = torch.cat([best, new_scores[columns]])
+            segments = torch.cat([self._segments[query], torch.full_like(columns, segment)])
+            places = torch.cat([self._rows[query], rows[columns]])
             order = best_first(joined, self.top_k)
-            self._scores[query], self._segments[query], self._rows[query] = (
-                joined[order],
-                segments[order],
-                places[order],
-            )
+            self._scores[query] = joined[order]
+            self._segments[query], self._rows[query] = segments[order], places[order]
 
     def best(self) -> list[tuple[list[tuple[int, int]], list[float]]]:
         """Return for each query the places `(segment, row)` and scores, best first; equal ones in the order of adding."""
-        found = zip(self._segments, self._rows, self._scores, strict=True)
         return [
             (list(zip(segments.tolist(), rows.tolist(), strict=True)), scores.tolist())
-            for segments, rows, scores in found
+            for segments, rows, scores in zip(self._segments, self._rows, self._scores, strict=True)
         ]
 
 

@@ -31,10 +31,10 @@ def learn_codes(sample: Tensor, num_tokens: int, bits: int, seed: int) -> tuple[
     Returns:
         Centroids `(centroids, dim)` and bucket values `(2 ** bits,)`, ascending, float32; centroids are half numbers.
     """
-    wanted = min(int(CENTROIDS_PER_ROOT * num_tokens**0.5), num_tokens // TOKENS_PER_CENTROID, MAX_CENTROIDS)
+    count = min(int(CENTROIDS_PER_ROOT * num_tokens**0.5), num_tokens // TOKENS_PER_CENTROID, MAX_CENTROIDS)
     if not len(sample):
         return sample.new_zeros(1, sample.shape[1]), torch.zeros(2**bits)
-    centroids = kmeans(sample, max(1, min(wanted, len(sample))), seed=seed).half().float()
+    centroids = kmeans(sample, max(1, min(count, len(sample))), seed=seed).half().float()
     residuals = sample - centroids[assign(sample, centroids)]
     return centroids, best_buckets(residuals.flatten(), 2**bits)
 

@@ -6,19 +6,18 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from .codecs import encode_block, learn, training_rows
 from .manifest import SegmentRecord, file_record, sync_folder, write_whole
+from .passage_table import FILE_NAME, to_bytes, write_passages
 from .ragged import cut_into_blocks, places_of_tokens
-from .segment import PASSAGES_PER_BATCH, Segment
+from .segment import Segment
 
 TOKENS_PER_BLOCK = 65_536
 """Tokens in memory at once when segments become one."""
@@ -34,7 +33,7 @@ def write_segment(
     """Write a segment of passages in memory.
 
     Args:
-        folder: of the segment; its parent must exist. What stands there from a writer that was killed is replaced.
+        folder: of the segment, a name that no other writer takes; its parent must exist.
         passage_ids: at least one.
         embeddings: one `(tokens, dim)` tensor each.
         payloads: one mapping each, of what JSON can hold.
@@ -45,7 +44,7 @@ def write_segment(
     """
     order = sorted(range(len(passage_ids)), key=lambda row: len(embeddings[row]))
     lengths = np.array([len(embeddings[row]) for row in order], dtype=np.int64)
-    cells = ((_bytes(passage_ids[row]), _bytes(json.dumps(payloads[row], ensure_ascii=False))) for row in order)
+    cells = ((to_bytes(passage_ids[row]), to_bytes(json.dumps(payloads[row], ensure_ascii=False))) for row in order)
     tokens = torch.cat([embeddings[row] for row in order])
     learned = learn(tokens[training_rows(len(tokens), len(order))], len(tokens), codec, seed=len(order))
     return _write(folder, lengths, cells, [encode_block(tokens, codec, learned)], learned)
@@ -56,17 +55,17 @@ def merge_segments(folder: Path, segments: Sequence[Segment], codec: str) -> Seg
 
     Args:
         folder: as of `write_segment`.
-        segments: with at least one passage among them.
+        segments: opened, with at least one passage among them.
         codec: of the new one.
 
     Returns:
         The record for the manifest.
     """
-    kept = [segment.rows() for segment in segments]
-    numbers = np.repeat(np.arange(len(kept)), [len(rows) for rows in kept])
-    rows = torch.cat(kept).numpy()
-    firsts = torch.cat([segment.offsets[own] for segment, own in zip(segments, kept, strict=True)])
-    lengths = torch.cat([segment.lengths(own) for segment, own in zip(segments, kept, strict=True)]).numpy()
+    alive = [segment.rows() for segment in segments]
+    numbers = np.repeat(np.arange(len(alive)), [len(rows) for rows in alive])
+    firsts = torch.cat([segment.offsets[rows] for segment, rows in zip(segments, alive, strict=True)])
+    lengths = torch.cat([segment.lengths(rows) for segment, rows in zip(segments, alive, strict=True)]).numpy()
+    rows = torch.cat(alive).numpy()
     order = lengths.argsort(kind="stable")
     numbers, rows, firsts, lengths = numbers[order], rows[order], firsts[torch.from_numpy(order)], lengths[order]
 
@@ -82,7 +81,7 @@ def merge_segments(folder: Path, segments: Sequence[Segment], codec: str) -> Seg
     places = firsts[torch.from_numpy(passages)] + torch.from_numpy(drawn - (ends - lengths)[passages])
     learned = learn(_gathered(segments, numbers[passages], places), int(ends[-1]), codec, seed=len(order))
     cells = (
-        (segments[number].cell(row, 0), segments[number].cell(row, 1))
+        (segments[number].table.cell(row, 0), segments[number].table.cell(row, 1))
         for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)
     )
     return _write(folder, lengths, cells, encoded(), learned)
@@ -92,8 +91,8 @@ def _gathered(segments: Sequence[Segment], numbers: np.ndarray, places: Tensor) 
     """Decode tokens that stand at `places` of the segments of these `numbers`, one each: float32 `(tokens, dim)`."""
     tokens = torch.empty(len(places), segments[0].decoded(places[:0]).shape[1])
     for number in np.unique(numbers).tolist():
-        own = torch.from_numpy(numbers == number)
-        tokens[own] = segments[number].decoded(places[own])
+        of_segment = torch.from_numpy(numbers == number)
+        tokens[of_segment] = segments[number].decoded(places[of_segment])
     return tokens
 
 
@@ -107,7 +106,7 @@ def _write(
     """Write a segment's files into a folder beside, and rename it in one step.
 
     Args:
-        folder: of the segment.
+        folder: as of `write_segment`.
         lengths: int64 `(passages,)`: tokens of each, ascending.
         cells: id and payload of each.
         blocks: arrays with a row a token, block after block.
@@ -115,15 +114,13 @@ def _write(
     """
     tokens = int(lengths.sum())
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         for name, array in {"offsets": np.concatenate([[0], lengths.cumsum()]), **learned}.items():
             write_whole(temporary / f"{name}.npy", partial(np.save, arr=array))
         _write_blocks(temporary, blocks, tokens)
-        write_whole(temporary / "passages.arrow", lambda file: _write_passages(file, cells))
+        write_whole(temporary / FILE_NAME, lambda file: write_passages(file, cells))
         files = {path.name: file_record(path) for path in sorted(temporary.iterdir())}
-        shutil.rmtree(folder, ignore_errors=True)
         os.rename(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -147,17 +144,3 @@ def _write_blocks(folder: Path, blocks: Iterable[Mapping[str, np.ndarray]], toke
             file.flush()
             os.fsync(file.fileno())
     sync_folder(folder)
-
-
-def _write_passages(file: BinaryIO, cells: Iterable[tuple[bytes, bytes]]) -> None:
-    schema = pa.schema([("passage_id", pa.large_binary()), ("payload", pa.large_binary())])
-    rows = iter(cells)
-    with pa.ipc.new_file(file, schema) as writer:
-        while batch := list(islice(rows, PASSAGES_PER_BATCH)):
-            arrays = [pa.array(column, pa.large_binary()) for column in zip(*batch, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
-
-
-def _bytes(text: str) -> bytes:
-    # Bytes, not texts: half a surrogate pair is text to Python and no UTF-8, and comes back as it was.
-    return text.encode("utf-8", "surrogatepass")

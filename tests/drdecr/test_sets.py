@@ -31,7 +31,7 @@ def test_a_batch_has_questions_of_like_length_and_each_row_comes_as_often():
 def test_an_index_of_another_model_than_the_teacher_is_refused(tiny_model, tmp_path):
     for name, digest in (("own", model_digest(tiny_model)), ("unknown", None), ("other", "0123")):
         about = {"model": name, **({"model_digest": digest} if digest else {})}
-        tokens = IndexTokens(StoredIndex.create(tmp_path / name, 16, about=about), {})
+        tokens = IndexTokens(StoredIndex.create(tmp_path / name, 16, metadata=about), {})
         assert _of_teacher(tokens, None) is tokens
         if name == "other":
             with pytest.raises(

@@ -83,7 +83,7 @@ def test_filters_hold_also_of_the_language(index, cohort):
 def test_a_cohort_survives_its_file(cohort, tmp_path):
     cohort.save(tmp_path / "c.safetensors")
     again = LanguageCohort.load(tmp_path / "c.safetensors")
-    assert (again.about, again.languages) == (cohort.about, cohort.languages)
+    assert (again.metadata, again.languages) == (cohort.metadata, cohort.languages)
     query = [unit(3, 5)]
     for code in LANGUAGES:
         assert again.scales(query)[code][0] == pytest.approx(cohort.scales(query)[code][0], abs=1e-3)

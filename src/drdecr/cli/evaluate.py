@@ -157,7 +157,7 @@ def _measure_bias(
     from drdecr.retrieval.build import open_stored
     from drdecr.retrieval.encoder import load_index_encoder
 
-    encoder, identity = load_index_encoder(open_stored(folder).about, folder, model)
+    encoder, identity = load_index_encoder(open_stored(folder).metadata, folder, model)
     facts = {"model": identity["model"], "index": str(folder), "questions": str(questions), **environment()}
     notes = {name: facts[name] for name in ("model", "index", "questions", "command", "hardware", "git_commit")}
     return measure_index_bias(encoder, folder, rows, key, codes, top_k, depth, notes)

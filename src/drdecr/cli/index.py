@@ -60,21 +60,14 @@ def _build(
     from drdecr.data.corpus import read_documents
     from drdecr.data.provenance import PeakMemory
     from drdecr.data.shards import join_processes, num_launched
-    from drdecr.retrieval.build import about_index, build_index, open_or_create_index
-    from drdecr.retrieval.encoder import (
-        FASTEST,
-        choose_codec,
-        choose_precision,
-        encoder_in,
-        load_encoder,
-        model_digest,
-        sample_of,
-    )
+    from drdecr.retrieval.build import build_index, index_metadata, open_or_create_index
+    from drdecr.retrieval.encoder import load_encoder, model_digest
+    from drdecr.retrieval.precision import FASTEST, encoder_in, first_passages, resolve_codec, resolve_precision
 
     memory = PeakMemory()
     processes = join_processes() if num_launched() > 1 else None
     collection = read_documents(documents)
-    precision, codec = choose_precision(precision, folder), choose_codec(codec, folder)
+    precision, codec = resolve_precision(precision, folder), resolve_codec(codec, folder)
     if processes and precision == FASTEST:
         raise ValueError(
             "--precision fastest: each process would measure for itself. Name one: float32, bfloat16 or int8."
@@ -83,9 +76,9 @@ def _build(
     if processes:
         loaded.to(processes.device)
     splitter.room(loaded.processor)  # an error comes before anything is written
-    encoder, precision = encoder_in(precision, loaded, sample_of(read_documents(documents), splitter, loaded))
-    about = about_index(model, model_digest(loaded), splitter, precision, codec)
-    with open_or_create_index(folder, loaded.config.embedding_dim, about, codec, 1, processes) as index:
+    encoder, precision = encoder_in(precision, loaded, first_passages(read_documents(documents), splitter, loaded))
+    metadata, dim = index_metadata(model, model_digest(loaded), splitter), loaded.config.embedding_dim
+    with open_or_create_index(folder, dim, metadata, codec, precision=precision, processes=processes) as index:
         counts = build_index(encoder, collection, index, splitter, batch_size, prune, processes=processes)
         done = [
             count_of(count, "passage") if name == "passages" else f"{count} {name}" for name, count in counts.items()
@@ -177,8 +170,8 @@ def calibrate(
     from drdecr.retrieval.encoder import load_index_encoder
 
     index, references = open_stored(folder), read_references(texts, passages, language_key)
-    encoder, identity = load_index_encoder(index.about, folder, model)
-    check_calibration(identity, index.about, folder)
+    encoder, identity = load_index_encoder(index.metadata, folder, model)
+    check_calibration(identity, index.metadata, folder)
     cohort = encode_cohort(encoder, references, {**identity, "texts": texts, LANGUAGE_KEY: language_key})
     check_languages(index.payloads(index.passage_ids()), cohort, language_key)
     cohort.save(folder / CALIBRATION)

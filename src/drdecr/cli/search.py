@@ -57,10 +57,10 @@ def search(
         check_words(retriever.index.passage_ids(), "--run, id of a passage")
     results = translate_queries(retriever, query_translator).answer(list(texts.values()), top_k, parse_where(where))
     if run is not None:
-        write_run(run, as_run(list(texts), [result.found for result in results]), tag="drdecr")
+        write_run(run, as_run(list(texts), [result.documents for result in results]), tag="drdecr")
     if run is None or questions:
         for question, result in zip(texts.values(), results, strict=True):
-            show_documents(question, result.found, where, result.searched_for)
+            show_documents(question, result.documents, where, result.searched_for)
 
 
 def rerank(
@@ -187,7 +187,7 @@ def open_retriever(
     if passages is not None:
         raise ValueError(f"--passages belongs to a model, and {source} is an index. Leave one of them out.")
     index = open_index(source, by, num_candidates, in_memory=in_memory)
-    encoder, _ = load_index_encoder(getattr(index, "about", {}), source, model)
+    encoder, _ = load_index_encoder(getattr(index, "metadata", {}), source, model)
     if calibrated:
         from drdecr.retrieval.calibration import open_calibrated
 

@@ -13,7 +13,8 @@ from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import ExactIndex
 from drdecr.retrieval.exact import InMemoryIndex
 from drdecr.retrieval.passages import passage_text
-from drdecr.retrieval.retriever import Searchable, search_documents
+from drdecr.retrieval.protocol import PassageIndex
+from drdecr.retrieval.retriever import search_documents
 from drdecr.retrieval.token_matches import TextTokens, TokenMatches, match_tokens, read_passages, read_query
 from drdecr.trainers.alignment import pair_tokens
 
@@ -90,7 +91,7 @@ class Searcher:
     """
 
     model: DrDecrModel
-    index: Searchable
+    index: PassageIndex
 
     @classmethod
     def over(cls, model: DrDecrModel, passages: Mapping[str, str]) -> "Searcher":

@@ -20,7 +20,8 @@ from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.build import build_index, check_index, open_or_create_index
 from drdecr.retrieval.encoder import load_encoder, model_digest
 from drdecr.retrieval.passages import Document, Splitter
-from drdecr.retrieval.retriever import Searchable, open_index
+from drdecr.retrieval.protocol import PassageIndex
+from drdecr.retrieval.retriever import open_index
 
 from .answers import EnglishQuestions, SampleQuestion, Searcher, answer_question, choose_examples, read_sample
 from .view import LANGUAGE_NAMES, show_alignment, show_answer, show_notice, style_sheet
@@ -142,7 +143,7 @@ def _load_searcher(name: str, passages: Path | None, folder: Path | None) -> Sea
     return Searcher(model, open_index_of(model, folder))
 
 
-def open_index_of(model: DrDecrModel, folder: Path) -> Searchable:
+def open_index_of(model: DrDecrModel, folder: Path) -> PassageIndex:
     """Open an index on disk to search it with a model.
 
     Raises:

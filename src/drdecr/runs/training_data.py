@@ -507,10 +507,10 @@ def _collator(
 
 
 def _of_teacher(tokens: IndexTokens, teacher: DrDecrModel | None) -> IndexTokens:
-    made_by = tokens.index.about.get("model_digest")
+    made_by = tokens.index.metadata.get("model_digest")
     if teacher is not None and made_by not in (None, model_digest(teacher)):
         raise ValueError(
             f"{tokens.index.folder}: expected an index of the recipe's teacher, got one that was made with "
-            f"{tokens.index.about.get('model')}. Name that teacher, or index with this one."
+            f"{tokens.index.metadata.get('model')}. Name that teacher, or index with this one."
         )
     return tokens

@@ -201,7 +201,7 @@ def test_a_server_answers_from_memory_what_it_answers_from_files(served, encoded
     (of_files,) = served(encoded).answer(["a c"], 12)
     monkeypatch.setattr(segments, "similarities", lambda *arguments: pytest.fail("read from the files"))
     (of_memory,) = served(encoded, "--in-memory").answer(["a c"], 12)
-    scores = [{hit.document_id: hit.score for hit in answer.found} for answer in (of_files, of_memory)]
+    scores = [{hit.document_id: hit.score for hit in answer.documents} for answer in (of_files, of_memory)]
     assert len(scores[0]) == 12
     assert scores[1] == pytest.approx(scores[0], abs=1e-5)
 
@@ -229,7 +229,7 @@ def test_a_translator_that_is_not_to_be_had_is_one_line(call, encoded, monkeypat
 
 def test_an_index_knows_the_model_that_encoded_it(call, model, documents, encoded, tmp_path, caplog):
     digest = model_digest(DrDecrModel.from_pretrained(model))
-    assert StoredIndex.open(encoded).about["model_digest"] == digest
+    assert StoredIndex.open(encoded).metadata["model_digest"] == digest
     shutil.copytree(model, tmp_path / "moved")
     assert "12 unchanged" in call("index", "build", tmp_path / "moved", documents, encoded)[1]
     other = DrDecrModel.from_pretrained(model)

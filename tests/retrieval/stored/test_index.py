@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from drdecr.retrieval import ExactIndex, PassageIndex, StoredIndex
-from drdecr.retrieval.stored import index as stored
-from drdecr.retrieval.stored import ranking
+from drdecr.retrieval.stored import changes, passage_table, ranking
 from drdecr.retrieval.stored import segment as segments
 from drdecr.retrieval.stored import writer as writing
 from drdecr.retrieval.stored.codecs import CODECS
@@ -63,7 +62,7 @@ def test_half_precision_finds_what_memory_finds(tmp_path, ragged):
 
 def test_a_model_writes_and_another_process_finds(tmp_path, tiny_model):
     texts = ["the king of france", "the sea", "", "a river in a city", "paris"]
-    with StoredIndex.create(tmp_path / "index", dim=16, about={"model": "tiny"}) as index:
+    with StoredIndex.create(tmp_path / "index", dim=16, metadata={"model": "tiny"}) as index:
         index.add(names(5), tiny_model.encode_documents(texts), [{"text": text} for text in texts])
         index.commit()
     index = StoredIndex.open(tmp_path / "index")
@@ -73,7 +72,7 @@ def test_a_model_writes_and_another_process_finds(tmp_path, tiny_model):
     assert [payload["text"] for payload in index.payloads(hits.document_ids[0])] == [
         texts[int(p[1])] for p in hits.document_ids[0]
     ]
-    assert index.about == {"model": "tiny"}
+    assert index.metadata == {"model": "tiny"}
     assert isinstance(index, PassageIndex)
 
 
@@ -117,7 +116,7 @@ def test_going_to_the_next_commit_reads_new_files_alone(index, ragged):
 @pytest.mark.parametrize("keys", ["apart", "one for all"])
 def test_updates_and_deletes_leave_what_a_dictionary_would_hold(index, ragged, keys, monkeypatch):
     if keys == "one for all":
-        for module in (segments, stored):
+        for module in (passage_table, changes):
             monkeypatch.setattr(module, "id_keys", lambda ids: np.zeros(len(ids), dtype=np.int64))
     generator = torch.Generator().manual_seed(3)
     expected, waiting = {}, {}
@@ -339,7 +338,7 @@ def test_compaction_writes_what_one_commit_would_have_written(tmp_path, ragged, 
         whole.add([f"p{number}" for number in kept], [passages[number].half() for number in kept])
         whole.commit()
     (ours,), (theirs,) = index.segments, whole.segments
-    assert ours.ids() == theirs.ids()
+    assert ours.table.ids() == theirs.table.ids()
     for name, array in theirs.arrays.items():
         assert (ours.arrays[name] == array).all()
     assert (tmp_path / "parts/segments" / ours.record.name / "offsets.npy").read_bytes() == (

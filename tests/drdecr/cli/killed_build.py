@@ -1,4 +1,4 @@
-"""What test_launched_encoding.py starts with torchrun: `killed_encoding.py MODEL DOCUMENTS FOLDER SEGMENTS`, encode.
+"""What test_index.py starts with torchrun: `killed_build.py MODEL DOCUMENTS FOLDER SEGMENTS`.
 
 The second process is killed behind so many segments of its own; 0: not at all.
 """

@@ -17,7 +17,7 @@ def tokens(seed):
 
 @pytest.fixture
 def source(tmp_path):
-    with StoredIndex.create(tmp_path / "source", dim=8, about={"model": "m"}) as index:
+    with StoredIndex.create(tmp_path / "source", dim=8, metadata={"model": "m"}) as index:
         index.add([f"p{n}" for n in range(7)], [tokens(n) for n in range(7)], [{"digest": n} for n in range(7)])
         index.commit()
     return tmp_path / "source"
@@ -30,7 +30,7 @@ def same(source, folder):
     assert theirs.payloads(ids) == ours.payloads(ids)
     for name in ids:
         torch.testing.assert_close(theirs.embeddings([name]), ours.embeddings([name]), atol=0.02, rtol=0)
-    assert theirs.about == {"model": "m"}
+    assert theirs.metadata == {"model": "m"}
 
 
 def test_a_copy_follows_its_source(source, tmp_path, monkeypatch):

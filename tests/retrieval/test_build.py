@@ -122,7 +122,9 @@ def test_numbers_that_would_lose_text_or_documents_are_refused(tiny_model):
     assert Splitter(passage_tokens=21).room(tiny_model.processor) == Splitter().room(tiny_model.processor) == 21
     with pytest.raises(ValueError, match="expected at most 21"):  # what stands behind would be cut off
         Splitter(passage_tokens=22).passages(Document("a", "the sea"), tiny_model.processor)
-    with pytest.raises(ValueError, match="top_k: expected at least 1, got -1"):  # all but the last one
+    with pytest.raises(
+        ValueError, match="top_k: expected a whole number of at least 1, got -1"
+    ):  # all but the last one
         rerank_run(tiny_model, {"q": {"a": 1.0}}, {"q": "sea"}, [Document("a", "the sea")], top_k=-1)
 
 

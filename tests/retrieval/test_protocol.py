@@ -186,18 +186,18 @@ def test_qdrant_settings_are_those_of_the_runbook(tmp_path):
     assert vectors["tokens"].multivector_config.comparator == "max_sim"
     assert vectors["tokens"].hnsw_config.m == 0
     assert vectors["muvera"].size == made.encoding.width == 2560
-    with pytest.raises(ValueError, match="there already"):
+    with pytest.raises(ValueError, match="exists already"):
         QdrantIndex.create(client, "passages", 8)
 
 
 @pytest.mark.parametrize(
     ("queries", "top_k", "message"),
     [
-        ([torch.full((2, 8), torch.nan)], 3, "Query embeddings hold NaN or infinity"),
+        ([torch.full((2, 8), torch.nan)], 3, "Query 0: expected embeddings of length 1, got NaN"),
         (torch.ones(2, 8), 3, "Expected a list of query embeddings, got one tensor"),
-        ([[1.0] * 8], 3, r"Expected query embeddings \(tokens, 8\), got list"),
-        ([torch.ones(2, 7)], 3, r"Expected query embeddings \(tokens, 8\), got \(2, 7\)"),
-        ([torch.ones(2, 8)], "3", "top_k: expected at least 1, got '3'"),
+        ([[1.0] * 8], 3, r"Query 0: expected embeddings \(tokens, 8\), got list"),
+        ([torch.ones(2, 7)], 3, r"Query 0: expected embeddings \(tokens, 8\), got \(2, 7\)"),
+        ([torch.ones(2, 8)], "3", "top_k: expected a whole number of at least 1, got '3'"),
     ],
 )
 def test_a_search_that_cannot_be_made_is_refused(tmp_path, queries, top_k, message):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from drdecr.retrieval import StoredIndex
-from drdecr.retrieval.stored import in_memory as held_tokens
+from drdecr.retrieval.stored import in_memory as in_memory
 from drdecr.retrieval.stored import segment as segments
 
 NAMES = [f"p{number}" for number in range(40)]
@@ -31,11 +31,11 @@ def folder(tmp_path, ragged):
 
 @pytest.mark.parametrize("block", [1, 9, 8192])
 @pytest.mark.parametrize("dim", [7, 128, 600])
-@pytest.mark.parametrize("codec", held_tokens.HELD_CODECS)
+@pytest.mark.parametrize("codec", in_memory.PACKED_CODECS)
 def test_scores_are_those_of_a_loop_over_what_is_kept(
     tmp_path, ragged, ranked, no_files, monkeypatch, codec, dim, block
 ):
-    monkeypatch.setattr(held_tokens, "TOKENS_PER_BLOCK", block)
+    monkeypatch.setattr(in_memory, "TOKENS_PER_BLOCK", block)
     passages, queries = ragged(40, seed=0, dim=dim), ragged(5, seed=1, dim=dim)
     queries[3] = queries[3][:0]
     with StoredIndex.create(tmp_path / "index", dim=dim, codec=codec) as index:
@@ -91,10 +91,10 @@ def test_a_machine_without_these_products_searches_the_files(folder, ragged, mon
     queries = ragged(2, seed=1, dim=24)
     expected = StoredIndex.open(folder).search(queries)
     monkeypatch.setattr(torch.backends.quantized, "engine", "qnnpack")
-    monkeypatch.setattr(segments, "hold_tokens", lambda *arguments: pytest.fail("held"))
+    monkeypatch.setattr(segments, "pack_tokens", lambda *arguments: pytest.fail("held"))
     assert StoredIndex.open(folder, in_memory=True).search(queries) == expected
 
 
 def test_memory_is_told_in_whole_rows_of_512():
-    assert held_tokens.held_bytes(10, 128) == held_tokens.held_bytes(10, 512) == 10 * 1024
-    assert held_tokens.held_bytes(10, 513) == 10 * 2048
+    assert in_memory.packed_bytes(10, 128) == in_memory.packed_bytes(10, 512) == 10 * 1024
+    assert in_memory.packed_bytes(10, 513) == 10 * 2048

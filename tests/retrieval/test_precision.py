@@ -11,9 +11,21 @@ from transformers import BertConfig, XLMRobertaConfig
 
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel
 from drdecr.modeling_drdecr.processing_drdecr import DrDecrProcessor
-from drdecr.retrieval import encoder as fast_encoding
-from drdecr.retrieval.encoder import SMALLEST_COSINE, choose, fastest_encoder, int8_copy
+from drdecr.retrieval import StoredIndex
+from drdecr.retrieval import precision as fast_encoding
 from drdecr.retrieval.int8_linear import BLOCK, Int8Linear
+from drdecr.retrieval.passages import Document, Splitter
+from drdecr.retrieval.precision import (
+    SMALLEST_COSINE,
+    bfloat16_copy,
+    choose,
+    encoder_in,
+    fastest_encoder,
+    first_passages,
+    int8_copy,
+    resolve_codec,
+    resolve_precision,
+)
 
 TEXTS = ["the sea", "what is the capital of france", "a king in the city of paris"]
 
@@ -141,3 +153,47 @@ def test_a_measurement_says_what_it_found(tiny_model: DrDecrModel):
     assert set(choice.seconds) == {"float32", "int8", "bfloat16"}
     with pytest.raises(ValueError, match="sample of passages, got none"):
         fastest_encoder(tiny_model, [])
+
+
+def test_a_new_folder_is_encoded_as_asked_and_an_index_as_it_was_begun(tmp_path):
+    assert resolve_precision(None, tmp_path / "new") == "float32"
+    assert resolve_precision("fastest", tmp_path / "new") == "fastest"
+    for name, begun in (("old", "float32"), ("narrow", "int8")):
+        StoredIndex.create(tmp_path / name, dim=8, precision=begun).close()
+        assert [resolve_precision(asked, tmp_path / name) for asked in (None, "fastest", begun)] == [begun] * 3
+        with pytest.raises(ValueError, match=f"{name}: encoded in {begun}, asked for bfloat16. Leave --precision out"):
+            resolve_precision("bfloat16", tmp_path / name)
+    StoredIndex.create(tmp_path / "exact", dim=8).close()
+    assert resolve_codec(None, tmp_path / "exact") == resolve_codec("float16", tmp_path / "new") == "float16"
+    with pytest.raises(ValueError, match="begun with codec float16, asked for int8"):
+        resolve_codec("int8", tmp_path / "exact")
+    with pytest.raises(ValueError, match="expected float32, bfloat16, int8 or fastest, got 'int4'"):
+        resolve_precision("int4", tmp_path / "new")
+
+
+@pytest.mark.parametrize(("precision", "narrow"), [("int8", int8_copy), ("bfloat16", bfloat16_copy)])
+def test_a_model_encodes_in_the_precision_that_is_asked_for(tiny_model, precision, narrow):
+    texts = first_passages([Document("d", "the sea . " * 40)], Splitter(passage_tokens=8), tiny_model)
+    encoder, found = encoder_in(precision, tiny_model, texts)
+    assert found == precision
+    expected = narrow(tiny_model, texts) if precision == "int8" else narrow(tiny_model)
+    assert torch.equal(torch.cat(encoder.encode_documents(texts)), torch.cat(expected.encode_documents(texts)))
+    assert not torch.equal(torch.cat(encoder.encode_documents(texts)), torch.cat(tiny_model.encode_documents(texts)))
+
+
+def test_a_sample_is_the_first_passages_of_a_collection_of_any_length(tiny_model):
+    def endless():
+        while True:
+            yield Document("d", "the sea . " * 10)
+
+    assert len(first_passages(endless(), Splitter(passage_tokens=8), tiny_model)) == fast_encoding.SAMPLE_PASSAGES
+    assert first_passages([], Splitter(), tiny_model) == []
+
+
+def test_a_torch_without_int8_says_so(tiny_model, monkeypatch):
+    def missing(model, texts):
+        raise RuntimeError("NoQEngine")
+
+    monkeypatch.setattr(fast_encoding, "int8_copy", missing)
+    with pytest.raises(ValueError, match=r"no such products on this machine \(NoQEngine\). Take float32"):
+        encoder_in("int8", tiny_model, ["the sea"])

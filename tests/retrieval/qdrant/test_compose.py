@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-COMPOSE = Path(__file__).parents[2] / "deploy" / "qdrant" / "compose.yaml"
+COMPOSE = Path(__file__).parents[3] / "deploy" / "qdrant" / "compose.yaml"
 
 
 def test_every_node_keeps_its_data_and_its_snapshots_in_volumes_of_its_own():

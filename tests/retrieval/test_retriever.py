@@ -11,6 +11,7 @@ from drdecr.retrieval.exact import InMemoryIndex
 from drdecr.retrieval.passages import Document, Splitter
 from drdecr.retrieval.retriever import DirectRetriever, TranslateTestRetriever, as_run, search_documents
 from drdecr.retrieval.stored.index import StoredIndex
+from drdecr.retrieval.stored.manifest import MANIFEST_NAME
 
 
 @dataclass
@@ -70,7 +71,7 @@ def test_two_steps_ask_the_reader_in_english(index, tiny_model):
     assert system.search([]) == []
     answered = system.answer(["z", "y"], 2)
     assert [one.searched_for for one in answered] == ["the sea", "y"]
-    assert [one.found for one in answered] == reader.search(["the sea", "y"], 2)
+    assert [one.documents for one in answered] == reader.search(["the sea", "y"], 2)
     assert [one.searched_for for one in reader.answer(["z"])] == [None]
     translator.translate = lambda texts, source, target: []
     with pytest.raises(ValueError, match="Expected 1 translations, got 0"):
@@ -85,3 +86,23 @@ def test_passages_in_memory_are_documents_of_their_own(tiny_model):
     assert len(found) == 2
     with pytest.raises(ValueError, match="no metadata"):
         search_documents(found, [torch.ones(1, 16)], 1, {"a": 1})
+
+
+def test_a_damaged_commit_is_named_once_and_the_next_whole_one_followed(tmp_path):
+    with StoredIndex.create(tmp_path / "index", 4) as index:
+        index.add(["one"], [torch.ones(2, 4)])
+        index.commit()
+    opened = StoredIndex.open(tmp_path / "index")
+    retriever = DirectRetriever(None, opened)
+    assert not retriever.refresh()
+    whole = (tmp_path / "index" / MANIFEST_NAME).read_text()
+    (tmp_path / "index" / MANIFEST_NAME).write_text("{")
+    with pytest.raises(ValueError, match="index"):
+        retriever.refresh()
+    assert not retriever.refresh()  # not tried again before the next commit
+    (tmp_path / "index" / MANIFEST_NAME).write_text(whole)
+    with StoredIndex.open(tmp_path / "index", writable=True) as index:
+        index.add(["two"], [torch.ones(2, 4)])
+        index.commit()
+    assert retriever.refresh()
+    assert len(opened) == 2
