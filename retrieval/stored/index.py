@@ -303,15 +303,10 @@ class StoredIndex:
         self._needs_lock()
         if not self._changes and not segments:
             return
-        check_conflict(
-            self.folder, self.manifest
-        )  # before a file is written, too, that another commit may have by the same name
-        changes, number, codec, folder = (
-            self._changes,
-            self.manifest.commit + 1,
-            self.manifest.codec,
-            self.folder / "segments",
-        )
+        # Before a file is written, too: another commit may have one of the same name.
+        check_conflict(self.folder, self.manifest)
+        changes, number, codec = self._changes, self.manifest.commit + 1, self.manifest.codec
+        folder = self.folder / "segments"
         written = [Segment(folder / record.name, record, self.dim, codec, verify=False) for record in segments]
         # What is replaced goes in the same commit.
         changes.mark(self.segments, chain(changes.added, *(segment.table.ids() for segment in written)))
@@ -319,15 +314,8 @@ class StoredIndex:
         records = [record for record in deleted if record is not None]
         if changes.added:
             tokens, payloads = zip(*changes.added.values(), strict=True)
-            records.append(
-                write_segment(
-                    new_segment_folder(self.folder, self.manifest.commit + 1),
-                    list(changes.added),
-                    tokens,
-                    payloads,
-                    codec,
-                )
-            )
+            target = new_segment_folder(self.folder, number)
+            records.append(write_segment(target, list(changes.added), tokens, payloads, codec))
         self._publish([*records, *segments], codec)
 
     def compact(self, codec: str | None = None) -> None:
@@ -346,11 +334,10 @@ class StoredIndex:
         codec = self.manifest.codec if codec is None else codec
         check_codec(codec, self.dim)
         self.commit()
-        records = (
-            [merge_segments(new_segment_folder(self.folder, self.manifest.commit + 1), self.segments, codec)]
-            if len(self)
-            else []
-        )
+        records = []
+        if len(self):
+            target = new_segment_folder(self.folder, self.manifest.commit + 1)
+            records.append(merge_segments(target, self.segments, codec))
         self._publish(records, codec)
 
     def _publish(self, records: list[SegmentRecord], codec: str) -> None:

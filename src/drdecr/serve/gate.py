@@ -6,6 +6,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -63,9 +64,7 @@ class Gate:
             self.check_head(scope["path"], scope["headers"])
             body = await self.read_body(receive)
         except RefusedError as refusal:
-            # The rest of the body stays unread, so the connection cannot be used again.
-            answer = JSONResponse({"detail": refusal.detail}, refusal.status, {"Connection": "close"})
-            await answer(scope, receive, send)
+            await refuse(refusal, receive, send)
             return
         if body is not None:
             await self.run_while_connected(scope, body, receive, send)
@@ -147,6 +146,26 @@ class Gate:
         results = await asyncio.gather(answering, watching, return_exceptions=True)
         if isinstance(results[0], Exception):
             raise results[0]
+
+
+async def refuse(refusal: RefusedError, receive: Receive, send: Send) -> None:
+    """Answer a request whose body stays unread, and close its connection.
+
+    What is on its way is thrown away first, for a second and a megabyte at most: a connection that is closed over unread
+    bytes is reset, and the answer may be lost with it.
+    """
+    answer = JSONResponse({"detail": refusal.detail}, refusal.status, {"Connection": "close"})
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    thrown_away = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            while thrown_away < 2**20:
+                message = await receive()
+                thrown_away += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b""})
 
 
 def local_hosts(host: str) -> frozenset[str] | None:

@@ -401,7 +401,7 @@ def running(retriever, settings=None):
         assert not thread.is_alive()
 
 
-def exchange(port, *parts, pause=0.0):
+def exchange(port, *parts, pause=0.05):
     """Send bytes, part by part, and return all that comes back until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         for part in parts:
