@@ -261,8 +261,7 @@ class StoredIndex:
     ) -> SegmentRecord:
         """Write passages as a segment of no commit yet, which the process that holds the lock takes in by `commit`.
 
-        This is how several processes write one index. The next `commit`, or the next writer that opens the index, removes a
-        segment that no commit took in.
+        So several processes write one index. The next commit, or the next writer, removes a segment that no commit took in.
 
         Args:
             passage_ids: as of `add`, at least one.
@@ -321,8 +320,7 @@ class StoredIndex:
     def compact(self, codec: str | None = None) -> None:
         """Rewrite all passages as one segment, without deleted ones. Pending changes are committed first.
 
-        A block of tokens at a time is in memory. Residual codes are decoded and encoded again, which costs a little precision
-        each time.
+        A block of tokens at a time is in memory. Residual codes are coded again, which costs a little precision each time.
 
         Args:
             codec: which the index has from then on (default: the one that it has).
