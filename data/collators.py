@@ -25,8 +25,8 @@ class DistillationCollator:
 
     - `query`: the question or sentence in any language;
     - `english`?: the same in English, for the teacher;
-    - candidates, at least two, the positive first if there is one: `document_ids`?, names among `passages`; or texts,
-      `documents`?, a list, or `positive`? and `negative`? or `negative_1`?, `negative_2`? and so on;
+    - candidates, the positive first if there is one, at least two but for terms over the batch: `document_ids`?, names
+      among `passages`; or texts, `documents`?, a list, or `positive`? and `negative`? or `negative_1`?, `negative_2`? and so on;
     - `answers`?: ids of passages, or texts, of which none of the batch is a negative to this question: a passage that is one of
       them, or in which one stands as whole words;
     - `teacher_scores`?: the teacher's score of each candidate; `teacher_query_tokens`?: how many query tokens each sums
@@ -110,10 +110,10 @@ class DistillationCollator:
         column = next(column for column in CANDIDATE_COLUMNS if column in rows[0])
         documents = [self._documents(row, column) for row in rows]
         sizes = {len(row) for row in documents}
-        if len(sizes) > 1 or min(sizes) < 2:
+        if len(sizes) > 1 or not min(sizes):
             raise ValueError(
-                f"document_ids: expected the same number of candidates in each row, at least two, got {sorted(sizes)}. "
-                "A softmax over one candidate teaches nothing."
+                f"{column}: expected the same number of candidates in each row, at least one, got {sorted(sizes)}. Give "
+                "each row as many, or leave rows out."
             )
         shape = (len(rows), sizes.pop())
         texts = [text for row in documents for text in row]

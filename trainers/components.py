@@ -232,3 +232,27 @@ def _check_anchor(ours: DrDecrProcessor | None, theirs: DrDecrProcessor | None) 
         f"english_anchor compares token with token, so student and teacher must read English alike, got {got}. Start the "
         "student from the teacher's checkpoint, or set `anchor_weight` to 0."
     )
+
+
+def separate_projection(optimizer: torch.optim.Optimizer, student: Any, learning_rate: float) -> None:
+    """Give the projection a group of parameters, and so a learning rate, of its own.
+
+    Raises:
+        ValueError: if the projection is frozen.
+    """
+    if any(group.get("name") == "projection" for group in optimizer.param_groups):
+        return
+    # Not by name: under an adapter the projection that is trained is a copy with another one.
+    projection = [parameter for parameter in student.linear.parameters() if parameter.requires_grad]
+    if not projection:
+        raise ValueError(
+            "projection_learning_rate: the projection is frozen. Leave the setting out, or train the projection too "
+            "(`modules_to_save=['linear']` of an adapter)."
+        )
+    projection_ids = {id(parameter) for parameter in projection}
+    decay = 0.0
+    for group in optimizer.param_groups:
+        if any(id(parameter) in projection_ids for parameter in group["params"]):
+            decay = group["weight_decay"]
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projection_ids]
+    optimizer.add_param_group({"params": projection, "lr": learning_rate, "weight_decay": decay, "name": "projection"})

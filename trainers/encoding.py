@@ -193,6 +193,11 @@ class PassagePool:
         """Return int64 `(passages,)`: for each passage where it stands first. Nothing waits for the device."""
         return self._equal().byte().argmax(dim=1)
 
+    def distinct_places(self) -> Tensor:
+        """Return where each different passage stands first, in order of appearance."""
+        _, group = torch.unique(self.keys[:, 0], return_inverse=True)
+        return (first_of_group(group) == torch.arange(len(group), device=group.device)).nonzero()[:, 0]
+
     def answers_of(self, question_keys: Tensor, answer_keys: Tensor | None = None) -> Tensor:
         """Tell which passages answer which questions, as far as the rows say.
 

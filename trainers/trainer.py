@@ -21,14 +21,13 @@ from .arguments import (
     RepresentationDistillationArguments,
 )
 from .checks import check_sharding, layer_classes
-from .components import check_parts, prepare_collator, prepare_student, prepare_teacher
+from .components import check_parts, prepare_collator, prepare_student, prepare_teacher, separate_projection
 from .encoding import (
     PASSES_ON_CPU,
     TOKENS_PER_PASS_ON_CPU,
     PassagePool,
     Texts,
     encode_once,
-    first_of_group,
     gather_passages,
 )
 from .hub import PushingTrainer
@@ -63,7 +62,8 @@ class DistillationTrainer(PushingTrainer):
             scores and token embeddings. It stays out of `self.model`, so that it is neither saved, nor optimised, nor wrapped.
             `AdaptersOffTeacher` is the student's own backbone, which teaches where `peft_config` is given and no teacher is.
         evaluator: called with the student at every evaluation; the figures it returns are logged as `eval_<name>`, and one of
-            them may choose the best checkpoint.
+            them may choose the best checkpoint: its `primary_metric`, if it has one as those of sentence-transformers have, where
+            `metric_for_best_model` names no other.
         passages: `{document_id: text}`, where rows name passages and the collator is made here (default None).
         processing_class: a `DrDecrProcessor` in the place of the student's own (default None).
         peft_config: a configuration of peft, `LoraConfig()` for one, laid over the student (default None).
@@ -151,7 +151,7 @@ class DistillationTrainer(PushingTrainer):
         if "in_batch_contrastive" in weights or ("relevance_kl" in weights and over_batch):
             pool = self._pool(inputs, documents, document_mask)
         if "contrastive" in weights or ("relevance_kl" in weights and not over_batch):
-            scores = self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
+            scores = self._candidate_scores(query, documents, query_mask, document_mask)
         if "relevance_kl" in weights and over_batch:
             terms["relevance_kl"] = self._relevance_term(*self._batch_scores(inputs, query, query_mask, pool))
         elif "relevance_kl" in weights:
@@ -218,7 +218,7 @@ class DistillationTrainer(PushingTrainer):
         self, inputs: Batch, query: Tensor, query_mask: Tensor, pool: PassagePool
     ) -> tuple[Tensor, Tensor]:
         """Return the student's and the teacher's scores of every question for every passage of the pool, each once."""
-        first = _distinct_places(pool.keys[:, 0])
+        first = pool.distinct_places()
         scores = self._scaled(
             maxsim(query, pool.embeddings[first], query_mask, pool.mask[first]), query_mask.sum(dim=1)
         )
@@ -280,6 +280,9 @@ class DistillationTrainer(PushingTrainer):
             return self._scaled(inputs["teacher_scores"], inputs.get("teacher_query_tokens"))
         query, query_mask = self._teacher_question(inputs)
         documents, document_mask = self._teacher_documents(inputs)
+        return self._candidate_scores(query, documents, query_mask, document_mask)
+
+    def _candidate_scores(self, query: Tensor, documents: Tensor, query_mask: Tensor, document_mask: Tensor) -> Tensor:
         return self._scaled(maxsim_candidates(query, documents, query_mask, document_mask), query_mask.sum(dim=1))
 
     def _scaled(self, scores: Tensor, num_query_tokens: Tensor | None) -> Tensor:
@@ -307,25 +310,35 @@ class DistillationTrainer(PushingTrainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Create the optimizer; the projection may have a learning rate of its own."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        rate = self.args.projection_learning_rate
-        if rate is None or any(group.get("name") == "projection" for group in optimizer.param_groups):
-            return optimizer
-        # Not by name: under an adapter the projection that is trained is a copy with another one.
-        student = self.accelerator.unwrap_model(self.model)
-        projection = [parameter for parameter in student.linear.parameters() if parameter.requires_grad]
-        if not projection:
-            raise ValueError(
-                "projection_learning_rate: the projection is frozen. Leave the setting out, or train the projection too "
-                "(`modules_to_save=['linear']` of an adapter)."
-            )
-        projection_ids = {id(parameter) for parameter in projection}
-        decay = 0.0
-        for group in optimizer.param_groups:
-            if any(id(parameter) in projection_ids for parameter in group["params"]):
-                decay = group["weight_decay"]
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projection_ids]
-        optimizer.add_param_group({"params": projection, "lr": rate, "weight_decay": decay, "name": "projection"})
+        if self.args.projection_learning_rate is not None:
+            student = self.accelerator.unwrap_model(self.model)
+            separate_projection(optimizer, student, self.args.projection_learning_rate)
         return optimizer
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
+        """Return the loss and, for `compute_metrics`, scores of each row's candidates.
+
+        Its predictions are the student's scores `(rows, candidates)` and, where scores are distilled, the teacher's beside
+        them; the labels are the places of the positives, 0.
+        """
+        loss = super().prediction_step(model, inputs, True, ignore_keys)[0]
+        if prediction_loss_only or self.compute_metrics is None:
+            return loss, None, None
+        inputs = self._prepare_inputs(inputs)
+        if not _has_candidates(inputs):
+            raise ValueError(
+                "compute_metrics: expected rows with candidates, whose scores it is given, got rows without. Pass an "
+                "`evaluator`, which is called with the student."
+            )
+        with torch.no_grad():
+            query, mask = self._encode(model, inputs["query"]), inputs["query"]["scoring_mask"]
+            documents = self._documents(model, inputs, query.dtype)
+            scores = [self._candidate_scores(query, documents[0], mask, documents[1])]
+            if "relevance_kl" in self.args.term_weights:
+                scores.append(self._teacher_scores(inputs))
+        return loss, tuple(scores), torch.zeros(len(query), dtype=torch.int64, device=query.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the terms and diagnostics since the last line, over all processes."""
@@ -349,6 +362,9 @@ class DistillationTrainer(PushingTrainer):
         if self.evaluator is not None and kwargs.get("metric_key_prefix", "eval") == "eval":
             student = self.accelerator.unwrap_model(self.model)
             figures = {f"eval_{name}": value for name, value in self.evaluator(student).items()}
+            primary = getattr(self.evaluator, "primary_metric", None)
+            if primary is not None and self.args.metric_for_best_model == "loss":  # what the Trainer takes by itself
+                self.args.metric_for_best_model, self.args.greater_is_better = primary, True
             self.log(dict(figures))
             # Tells the callbacks that this evaluation is done, also where there is no evaluation set.
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
@@ -365,12 +381,6 @@ class DistillationTrainer(PushingTrainer):
 
 def _has_candidates(inputs: Batch) -> bool:
     return "document" in inputs or "document_embeddings" in inputs
-
-
-def _distinct_places(keys: Tensor) -> Tensor:
-    """Return where each different one of int64 `(passages,)` stands first, in order of appearance."""
-    _, group = torch.unique(keys, return_inverse=True)
-    return (first_of_group(group) == torch.arange(len(group), device=group.device)).nonzero()[:, 0]
 
 
 class ContrastiveTrainer(DistillationTrainer):

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.embeddings.cache import TokenCache
@@ -243,6 +245,72 @@ def test_the_checkpoint_that_validates_best_is_kept(
     assert Path(trainer.state.best_model_checkpoint).name == "checkpoint-2"
     assert moved(seen[1], tiny_model) == set()
     assert moved(seen[2], tiny_model) != set()
+
+
+def test_an_evaluator_of_sentence_transformers_chooses_by_its_primary_metric(
+    tiny_model: DrDecrModel, candidate_rows: Rows, collate: DistillationCollator, build: Build
+):
+    class Evaluator:
+        primary_metric = None
+        figures = iter([0.2, 0.9, 0.1])
+
+        def __call__(self, model: DrDecrModel) -> dict[str, float]:
+            self.primary_metric = "dev_ndcg"  # theirs is known after the first call
+            return {"dev_ndcg": next(self.figures), "dev_map": 0.0}
+
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    settings |= {"load_best_model_at_end": True, "evaluator": Evaluator()}
+    trainer = build(ContrastiveTrainer, tiny_model, candidate_rows, collate, **settings)
+    trainer.train()
+    assert (trainer.state.best_metric, trainer.state.best_global_step) == (0.9, 2)
+
+
+def test_metrics_are_computed_of_the_students_and_the_teachers_scores(
+    still_model: DrDecrModel,
+    teacher: DrDecrTeacher,
+    candidate_rows: Rows,
+    parallel_rows: Rows,
+    build: Build,
+    passages: Any,
+):
+    def compute(prediction: Any) -> dict[str, float]:
+        student, target = prediction.predictions
+        assert student.shape == target.shape == (6, 3)
+        return {"agreement": float((student.argmax(1) == target.argmax(1)).mean()), "places": sum(prediction.label_ids)}
+
+    rows = {"candidates": candidate_rows[:6], "parallel": parallel_rows[:6]}
+    settings = {"teacher": teacher, "passages": passages, "compute_metrics": compute, "token_weight": 1.0}
+    trainer = build(DistillationTrainer, still_model, rows, **settings, relevance_weight=1.0)
+    metrics = trainer.evaluate(rows["candidates"])
+    expected = 0.0
+    for row in rows["candidates"]:
+        documents = [passages[name] for name in row["document_ids"]]
+        best = [
+            model.score(model.encode_queries([row[column]]), model.encode_documents(documents)).argmax()
+            for model, column in ((still_model, "query"), (teacher, "english"))
+        ]
+        expected += (best[0] == best[1]).item() / 6
+    assert (metrics["eval_agreement"], metrics["eval_places"]) == (pytest.approx(expected), 0)
+    with pytest.raises(ValueError, match=r"compute_metrics: expected rows with candidates.*`evaluator`"):
+        trainer.evaluate(rows["parallel"])
+
+
+def test_what_is_reported_to_a_tracker_has_every_term_by_name(
+    still_model: DrDecrModel, teacher: DrDecrTeacher, parallel_rows: Rows, build: Build, monkeypatch: pytest.MonkeyPatch
+):
+    lines: list[dict[str, float]] = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            lines.append(logs)
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "stub", Tracker)
+    settings = {"report_to": "stub", "teacher": teacher, "eval_dataset": {"dev": parallel_rows[:4]}}
+    trainer = build(RepresentationDistillationTrainer, still_model, parallel_rows, **settings)
+    trainer.train()
+    trainer.evaluate()
+    assert {"loss", "aligned_tokens", "english_anchor", "learning_rate"} | TOKEN_FIGURES <= set(lines[0])
+    assert {"eval_dev_loss", "eval_dev_aligned_tokens", "eval_dev_english_anchor"} <= set(lines[-1])
 
 
 def test_each_evaluation_set_is_logged_under_its_name_and_validation_comes_once(
