@@ -97,8 +97,10 @@ def prepare(folder: Path, count: int, processes: int) -> dict[str, Any]:
 def sample(folder: Path, count: int, batch: int) -> dict[str, Any]:
     """Draw rows as a training does, and collate them; without a batch size, only draw."""
     from drdecr.data.collators import DistillationCollator
+    from drdecr.data.mixture import MixedSet
     from drdecr.data.offline.backbone import prepare_offline_backbone
-    from drdecr.data.prepared_mixture import PreparedMixture
+    from drdecr.data.readers.hub import read_prepared
+    from drdecr.data.schema import column_of
     from drdecr.modeling_drdecr import DrDecrProcessor
 
     collate = None
@@ -107,14 +109,16 @@ def sample(folder: Path, count: int, batch: int) -> dict[str, Any]:
 
         tokenizer = AutoTokenizer.from_pretrained(prepare_offline_backbone())
         collate = DistillationCollator(DrDecrProcessor(tokenizer), anchor=True)
-    mixture = PreparedMixture(folder / "set", count, language_temperature=3)
+    rows = read_prepared(str(folder / "set"), cleaned=True).remove_columns("source")
     before = peak_megabytes()
     start = (time.time(), time.process_time())
     size = batch or 32
+    languages = {"made": list(column_of(rows, "language"))}
+    mixture = MixedSet({"made": rows}, size, -(-count // size), languages=languages, language_temperature=3)
     for place in range(0, count - size + 1, size):
-        rows = [mixture[index] for index in range(place, place + size)]
+        drawn = mixture.__getitems__(range(place, place + size))
         if collate is not None:
-            collate(rows)
+            collate(drawn)
     return {
         "rows": count,
         "seconds": time.time() - start[0],

@@ -254,8 +254,8 @@ from datasets import load_dataset
 rows = load_dataset("THIS_DATASET", "{config}", split="train", streaming=True)
 ```
 
-In a recipe of `drdecr`, from a copy on disk: `{{format: prepared, folder: ...}}` under `parallel`, or `stream:`, which
-mixes languages and sources in constant memory. `drdecr data prepare --verify FOLDER` compares every shard with its digest in
+In a recipe of `drdecr`, from a copy on disk: `{{format: prepared, folder: ..., cleaned: true}}` under `parallel`, which is
+mapped into memory and not cleaned again. `drdecr data prepare --verify FOLDER` compares every shard with its digest in
 `provenance.json`."""
 
 

@@ -203,12 +203,13 @@ def drop_leaks(dataset: Dataset, held_out: Iterable[str], name: str) -> Dataset:
         name: of the training set, for the log.
     """
     forbidden = {normalise_text(text) for text in held_out}
-    columns = [dataset[column][:] for column in ("query", "english") if column in dataset.column_names]
+    columns = [column for column in ("query", "english") if column in dataset.column_names]
+    batches = dataset.select_columns(columns).iter(1_000)  # whole columns of a large set would fill memory
+    rows = (values for batch in batches for values in zip(*(batch[column] for column in columns), strict=True))
     leaks = {
         index
-        for column in columns
-        for index, text in enumerate(column)
-        if text is not None and normalise_text(text) in forbidden
+        for index, texts in enumerate(rows)
+        if any(text is not None and normalise_text(text) in forbidden for text in texts)
     }
     return _kept(dataset, [i for i in range(len(dataset)) if i not in leaks], name, "rows that stand in a held-out set")
 

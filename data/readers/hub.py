@@ -258,18 +258,23 @@ TWO_TEXTS = (
 )
 
 
-def read_prepared(folder: str, sources: Sequence[str] | None = None, languages: Sequence[str] | None = None) -> Dataset:
+def read_prepared(
+    folder: str, sources: Sequence[str] | None = None, languages: Sequence[str] | None = None, cleaned: bool = False
+) -> Dataset:
     """Read the parallel text of a prepared folder; it is mapped into memory, not loaded.
 
     Args:
         folder: that `drdecr data prepare` wrote.
         sources: names of those that are wanted; default: all.
         languages: codes of those that are wanted; default: all.
+        cleaned: the rows are believed, not read through, and bring their `source` (default False).
 
     Raises:
         ValueError: naming a shard that is not as it was written, or if there is no such text.
     """
     rows = _rows(folder, "parallel", sources, languages)
+    if cleaned:
+        return rows.select_columns([*PARALLEL_COLUMNS, "source"])
     check_rows(rows, PARALLEL_COLUMNS, folder)
     return rows.select_columns(list(PARALLEL_COLUMNS))
 

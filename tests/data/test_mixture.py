@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from accelerate.data_loader import BatchSamplerShard
+from datasets import Dataset
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from drdecr.data.mixture import MixedSet
@@ -117,6 +118,32 @@ def test_languages_come_by_temperature_and_are_used_up_before_they_start_again(t
             if temperature > 1:  # by size, the set as a whole is used up
                 passes = [drawn[start : start + len(members)] for start in range(0, len(drawn), len(members))]
                 assert all(max(Counter(one).values()) == 1 for one in passes)
+
+
+@pytest.mark.parametrize("temperature", [1, 3, float("inf")])
+def test_sources_come_by_weight_and_their_languages_by_temperature(temperature):
+    kinds = [("news", "fi")] * 90 + [("news", "et")] * 10 + [("talk", "fi")] * 40
+    sources, languages = ([kind[part] for kind in kinds] for part in (0, 1))
+    weights = {"news": 1, "talk": 3}
+    mixture = MixedSet(
+        {"a": [{"row": number} for number in range(len(kinds))]},
+        *(4, 1000, None, 7, None, {"a": languages}, temperature, {"a": sources}, weights),
+    )
+    drawn = [row["row"] for row in mixture.__getitems__(range(4000))]
+    counted = Counter(kinds[row] for row in drawn)
+    news = {"fi": 90 ** (1 / temperature), "et": 10 ** (1 / temperature)}
+    expected = {("talk", "fi"): 0.75} | {("news", code): 0.25 * n / sum(news.values()) for code, n in news.items()}
+    for kind, share in expected.items():  # four standard deviations of a draw
+        assert abs(counted[kind] / 4000 - share) < 4 * (share * (1 - share) / 4000) ** 0.5
+        rows = [row for row in drawn if kinds[row] == kind]
+        size = kinds.count(kind)
+        assert all(max(Counter(rows[at : at + size]).values()) == 1 for at in range(0, len(rows), size))
+
+
+def test_a_batch_read_at_once_has_the_rows_of_one_by_one():
+    mixture = MixedSet({"a": Dataset.from_list(SETS["a"]), "b": SETS["b"]}, batch_size=4, num_batches=9)
+    places = [35, 0, 4, 17, 16, 4]
+    assert mixture.__getitems__(places) == [mixture[place] for place in places]
 
 
 def test_a_temperature_of_one_changes_nothing():

@@ -231,7 +231,7 @@ def hub_datasets(recipes: Iterable[Recipe]) -> list[str]:
 def learns_from_english(recipe: Recipe) -> bool:
     """Tell whether a stage is known to have read English: rows with the column `english`, or English passages."""
     data = recipe.data
-    has_english_column = bool(data.parallel or data.unlabelled_queries or data.scored_candidates or data.stream)
+    has_english_column = bool(data.parallel or data.unlabelled_queries or data.scored_candidates)
     return has_english_column or any(_has_english_passages(entry) for entry in data.questions)
 
 

@@ -77,9 +77,8 @@ class DataSettings:
         limits: keep this many rows of a set, by its name, drawn with the seed; default: all.
         language_temperature: T: within a set, a language with n rows is drawn with probability proportional to n^(1/T).
             Default 1: by size. With more, small languages come more often, and `max_steps` is needed.
-        stream: parallel text of a folder that `drdecr data prepare` wrote, in place of all other sets and in constant memory:
-            `{folder: ..., weights: {source: number}, languages: [...]}` (`drdecr.data.prepared_mixture`). The teacher reads
-            every batch, `max_steps` is needed, and no rows are cut off for evaluation.
+        source_weights: how often each source of `parallel` is drawn, by its name (default: by size). All its entries are then
+            prepared folders with `cleaned: true`, every source of them has a weight, and `max_steps` is needed.
     """
 
     parallel: list[dict[str, Any]] = field(default_factory=list)
@@ -102,7 +101,7 @@ class DataSettings:
     dev_texts: int = 16
     limits: dict[str, int] = field(default_factory=dict)
     language_temperature: float = 1.0
-    stream: dict[str, Any] | None = None
+    source_weights: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""

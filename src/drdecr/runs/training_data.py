@@ -15,10 +15,8 @@ from drdecr.data.embeddings.store import StoredTokens, stored_documents, stored_
 from drdecr.data.languages import normalise_text
 from drdecr.data.mixture import MixedSet
 from drdecr.data.prepare.cleaning import drop_leaks, drop_repeated
-from drdecr.data.prepare.leakage import HeldOutTexts
-from drdecr.data.prepared_mixture import PreparedMixture
 from drdecr.data.readers.text import expanded
-from drdecr.data.schema import QuestionSet, check_keys, fill_english, joined_passages, require_english
+from drdecr.data.schema import QuestionSet, column_of, fill_english, joined_passages, require_english
 from drdecr.data.sources import (
     QUESTION_READERS,
     question_texts,
@@ -106,8 +104,6 @@ def build_training_data(
         batches_a_step: accumulation steps times processes (default 1).
     """
     settings = recipe.data
-    if settings.stream is not None:
-        return streamed_data(recipe, student, teacher, num_steps * batch_size * batches_a_step, seed)
     prepared = prepare_sets(recipe, teacher or student, seed)
     collator = _collator(recipe, student, teacher, prepared)
     parts = split_dev(prepared.rows, settings.dev_texts if recipe.is_evaluated else 0, seed)
@@ -153,56 +149,6 @@ def log_row_counts(name: str, cleaning: Mapping[str, int], num_trained_on: int, 
         logger.info("%s", text)
 
 
-def streamed_data(
-    recipe: Recipe, student: DrDecrModel, teacher: DrDecrModel | None, num_rows: int, seed: int
-) -> TrainingData:
-    """Read a prepared folder as the training goes, in constant memory; the teacher reads each batch.
-
-    A row that stands, or nearly stands, in a set that the recipe holds out or validates on gives its place to the next one.
-
-    Args:
-        recipe: with `data.stream` and no other set.
-        student: its processor tokenises.
-        teacher: if it has a tokenizer of its own.
-        num_rows: of the whole run.
-        seed: of the order.
-
-    Raises:
-        ValueError: for other sets beside the stream, or a run without `max_steps`.
-    """
-    settings = recipe.data
-    others = [
-        name
-        for name in ("parallel", "questions", "unlabelled_queries", "scored_candidates", "corpus")
-        if getattr(settings, name)
-    ]
-    if others or not num_rows:
-        wrong = f"also {', '.join(others)}" if others else "no `max_steps`"
-        raise ValueError(
-            f"data.stream: expected no other set and `training.max_steps`, got {wrong}. Prepare all sets into one folder."
-        )
-    given = dict(settings.stream or {})
-    check_keys(given, ["folder", "weights", "languages"], "data.stream")
-    held_out = HeldOutTexts(held_out_texts(recipe))
-    train = PreparedMixture(
-        given.get("folder", ""),
-        num_rows,
-        given.get("weights"),
-        settings.language_temperature,
-        seed,
-        settings.english_share,
-        given.get("languages"),
-        lambda row: any(held_out.leak(row[column]) for column in ("query", "english")),
-    )
-    collator = DistillationCollator(
-        student.processor,
-        teacher_processor=teacher.processor if teacher is not None else None,
-        anchor="english_anchor" in recipe.loss_terms,
-    )
-    counts = {"stream": sum(strand.rows for strand in train.strands)}
-    return TrainingData(train, None, collator, counts, {}, sorted({strand.language for strand in train.strands}))
-
-
 def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int, scored: bool = False) -> CleanedSets:
     """Read and clean every set of a recipe, and let the reader find and score candidates.
 
@@ -222,15 +168,15 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int, scored: 
     cleaning: dict[str, dict[str, int]] = {}
     query_cache: Tokens | None = None
 
-    def cleaned(rows: Dataset, name: str) -> Dataset:
-        kept, cleaning[name] = _cleaned(rows, held_out, name)
+    def cleaned(rows: Dataset, name: str, is_unique: bool = False) -> Dataset:
+        kept, cleaning[name] = _cleaned(rows, held_out, name, is_unique)
         limited = _limited(kept, settings.limits.get(name), seed)
         if len(limited) < len(kept):
             cleaning[name] |= {"over_limit": len(kept) - len(limited), "kept": len(limited)}
         return limited
 
     if settings.parallel:
-        rows = cleaned(read_parallel(settings.parallel), "parallel")
+        rows = cleaned(read_parallel(settings.parallel), "parallel", is_cleaned(settings))
         sets["parallel"] = _with_english(rows, settings.english_share, seed)
     given = mined = None
     needs_candidates = scored or bool(recipe.loss_terms & CANDIDATE_TERMS)
@@ -304,6 +250,8 @@ def split_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[st
     Returns:
         Training and dev rows of each set.
     """
+    if num_texts == 0:  # a large folder is not read through for nothing
+        return {name: (rows, rows.select([])) for name, rows in sets.items()}
     texts = {
         name: [english or query for english, query in zip(_english_of(rows), rows["query"][:], strict=True)]
         for name, rows in sets.items()
@@ -427,8 +375,13 @@ def _with_candidates(
     return concatenate_datasets(parts)
 
 
-def _cleaned(rows: Dataset, held_out: list[str], name: str) -> tuple[Dataset, dict[str, int]]:
-    once = drop_repeated(rows, name)
+def is_cleaned(settings: DataSettings) -> bool:
+    """Tell whether all parallel text is of prepared folders whose rows are believed to be different ones (`cleaned`)."""
+    return bool(settings.parallel) and all(entry.get("cleaned") for entry in settings.parallel)
+
+
+def _cleaned(rows: Dataset, held_out: list[str], name: str, is_unique: bool) -> tuple[Dataset, dict[str, int]]:
+    once = rows if is_unique else drop_repeated(rows, name)
     kept = drop_leaks(once, held_out, name)
     if not len(kept):
         raise ValueError(f"data.{name}: all {len(rows)} rows stand in a held-out set. Give others to learn from.")
@@ -464,14 +417,25 @@ def _passage_cache(
 def _mixed(
     sets: dict[str, Dataset], settings: DataSettings, num_steps: int, batch_size: int, seed: int, batches_a_step: int
 ) -> Any:
-    lengths = {name: [len(text) for text in rows["query"]] for name, rows in sets.items()}
-    temperature = settings.language_temperature
-    if temperature != 1 and not num_steps:
+    temperature, source_weights = settings.language_temperature, settings.source_weights
+    if source_weights is not None and not is_cleaned(settings):
         raise ValueError(
-            "data.language_temperature needs `max_steps`: an epoch has every row once. Give `training.max_steps`."
+            "data.source_weights: expected `parallel` entries of `format: prepared` with `cleaned: true`, got others. Weigh "
+            "whole sets with `weights` instead."
         )
-    languages = {name: rows["language"][:] for name, rows in sets.items()} if temperature != 1 else None
-    drawn: tuple[Any, ...] = (seed, lengths, languages, temperature)
+    for key, is_given in (("language_temperature", temperature != 1), ("source_weights", source_weights is not None)):
+        if is_given and not num_steps:
+            raise ValueError(f"data.{key} needs `max_steps`: an epoch has every row once. Give `training.max_steps`.")
+    sources = {"parallel": list(column_of(sets["parallel"], "source"))} if source_weights is not None else None
+    sets = {
+        name: rows.remove_columns("source") if "source" in rows.column_names else rows for name, rows in sets.items()
+    }
+    lengths = None  # of a large folder every text would be read before the first step
+    if not is_cleaned(settings):
+        lengths = {name: [len(text) for text in rows["query"]] for name, rows in sets.items()}
+    has_groups = temperature != 1 or source_weights is not None
+    languages = {name: list(column_of(rows, "language")) for name, rows in sets.items()} if has_groups else None
+    drawn: tuple[Any, ...] = (seed, lengths, languages, temperature, sources, source_weights)
     if len(sets) == 1:
         if not num_steps:  # epochs, which the Trainer shuffles
             return next(iter(sets.values()))
