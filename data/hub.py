@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from drdecr.modeling_drdecr.hub_drdecr import commit_files, hub_errors, list_folder_files, make_repository
 
 from .files import SUMS, write_sums
+from .provenance import redact_secrets
 from .row_parts import RowParts
 
 Configs = Mapping[str, Mapping[str, Dataset | RowParts]]
@@ -63,11 +64,12 @@ def write_dataset(
         **dict(metadata or {}), configs=[_config_of(name, splits) for name, splits in filled.items()]
     )
     card = DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
-    (unfinished / "README.md").write_text(str(card), encoding="utf-8")
+    (unfinished / "README.md").write_text(redact_secrets(str(card)), encoding="utf-8")
     if recipe is not None:
-        (unfinished / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        (unfinished / "recipe.yaml").write_text(redact_secrets(recipe), encoding="utf-8")
     if facts is not None:
-        (unfinished / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = redact_secrets(json.dumps(facts, indent=1, ensure_ascii=False)) + "\n"
+        (unfinished / "facts.json").write_text(text, encoding="utf-8")
     for name, source in (folders or {}).items():
         shutil.copytree(
             source, unfinished / name, copy_function=_link_or_copy, ignore=shutil.ignore_patterns("*.sha256")

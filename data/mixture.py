@@ -150,7 +150,9 @@ def _groups(
     weights = sizes.sum(1) if source_weights is None else np.array([source_weights[name] for name in names.tolist()])
     shares = np.zeros(sizes.shape)
     for source, counts in enumerate(sizes):
-        shares[source, counts > 0] = language_shares(counts[counts > 0], temperature) * weights[source] / weights.sum()
+        shares[source, counts > 0] = (
+            language_shares(counts[counts > 0].tolist(), temperature) * weights[source] / weights.sum()
+        )
     return groups, shares.ravel()
 
 

@@ -18,17 +18,37 @@ from huggingface_hub.errors import HTTPError
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
+from drdecr.modeling_drdecr.hub_drdecr import without_tokens
+
 _ABSOLUTE = re.compile(r"""(?:(?<=^-[A-Za-z])|(?<![\w/.~$}*-]))/(?!/)[^\s"'`,;:=\[\]{}()]+""")
 """An absolute path within a word of a command, such as behind `--key=` or in a list."""
 
 
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_SECRET_PARAMETER = re.compile(r"(?i)([?&;][\w-]*(?:token|key|secret|signature|password|auth)=)[^&;\s#'\"`]+")
+_SECRET_OPTION = re.compile(r"(?i)--?[\w.-]*(?:token|password|secret|api[-_]key)")
+
+
+def redact_secrets(text: str) -> str:
+    """Replace tokens, and the names and passwords within addresses: what is published may hold none.
+
+    Example:
+        >>> redact_secrets("https://me:word@host/x?token=abc&page=2")
+        'https://***@host/x?token=***&page=2'
+    """
+    return _SECRET_PARAMETER.sub(r"\1***", _CREDENTIALS.sub("***", without_tokens(text)))
+
+
 def redact_paths(value: Any) -> Any:
-    """Return a value without this machine's folders: an absolute path as `$DRDECR_DATA/...`, or elsewhere its last part."""
+    """Return a value without secrets and this machine's folders: an absolute path as `$DRDECR_DATA/...`, or its last part."""
     if isinstance(value, Mapping):
         return {key: redact_paths(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [redact_paths(part) for part in value]
-    if not isinstance(value, str) or not Path(value).is_absolute():
+    if not isinstance(value, str):
+        return value
+    value = redact_secrets(value)
+    if not Path(value).is_absolute():
         return value
     root = os.environ.get("DRDECR_DATA")
     if root and Path(value).is_relative_to(root):
@@ -37,18 +57,24 @@ def redact_paths(value: Any) -> Any:
 
 
 def redact_command(words: Sequence[str]) -> str:
-    """Return a command line in one line, its paths as `redact_paths` gives them.
+    """Return a command line in one line, its paths and secrets as `redact_paths` gives them.
 
     Example:
         >>> redact_command(["/home/me/bin/drdecr", "data", "mine", "/home/me/mine.yaml", "--reader=/runs/a b", "runs/out"])
         "drdecr data mine mine.yaml '--reader=a b' runs/out"
     """
-    return shlex.join(_redact_word(word) for word in words)
+    shown_words = [
+        "***" if _SECRET_OPTION.fullmatch(option) else _redact_word(word)
+        for option, word in zip(["", *words], words, strict=False)
+    ]
+    return shlex.join(shown_words)
 
 
 def _redact_word(word: str) -> str:
-    word = word.replace("file:///", "/")
+    word = redact_secrets(word).replace("file:///", "/")
     option, equals, path = word.partition("=")
+    if equals and _SECRET_OPTION.fullmatch(option):
+        return f"{option}=***"
     if equals and option.startswith("-") and Path(path).is_absolute():
         return f"{option}={redact_paths(path)}"
     return (
