@@ -22,7 +22,6 @@ from drdecr.retrieval.protocol import (
     Filter,
     Hits,
     check_batch,
-    check_count,
     check_ids,
     check_json,
     check_search,
@@ -86,15 +85,14 @@ class StoredIndex:
             ValueError: for an unknown codec, numbers that are none, or a folder that holds something else than what a killed
                 `create` left.
         """
-        check_count("dim", dim)
-        check_count("pool_factor", pool_factor)
-        check_codec(codec, dim)
         check_json("metadata: expected something", {} if metadata is None else metadata)
+        manifest = Manifest(0, dim, codec, pool_factor, precision, dict(metadata or {}))
+        manifest.check()
         folder = Path(folder)
         if folder.exists() and not is_unused(folder):
             raise ValueError(f"{folder}: expected a new or empty folder. Choose another, or open this index.")
         (folder / "segments").mkdir(parents=True, exist_ok=True)
-        Manifest(0, int(dim), codec, int(pool_factor), precision, dict(metadata or {})).write(folder)
+        manifest.write(folder)
         return cls.open(folder, writable=True)
 
     @classmethod

@@ -4,8 +4,11 @@ import itertools
 import random
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
-from drdecr.retrieval.passages import split_text, token_spans
+from drdecr.modeling_drdecr import DrDecrProcessor
+from drdecr.retrieval.passages import Document, Splitter, split_text, token_spans
 
 
 def word_spans(text):
@@ -68,3 +71,56 @@ def test_windows_that_cannot_move_on_are_refused(size, overlap):
 def test_spans_are_the_tokenizers(tiny_tokenizer):
     text = "the  king, of paris"
     assert [text[start:end] for start, end in token_spans(tiny_tokenizer, text)] == ["the", "king", ",", "of", "paris"]
+
+
+@pytest.fixture
+def piece_processor():
+    """Pieces as SentencePiece makes them: a blank before the text is a piece of its own where no longer one has it."""
+    letters = "灯台を建てたのは誰ですか。abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁the", "▁a", *letters, "ab", "cd", "灯台", "です", "123"]
+    backend = Tokenizer(models.Unigram([(piece, -float(len(pieces) - n)) for n, piece in enumerate(pieces)], unk_id=3))
+    backend.normalizer = normalizers.Replace("\u200b", "")
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    return DrDecrProcessor(tokenizer, document_length=16, document_prefix="a: ")
+
+
+CHANCE = random.Random(5)
+TEXTS = {
+    "Japanese": "灯台を建てたのは誰ですか。" * 12,
+    "base64": "".join(CHANCE.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(400)),
+    "hex": "".join(CHANCE.choice("0123456789abcdef") for _ in range(400)),
+    "DNA": "".join(CHANCE.choice("acgt") for _ in range(300)),
+    "words": " ".join("".join(CHANCE.choices("abcd", k=CHANCE.randint(1, 9))) for _ in range(80)),
+    "both": "the 灯台 ab123 です " * 20,
+    "characters without a token": "ab\u200b" * 60,
+}
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+@pytest.mark.parametrize("title", ["", "灯台", "the_ab_123 です" * 9])
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_model_reads_every_passage_whole_and_every_character_stands_in_one(piece_processor, text, title, overlap):
+    document = Document("d", TEXTS[text], title)
+    for passage_tokens in (0, 6):
+        splitter = Splitter(passage_tokens, overlap)
+        passages = splitter.passages(document, piece_processor)
+        prefix = piece_processor.tokenizer("a: ", add_special_tokens=False)["input_ids"]
+        for passage in passages:
+            tokens = piece_processor.tokenizer("a: " + passage.reads, add_special_tokens=False)["input_ids"]
+            assert len(tokens) - len(prefix) <= splitter.room(piece_processor), passage.reads
+        covered = {n for one in passages for n in range(one.payload["start"], one.payload["end"])}
+        assert [n for n, letter in enumerate(document.text) if n not in covered and not letter.isspace()] == []
+        if not overlap:
+            assert sum(one.payload["end"] - one.payload["start"] for one in passages) == len(covered)
+
+
+def test_a_passage_that_has_more_tokens_alone_becomes_shorter():
+    text = "abcdefghij"
+    letters = [(number, number + 1) for number in range(10)]
+    cuts = split_text(text, letters, 4, count_tokens=lambda passage: len(passage) + 1)
+    assert [text[start:end] for start, end in cuts] == ["abc", "def", "ghi", "j"]
+    assert split_text(text, letters, 1, count_tokens=lambda passage: 9)[0] == (0, 1)  # no end of it

@@ -203,3 +203,117 @@ def test_qdrant_settings_are_those_of_the_runbook(tmp_path):
 def test_a_search_that_cannot_be_made_is_refused(tmp_path, queries, top_k, message):
     with StoredIndex.create(tmp_path / "index", dim=8) as index, pytest.raises(ValueError, match=message):
         index.search(queries, top_k)
+
+
+def with_number(value, dtype=torch.float32):
+    return torch.full((2, 8), value, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("ids", "embeddings", "message"),
+    [
+        ([None], [with_number(0.1)], "Passage ids must be texts that are not empty, got None"),
+        ([5], [with_number(0.1)], "got 5"),
+        ([b"x"], [with_number(0.1)], "got b'x'"),
+        ([""], [with_number(0.1)], "got ''"),
+        (None, [with_number(0.1)], "Expected a list of passage ids, got NoneType"),
+        (["a"], None, "expected a list of embeddings, one for each passage, got NoneType"),
+        (["a"], [with_number(0.1).numpy()], r"expected embeddings \(tokens, 8\), got ndarray"),
+        (["a"], [[[0.1] * 8]], r"expected embeddings \(tokens, 8\), got list"),
+        (["a"], [with_number(70_000.0)], "numbers above 65,504, which half precision does not hold"),
+        (["a"], [with_number(-1e30)], "numbers above 65,504"),
+        (["a"], [with_number(1e300, torch.float64)], "numbers above 65,504"),
+        (["a"], [with_number(float("nan"))], "got NaN"),
+        (["a"], [with_number(1j, torch.complex64)], "expected embeddings of a dense float type, got torch.complex64"),
+        (["a"], [with_number(1, torch.int64)], "dense float type, got torch.int64"),
+        (["a"], [with_number(0.1).to_sparse()], "dense float type"),
+    ],
+)
+def test_a_passage_that_would_spoil_the_others_is_refused_before_anything_is_pending(engine, ids, embeddings, message):
+    index = engine[0]()
+    index.add(["good"], [with_number(0.3)])
+    with pytest.raises(ValueError, match=message):
+        index.add(ids, embeddings)
+    index.add(["next"], [with_number(0.2)])
+    index.commit()
+    assert sorted(index.passage_ids()) == ["good", "next"]
+    assert index.search([with_number(0.3)]).document_ids == [["good", "next"]]
+
+
+@pytest.mark.parametrize("ids", [[None], [5], "a", b"a", 3, {"a": 1}, [""]])
+def test_ids_that_are_none_are_refused_at_every_door(engine, ids):
+    index = engine[0]()
+    index.add(["a"], [with_number(0.3)])
+    index.commit()
+    for call in (index.delete, index.payloads, getattr(index, "embeddings", index.payloads)):
+        with pytest.raises(ValueError, match=r"assage ids"):
+            call(ids)
+    with pytest.raises(ValueError, match="assage ids"):
+        index.payloads(None)
+    index.commit()
+    assert len(index) == 1
+
+
+def test_what_a_caller_changes_after_an_addition_is_not_written(tmp_path):
+    with StoredIndex.create(tmp_path / "index", dim=8) as index:
+        tokens, payload = with_number(0.25), {"tags": ["a"]}
+        index.add(["a"], [tokens], [payload])
+        tokens[:] = float("nan")
+        payload["tags"].append(object())
+        index.commit()
+        assert index.embeddings(["a"])[0].equal(with_number(0.25))
+        assert index.payloads(["a"]) == [{"tags": ["a"]}]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("x", r"filter: expected \{key: value\}"),
+        ([("k", 1)], r"filter: expected \{key: value\}"),
+        ({1: "x"}, r"filter: expected \{key: value\}"),
+        ({"k": object()}, "values that JSON can hold"),
+        ({"k": {1, (2, object())}}, "values that JSON can hold"),
+        ({f"k{n}": 0 for n in range(33)}, "at most 32 keys and 10,000 values, got 33 and 33"),
+        ({"k": list(range(10_001))}, "at most 32 keys and 10,000 values, got 1 and 10,001"),
+    ],
+)
+def test_a_filter_that_is_none_or_costs_too_much_is_refused(engine, where, message):
+    index = engine[0]()
+    index.add(["a"], [with_number(0.3)], [{"k": 1}])
+    index.commit()
+    for call in (lambda: index.search([with_number(0.3)], 3, where), lambda: index.delete(where=where)):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert len(index) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("top_k", True), ("top_k", 1.5), ("top_k", None), ("batch_size", 0)])
+def test_numbers_that_are_none_are_refused(tmp_path, name, value):
+    with StoredIndex.create(tmp_path / "index", dim=8) as index:
+        with pytest.raises(ValueError, match=f"{name}: expected a whole number of at least 1, got {value!r}"):
+            index.search([with_number(0.3)], **{name: value})
+        for queries in (None, [None], [with_number(1.0).numpy()], [with_number(1j, torch.complex64)]):
+            with pytest.raises(ValueError, match="embeddings"):
+                index.search(queries)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dim": "16"},
+        {"dim": 1.5},
+        {"dim": 0},
+        {"dim": True},
+        {"pool_factor": 1.5},
+        {"pool_factor": True},
+        {"codec": 3},
+        {"codec": "residual3", "dim": 9},
+        {"metadata": {"x": object()}},
+        {"metadata": "x"},
+        {"precision": 3},
+    ],
+)
+def test_an_index_of_settings_that_are_none_is_not_made(tmp_path, settings):
+    with pytest.raises(ValueError, match="expected"):
+        StoredIndex.create(tmp_path / "index", **{"dim": 8, **settings})
+    assert not (tmp_path / "index").exists()
