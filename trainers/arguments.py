@@ -109,6 +109,12 @@ class DistillationArguments(TrainingArguments):
         "Let whatever scores be aligned too, so special tokens, markers and prefixes (the authors' code aligns them, and "
         "padding as well).",
     )
+    map_to_teacher: bool = _setting(
+        False,
+        "Before training, turn the student's tokens into the teacher's space and width, from English texts of the rows: an "
+        "orthogonal map in closed form that becomes part of the projection. For token terms between two models that share no "
+        "space (not in the paper, whose two start from one checkpoint).",
+    )
     gather_across_devices: bool = _setting(
         False,
         "Compare questions with the passages of all processes, in `in_batch_contrastive` and in `relevance_kl` over the "

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,13 +17,65 @@ from drdecr.retrieval.encoder import load_teacher
 
 from .adapters import AdaptersOffTeacher, default_targets
 from .arguments import DistillationArguments
+from .projection import map_to_teacher
 
 logger = logging.get_logger(__name__)
 
 PROBE = "In 1969, Neil Armstrong's step: what was the moon's naïve 'first' word? 月, луна."
 """Read by both processors: digits, signs, letters beyond ASCII, and words that vocabularies cut differently."""
 
+TEXTS_FOR_MAP = 1000
+"""English texts from which a student is mapped into its teacher's space: some 20,000 tokens for 10^4 to 10^5 weights."""
+
 HALF_PRECISIONS = (torch.float16, torch.bfloat16)
+
+
+def prepare_parts(
+    model: Any,
+    args: DistillationArguments,
+    teacher: Any,
+    collator: Any,
+    processor: DrDecrProcessor | None = None,
+    peft_config: Any = None,
+    passages: Mapping[str, str] | None = None,
+    rows: Any = None,
+) -> tuple[Any, Any, Any]:
+    """Return student, teacher and collator, fitted to each other and checked; see the functions below.
+
+    Args:
+        model: see `prepare_student`.
+        args: settings.
+        teacher: see `prepare_teacher`.
+        collator: see `prepare_collator`.
+        processor: see `prepare_student`.
+        peft_config: see `prepare_student`.
+        passages: see `prepare_collator`.
+        rows: that are trained on; with `map_to_teacher` the English texts of the first of them are read.
+
+    Raises:
+        ValueError: for parts that do not go together.
+    """
+    student = prepare_student(model, args, processor, peft_config)
+    teacher = prepare_teacher(teacher, student, args, with_adapter=peft_config is not None)
+    if args.map_to_teacher:
+        _map_to_teacher(student, teacher, args, rows)
+    collator = prepare_collator(collator, student, teacher, args, passages)
+    check_parts(student, teacher, args, collator)
+    return student, teacher, collator
+
+
+def _map_to_teacher(student: Any, teacher: Any, args: DistillationArguments, rows: Any) -> None:
+    if not isinstance(student, DrDecrModel) or not isinstance(teacher, DrDecrModel):
+        raise ValueError(
+            f"map_to_teacher: expected a whole student and a teacher, got {type(student).__name__} and "
+            f"{type(teacher).__name__}. Lay an adapter over a student that is mapped already."
+        )
+    texts = [row["english"] for row in islice(iter(rows or ()), TEXTS_FOR_MAP) if row.get("english")]
+    device: Any = args.device
+    cosine = map_to_teacher(student.to(device), teacher.eval().to(device), texts)
+    logger.info(
+        f"The student is mapped into its teacher's space: mean cosine of tokens of {len(texts)} texts {cosine:.2f}."
+    )
 
 
 def prepare_student(
@@ -200,8 +253,8 @@ def check_parts(
     if teacher is not None and compared and widths[0] != widths[1]:
         raise ValueError(
             f"{', '.join(compared)}: expected a student and a teacher of one space, whose tokens are compared, got "
-            f"embedding_dim {widths[0]} and {widths[1]}. Learn from scores alone, "
-            "which any two widths can, or start the student from the teacher's checkpoint."
+            f"embedding_dim {widths[0]} and {widths[1]}. Map the student "
+            "into the teacher's space (`map_to_teacher=True`), or learn from scores alone, which any two widths can."
         )
     processor = model.processor
     if "english_anchor" in compared and teacher is not None:

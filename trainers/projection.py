@@ -7,9 +7,10 @@ bias-free projection. So nothing is added to the model, and at inference nobody 
 from training text.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -119,6 +120,74 @@ def initialise_projection(
     norm = last_norm(model, processor)
     norm.bias.sub_(mean.to(norm.bias))
     model.linear.weight.copy_(weight.to(model.linear.weight))
+
+
+@torch.no_grad()
+def map_to_teacher(model: DrDecrModel, teacher: Any, texts: Sequence[str], batch_size: int = 64) -> float:
+    """Turn a student's tokens into its teacher's space, by a map in closed form that becomes part of its projection.
+
+    Both read English texts in both slots, each with its own processor; tokens over the same characters belong together. Of
+    all orthogonal maps the one of Procrustes brings the pairs closest (Schönemann 1966): with `sum t s^T = U S V^T` over
+    the pairs it is `U V^T`. The student then has the teacher's width, and its own scores are as before, unless the teacher's
+    width is the smaller one. Training goes on from there: the map is trained with the projection that it is part of.
+
+    Args:
+        model: the student, in place; without an adapter.
+        teacher: with a processor.
+        texts: in English; the English side of parallel text.
+        batch_size: texts a forward pass (default 64).
+
+    Returns:
+        The mean cosine of the pairs behind the map.
+
+    Raises:
+        ValueError: for texts in which the two share no tokens.
+    """
+    model.eval()
+    products = torch.zeros(teacher.config.embedding_dim, model.config.embedding_dim, dtype=torch.float64)
+    num_pairs = 0
+    for start in range(0, len(texts), batch_size):
+        batch = list(texts[start : start + batch_size])
+        for slot in ("query", "document"):
+            ours, theirs = (_tokens_and_spans(one, batch, slot) for one in (model, teacher))
+            for (student, spans), (target, target_spans) in zip(ours, theirs, strict=True):
+                rows, columns = _pair_spans(spans, target_spans)
+                products += target[columns].T @ student[rows]
+                num_pairs += len(rows)
+    if not num_pairs:
+        raise ValueError(
+            "map_to_teacher: expected English texts with tokens that both models read, got none. Give others."
+        )
+    left, sizes, right = torch.linalg.svd(products, full_matrices=False)
+    weight = left @ right @ model.linear.weight.double().cpu()
+    old = model.linear.weight
+    model.linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=old.device, dtype=old.dtype)
+    model.linear.weight.copy_(weight.to(old))
+    model.config.embedding_dim = weight.shape[0]
+    return float(sizes.sum()) / num_pairs
+
+
+def _tokens_and_spans(model: Any, texts: list[str], slot: str) -> list[tuple[Tensor, np.ndarray]]:
+    """Return for each text float64 tokens `(tokens, dim)` and the characters `(tokens, 2)` that they stand for."""
+    process = model.processor.process_queries if slot == "query" else model.processor.process_documents
+    find_spans = model.processor.query_spans if slot == "query" else model.processor.document_spans
+    batch = {name: tensor.to(model.device) for name, tensor in process(texts).items()}
+    embeddings = model(**batch).embeddings.double().cpu()
+    read = []
+    for tokens, spans in zip(embeddings, find_spans(texts), strict=True):
+        places = [place for place, span in enumerate(spans) if span is not None]
+        covered = np.array([spans[place] for place in places], dtype=np.int64).reshape(-1, 2)
+        read.append((tokens[places], covered))
+    return read
+
+
+def _pair_spans(spans: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pair each span with the other one that it shares most characters with; those that share none have no partner."""
+    if not len(spans) or not len(others):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    shared = np.minimum(spans[:, None, 1], others[None, :, 1]) - np.maximum(spans[:, None, 0], others[None, :, 0])
+    rows = np.flatnonzero(shared.max(axis=1) > 0)
+    return rows, shared.argmax(axis=1)[rows]
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from .arguments import (
     RepresentationDistillationArguments,
 )
 from .checks import check_sharding, layer_classes
-from .components import check_parts, prepare_collator, prepare_student, prepare_teacher, separate_projection
+from .components import prepare_parts, separate_projection
 from .encoding import (
     PASSES_ON_CPU,
     TOKENS_PER_PASS_ON_CPU,
@@ -92,10 +92,9 @@ class DistillationTrainer(PushingTrainer):
     ) -> None:
         args = self.arguments_class() if args is None else args
         check_processes(args.world_size)
-        student = prepare_student(model, args, processing_class, peft_config)
-        frozen = prepare_teacher(teacher, student, args, with_adapter=peft_config is not None)
-        collator = prepare_collator(kwargs.pop("data_collator", None), student, frozen, args, passages)
-        check_parts(student, frozen, args, collator)
+        rows, given = kwargs.get("train_dataset"), kwargs.pop("data_collator", None)
+        parts = prepare_parts(model, args, teacher, given, processing_class, peft_config, passages, rows)
+        student, frozen, collator = parts
         if evaluator is not None and kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = {}  # no sets, so that the Trainer, which refuses None, comes to `evaluate`
         super().__init__(model=student, args=args, data_collator=collator, processing_class=processing_class, **kwargs)

@@ -139,6 +139,21 @@ def test_a_teacher_of_another_width_is_refused_where_tokens_are_compared(
         build(DistillationTrainer, tiny_model, [], collate, teacher=wide_teacher, **settings)
 
 
+def test_tokens_of_a_teacher_of_another_width_are_learnt_in_its_space(
+    still_model, wide_teacher, parallel_rows, build, tmp_path
+):
+    settings = {"map_to_teacher": True, "anchor_weight": 0.0, "max_steps": 8, "save_strategy": "steps", "save_steps": 8}
+    trainer = build(RepresentationDistillationTrainer, still_model, parallel_rows[:8], teacher=wide_teacher, **settings)
+    assert trainer.model.config.embedding_dim == 24
+    trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert losses[-1] < 0.9 * losses[0]
+    saved = DrDecrModel.from_pretrained(tmp_path / "run" / "checkpoint-8")
+    assert torch.equal(saved.linear.weight, trainer.model.linear.weight)
+    with pytest.raises(ValueError, match="map_to_teacher: expected a whole student and a teacher"):
+        build(DistillationTrainer, still_model, [], token_weight=1.0, map_to_teacher=True)
+
+
 @pytest.mark.parametrize("other", ["vocabulary", "marker"])
 def test_the_anchor_refuses_a_teacher_that_reads_other_tokens(other, tiny_model, teacher, other_processor, build):
     # As many tokens as the student has and the same shapes: only what they stand for is different.

@@ -14,6 +14,7 @@ from drdecr.trainers.projection import (
     initialise_projection,
     language_eraser,
     last_norm,
+    map_to_teacher,
     principal_projection,
 )
 
@@ -177,3 +178,48 @@ def test_an_encoder_whose_last_norm_has_no_bias_is_refused(tiny_processor: DrDec
     model = DrDecrModel(DrDecrConfig(encoder_config=encoder, embedding_dim=16)).eval()
     with pytest.raises(ValueError, match="does not end in a LayerNorm with a bias"):
         last_norm(model, tiny_processor)
+
+
+@pytest.mark.parametrize("width", [16, 24])
+def test_a_student_is_mapped_onto_a_teacher_that_is_its_own_rotation(
+    width: int, still_model: DrDecrModel, tiny_processor: DrDecrProcessor
+):
+    generator = torch.Generator().manual_seed(1)
+    rotation = torch.linalg.qr(torch.randn(width, 16, generator=generator))[0]  # (width, 16), orthonormal columns
+    config = DrDecrConfig(encoder_config=still_model.config.encoder_config, embedding_dim=width)
+    teacher = DrDecrModel(config).eval()
+    teacher.encoder.load_state_dict(still_model.encoder.state_dict())
+    teacher.linear.weight.data = rotation @ still_model.linear.weight.data
+    # Other markers and lengths: what stands for the same characters belongs together.
+    teacher.processor = DrDecrProcessor(tiny_processor.tokenizer, query_length=9, document_length=20)
+    texts, length = [text for texts in TEXTS.values() for text in texts], still_model.processor.query_length
+    still_model.processor.query_marker = still_model.processor.document_marker = None
+    before = still_model.score(still_model.encode_queries(texts), still_model.encode_documents(texts))
+    assert map_to_teacher(still_model, teacher, texts) == pytest.approx(1.0, abs=1e-5)
+    assert (still_model.config.embedding_dim, still_model.linear.weight.shape[0], length) == (width, width, 12)
+    for ours, theirs in zip(still_model.encode_queries(texts), teacher.encode_queries(texts), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    after = still_model.score(still_model.encode_queries(texts), still_model.encode_documents(texts))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-4)
+
+
+def test_no_orthogonal_map_brings_the_pairs_closer(tiny_model: DrDecrModel, teacher: DrDecrModel):
+    student = copy.deepcopy(tiny_model)
+    reached = map_to_teacher(student, teacher, TEXTS["en"])
+
+    def text_tokens(model: DrDecrModel) -> Tensor:
+        slots = (model.processor.process_queries(TEXTS["en"]), model.processor.process_documents(TEXTS["en"]))
+        return torch.cat([model(**batch).embeddings[batch["text_mask"]] for batch in slots]).detach()
+
+    ours, theirs = text_tokens(student), text_tokens(teacher)
+
+    def mean_cosine(turn: Tensor) -> float:
+        return (ours @ turn.T * theirs).sum(dim=1).mean().item()
+
+    generator = torch.Generator().manual_seed(0)
+    skew = torch.randn(20, 16, 16, generator=generator) * 0.05
+    turns = torch.linalg.matrix_exp(skew - skew.transpose(1, 2))
+    assert mean_cosine(torch.eye(16)) == pytest.approx(reached, abs=1e-5)
+    assert max(map(mean_cosine, turns)) < reached
+    with pytest.raises(ValueError, match="map_to_teacher: expected English texts"):
+        map_to_teacher(student, teacher, [])
