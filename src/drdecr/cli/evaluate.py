@@ -43,9 +43,8 @@ def model(
     result = evaluate_model(checkpoint, settings, index, reads, run, token_folder)
     for name in result.scores:
         console().print(terminal_table({checkpoint: result}, name))
-    echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
-    if peaks := in_words(result.metadata):
-        echo(peaks)
+    collection = f"collection: {result.metadata['collection']}; {result.metadata['data_version']}"
+    echo("\n".join(filter(None, (collection, in_words(result.metadata)))))
     if output:
         result.to_json(output)
 

@@ -51,21 +51,31 @@ def cached_candidates(
     Returns:
         The rows with their candidates and the teacher's scores.
     """
+    settings = recipe.data
     folder = recipe.folder / "candidates"
     state = PartialState()
-    with state.main_process_first():  # the others read what the first one found
-        is_there = (folder / "dataset_info.json").exists()
-        if state.is_main_process or not is_there:
-            digest = search_digest(recipe, rows, passages)
-            if is_there and _kept_digest(folder) != digest:
+    with state.main_process_first():  # the others read what the first one wrote
+        is_cached = (folder / "dataset_info.json").exists()
+        if state.is_main_process or not is_cached:
+            digest, file = search_digest(recipe, rows, passages), folder / DIGEST
+            if is_cached and not (file.exists() and file.read_text(encoding="utf-8") == digest):
                 logger.warning(
                     "%s was found for other rows, passages, settings or by another teacher, and is searched anew.",
                     folder,
                 )
-                is_there = False
-            if not is_there:
+                is_cached = False
+            if not is_cached:
                 logger.info("Finding candidates for %d questions in %d passages.", len(rows), len(passages))
-                _keep(_found(recipe, rows, teacher, passage_tokens, query_tokens), folder, digest)
+                candidates = retrieve_candidates(
+                    rows,
+                    teacher,
+                    passage_tokens,
+                    settings.num_candidates,
+                    settings.candidate_depth,
+                    ranked_by=settings.candidates_by,
+                    query_tokens=query_tokens,
+                )
+                write_candidates(candidates, folder, digest)
         return load_from_disk(str(folder))
 
 
@@ -95,35 +105,11 @@ def _reader_identity(recipe: Recipe) -> str:
         return model_fingerprint(source, recipe.revision if is_start else None)
 
 
-def _found(
-    recipe: Recipe,
-    rows: Dataset,
-    teacher: DrDecrModel,
-    passage_tokens: Tokens,
-    query_tokens: Tokens | None,
-) -> Dataset:
-    settings = recipe.data
-    return retrieve_candidates(
-        rows,
-        teacher,
-        passage_tokens,
-        settings.num_candidates,
-        settings.candidate_depth,
-        ranked_by=settings.candidates_by,
-        query_tokens=query_tokens,
-    )
-
-
-def _kept_digest(folder: Path) -> str | None:
-    file = folder / DIGEST
-    return file.read_text(encoding="utf-8") if file.exists() else None
-
-
-def _keep(found: Dataset, folder: Path, digest: str) -> None:
+def write_candidates(candidates: Dataset, folder: Path, digest: str) -> None:
     """Write candidates and their digest whole or not at all."""
     unfinished = folder.with_name(".candidates.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    found.save_to_disk(str(unfinished))
+    candidates.save_to_disk(str(unfinished))
     (unfinished / DIGEST).write_text(digest, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)

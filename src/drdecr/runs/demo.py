@@ -58,18 +58,18 @@ def run_demo(output: str | None = None, quick: bool = False, overrides: list[str
 
 def show_answers(student: Path, console: Console) -> None:
     """Ask the saved student one test question in each language, in a process that cannot import this package."""
-    found = read_sample_questions("test", languages=["en", "ar", "bn", "fi", "ja", "ko", "ru", "te"])
+    sample = read_sample_questions("test", languages=["en", "ar", "bn", "fi", "ja", "ko", "ru", "te"])
     # Another question for each language, so that the answers differ.
-    codes = list(dict.fromkeys(found.questions["language"]))
-    rows = {code: [row for row in found.questions if row["language"] == code] for code in codes}
+    codes = list(dict.fromkeys(sample.questions["language"]))
+    rows = {code: [row for row in sample.questions if row["language"] == code] for code in codes}
     questions = [rows[code][5 * number % len(rows[code])] for number, code in enumerate(codes)]
-    ids = list(found.passages)
-    answer = ask_fresh_process(student, [row["query"] for row in questions], list(found.passages.values()))
+    ids = list(sample.passages)
+    answer = ask_fresh_process(student, [row["query"] for row in questions], list(sample.passages.values()))
     table = Table(show_edge=False)
     for heading in ("language", "question", "best passage", "right"):
         table.add_column(heading)
     for row, best in zip(questions, answer["best"], strict=True):
-        title = found.passages[ids[best]].split(". ")[0]
+        title = sample.passages[ids[best]].split(". ")[0]
         table.add_row(row["language"], row["query"], title, "yes" if ids[best] in row["document_ids"] else "no")
     console.print(table)
 

@@ -98,17 +98,11 @@ def export_data(recipe: Recipe, folder: Path, tokens: str = "none", license: str
 
 def _check_same_options(folder: Path, tokens: str, license: str | None) -> None:
     """Refuse options that an export which is there was not made with."""
-    there = [name for name in ("teacher_queries", "teacher_passages") if (folder / name).is_dir()]
-    wanted = {"none": [], "queries": ["teacher_queries"], "all": ["teacher_queries", "teacher_passages"]}[tokens]
-    wanted = [
-        name for name in wanted if name != "teacher_passages" or (folder / "passages").is_dir()
-    ]  # parallel text has none
+    has_queries, has_passages = ((folder / name).is_dir() for name in ("teacher_queries", "teacher_passages"))
+    is_complete = has_passages or not (folder / "passages").is_dir()  # parallel text has none
+    matches = {"none": not has_queries, "queries": has_queries and not has_passages, "all": has_queries and is_complete}
     named = DatasetCard.load(folder / "README.md").data.license
-    differs = [
-        name
-        for name, is_other in (("--tokens", there != wanted), ("--license", license not in (None, named)))
-        if is_other
-    ]
+    differs = ["--tokens"] * (not matches[tokens]) + ["--license"] * (license not in (None, named))
     if differs:
         raise ValueError(
             f"{folder} was exported with other {' and '.join(differs)}. Give the same again, choose another folder, or delete "
@@ -128,21 +122,21 @@ def _reader(recipe: Recipe) -> Any:
 
 
 def _of_rows(tokens: Dataset, sets: Mapping[str, Dataset]) -> Dataset:
-    """Leave out texts that no row has any more: candidates were searched for more than were found."""
-    wanted = {text for rows in sets.values() for text in rows.unique("english")}
-    return tokens.select([row for row, text in enumerate(tokens["text"]) if text in wanted])
+    """Leave out texts that no row has any more: candidates were searched for more questions than got some."""
+    texts = {text for rows in sets.values() for text in rows.unique("english")}
+    return tokens.select([row for row, text in enumerate(tokens["text"]) if text in texts])
 
 
 def _passage_rows(passages: Any) -> Dataset:
     return Dataset.from_dict({"document_id": list(passages), "text": list(passages.values())})
 
 
-def _evaluation(found: QuestionSet, taken: set[str]) -> dict[str, dict[str, Dataset]]:
-    slug = "".join(letter if letter.isalnum() else "_" for letter in found.name.lower())
+def _evaluation(questions: QuestionSet, taken: set[str]) -> dict[str, dict[str, Dataset]]:
+    slug = "".join(letter if letter.isalnum() else "_" for letter in questions.name.lower())
     name = f"evaluation_{slug}".replace("__", "_")
     if name in taken:
-        raise ValueError(f"validation: two sets are named {found.name!r}. Give each a `name` of its own.")
-    return {name: {"test": found.questions}, f"{name}_passages": {"test": _passage_rows(found.passages)}}
+        raise ValueError(f"validation: two sets are named {questions.name!r}. Give each a `name` of its own.")
+    return {name: {"test": questions.questions}, f"{name}_passages": {"test": _passage_rows(questions.passages)}}
 
 
 def _described(entry: dict[str, Any]) -> dict[str, Any]:

@@ -104,8 +104,8 @@ def write_missing_card(folder: Path) -> None:
 
 def _languages(runs: Mapping[str, dict[str, Any]], recipes: Mapping[str, Recipe]) -> set[str]:
     """Return the languages that runs learnt from, with English where their recipes say that they read it."""
-    found = {code for run in runs.values() for code in run.get("languages", [])}
-    return found | {"en"} if any(map(learns_from_english, recipes.values())) else found
+    codes = {code for run in runs.values() for code in run.get("languages", [])}
+    return codes | {"en"} if any(map(learns_from_english, recipes.values())) else codes
 
 
 def _is_distilled(recipe: Recipe) -> bool:
@@ -253,8 +253,8 @@ def _entries(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     for entry in recipe.projection_text or []:
         yield "projection", entry
     for place in PLACES:
-        found = getattr(recipe.data, place) or []
-        for entry in found if isinstance(found, list) else [found]:
+        entries = getattr(recipe.data, place) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
             yield place.replace("_", " "), entry
 
 
@@ -270,7 +270,7 @@ def _set_name(entry: dict[str, Any]) -> str:
     places = (entry.get(key) for key in ("name", "path", "questions", "split"))
     named = next((place for place in places if isinstance(place, str)), "")
     named = re.sub(r"^\$\w+/", "", named)
-    shown = ", ".join(
+    words = ", ".join(
         part for part in (Path(named).name if Path(named).is_absolute() else named, entry.get("config")) if part
     )
-    return f"{entry['format']}: {shown}" if shown else str(entry["format"])
+    return f"{entry['format']}: {words}" if words else str(entry["format"])

@@ -46,10 +46,10 @@ def load_student(recipe: Recipe) -> DrDecrModel:
             model = load_merged(source, **hub)
             _check_checkpoint(recipe, model)
             return model
-        found = DrDecrConfig.get_config_dict(source, **hub)[0]
-        kind = (found.get("encoder_config") or {}).get("model_type", "xlm-roberta")
+        config_dict = DrDecrConfig.get_config_dict(source, **hub)[0]
+        kind = (config_dict.get("encoder_config") or {}).get("model_type", "xlm-roberta")
         check_keys(recipe.encoder, sorted(encoder_settings(kind)), "encoder")
-        if "embedding_dim" in found:
+        if "embedding_dim" in config_dict:
             model = DrDecrModel.from_pretrained(source, dtype=torch.float32, **hub, **recipe.encoder)
             _check_checkpoint(recipe, model)
             return model
@@ -80,7 +80,7 @@ def _projection_texts(recipe: Recipe) -> dict[str, list[str]]:
     for code, text in zip(rows["language"], rows["query"], strict=True):
         texts.setdefault(code, []).append(text)
     texts["en"] = list(rows.unique("english"))
-    return {code: found[: recipe.projection_texts] for code, found in texts.items()}
+    return {code: own_texts[: recipe.projection_texts] for code, own_texts in texts.items()}
 
 
 def _check_lora(recipe: Recipe, source: str, kind: str, cure: str) -> None:

@@ -266,12 +266,12 @@ def _evaluation(settings: dict[str, Any], default_steps: int) -> dict[str, Any]:
     max_steps = settings.get("max_steps", -1 if "num_train_epochs" in settings else default_steps)
     steps = settings.get("eval_steps") or (math.ceil(max_steps / 5) if max_steps > 0 else None)
     strategy = settings.get("eval_strategy") or ("steps" if steps else "epoch")
-    chosen = {"eval_strategy": strategy, "save_strategy": strategy, "load_best_model_at_end": True}
+    evaluation = {"eval_strategy": strategy, "save_strategy": strategy, "load_best_model_at_end": True}
     if strategy == "steps" and steps:
-        chosen |= {"eval_steps": steps, "save_steps": steps}
+        evaluation |= {"eval_steps": steps, "save_steps": steps}
     if "metric_for_best_model" not in settings:  # the Trainer knows of its own which way a loss is better
-        chosen |= {"metric_for_best_model": BEST, "greater_is_better": True}
-    return chosen
+        evaluation |= {"metric_for_best_model": BEST, "greater_is_better": True}
+    return evaluation
 
 
 def push_run(recipe: Recipe, trainer: DistillationTrainer) -> None:

@@ -169,36 +169,30 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int, scored: 
     query_cache: Tokens | None = None
 
     def cleaned(rows: Dataset, name: str, is_unique: bool = False) -> Dataset:
-        kept, cleaning[name] = _cleaned(rows, held_out, name, is_unique)
-        limited = _limited(kept, settings.limits.get(name), seed)
-        if len(limited) < len(kept):
-            cleaning[name] |= {"over_limit": len(kept) - len(limited), "kept": len(limited)}
+        clean, cleaning[name] = _cleaned(rows, held_out, name, is_unique)
+        limited = _limited(clean, settings.limits.get(name), seed)
+        if len(limited) < len(clean):
+            cleaning[name] |= {"over_limit": len(clean) - len(limited), "kept": len(limited)}
         return limited
 
     if settings.parallel:
         rows = cleaned(read_parallel(settings.parallel), "parallel", is_cleaned(settings))
         sets["parallel"] = _with_english(rows, settings.english_share, seed)
     given = mined = None
-    needs_candidates = scored or bool(recipe.loss_terms & CANDIDATE_TERMS)
-    if questions and not needs_candidates:
-        rows = cleaned(concatenate_datasets([_question_rows(found) for found in questions]), "questions")
-        sets["questions"] = require_english(rows.remove_columns(["document_ids", "irrelevant_ids"]), "questions")
-    elif questions:
-        rows = cleaned(concatenate_datasets([_question_rows(found) for found in questions]), "questions")
-        given, mined = split_by_negatives(rows, settings.negatives)
-        if len(mined) or scored or recipe.loss_terms & ENGLISH_TERMS:
-            given, mined = require_english(given, "questions"), require_english(mined, "questions")
-        elif None in given["english"][:]:  # nobody reads it
-            given = given.remove_columns("english")
-    is_searched = bool(
-        settings.unlabelled_queries or (mined is not None and len(mined)) or (scored and given is not None)
-    )
+    if questions:
+        rows = cleaned(concatenate_datasets(list(map(_question_rows, questions))), "questions")
+        if scored or recipe.loss_terms & CANDIDATE_TERMS:
+            given, mined = _by_negatives(recipe, rows, scored)
+        else:
+            sets["questions"] = require_english(rows.remove_columns(["document_ids", "irrelevant_ids"]), "questions")
+    is_searched = bool(settings.unlabelled_queries or mined or (scored and given is not None))
     passage_cache = _passage_cache(recipe, reader, passages, is_searched)
     if given is not None and mined is not None:
         rows = _with_candidates(given, mined, settings.num_candidates, reader, passage_cache, seed)
-        unused = cleaning["questions"]["kept"] - len(given) if settings.negatives == "given" else 0
-        too_few = len(given) + len(mined) - len(rows)
-        cleaning["questions"] |= {"too_few_negatives": unused + too_few, "kept": len(rows)}
+        too_few = (cleaning["questions"]["kept"] if settings.negatives == "given" else len(given) + len(mined)) - len(
+            rows
+        )
+        cleaning["questions"] |= {"too_few_negatives": too_few, "kept": len(rows)}
         sets["questions"] = rows
     if settings.unlabelled_queries:
         rows = cleaned(read_parallel(settings.unlabelled_queries), "unlabelled_queries")
@@ -214,10 +208,17 @@ def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int, scored: 
         rows = concatenate_datasets([candidates.rows for candidates in candidate_sets])
         sets["scored_candidates"] = add_positives(cleaned(rows, "scored_candidates"))
     if not sets:
-        raise ValueError(
-            "data: expected at least one of `parallel`, `questions`, `unlabelled_queries` and `scored_candidates`, got none."
-        )
+        names = "`parallel`, `questions`, `unlabelled_queries` and `scored_candidates`"
+        raise ValueError(f"data: expected at least one of {names}, got none.")
     return CleanedSets(sets, passages, passage_cache, query_cache, cleaning)
+
+
+def _by_negatives(recipe: Recipe, rows: Dataset, scored: bool) -> tuple[Dataset, Dataset]:
+    """Return labelled rows that bring their negatives, and those whose are mined, with English where somebody reads it."""
+    given, mined = split_by_negatives(rows, recipe.data.negatives)
+    if len(mined) or scored or recipe.loss_terms & ENGLISH_TERMS:
+        return require_english(given, "questions"), require_english(mined, "questions")
+    return given.remove_columns("english") if None in given["english"][:] else given, mined
 
 
 def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset], token_folder: str | None = None) -> Tokens:
@@ -257,22 +258,22 @@ def split_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[st
         for name, rows in sets.items()
     }
     keys = {name: [normalise_text(text) for text in texts_of_set] for name, texts_of_set in texts.items()}
-    room = {name: min(num_texts, len(set(found)) // 5) for name, found in keys.items()}
+    room = {name: min(num_texts, len(set(own_keys)) // 5) for name, own_keys in keys.items()}
     homes: dict[str, list[str]] = {}
-    for name, found in keys.items():
-        for key in set(found):
+    for name, own_keys in keys.items():
+        for key in set(own_keys):
             homes.setdefault(key, []).append(name)
-    chosen: set[str] = set()
+    dev_keys: set[str] = set()
     different = sorted({text for texts_of_set in texts.values() for text in texts_of_set})
     for text in np.random.default_rng(seed).permutation(np.array(different, dtype=object)).tolist():
         key = normalise_text(text)
-        if key not in chosen and all(room[name] for name in homes[key]):
-            chosen.add(key)
+        if key not in dev_keys and all(room[name] for name in homes[key]):
+            dev_keys.add(key)
             for name in homes[key]:
                 room[name] -= 1
     parts = {}
     for name, rows in sets.items():
-        is_dev = np.array([key in chosen for key in keys[name]], dtype=bool)
+        is_dev = np.array([key in dev_keys for key in keys[name]], dtype=bool)
         parts[name] = (rows.select(np.flatnonzero(~is_dev)), rows.select(np.flatnonzero(is_dev)))
     return parts
 
@@ -329,8 +330,8 @@ def texts_of(entries: Iterable[dict[str, Any]]) -> list[str]:
     return texts
 
 
-def _question_rows(found: QuestionSet) -> Dataset:
-    rows = fill_english(found.questions)
+def _question_rows(questions: QuestionSet) -> Dataset:
+    rows = fill_english(questions.questions)
     if "irrelevant_ids" not in rows.column_names:
         rows = rows.add_column("irrelevant_ids", [[]] * len(rows), feature=IDS)
     for column in ("document_ids", "irrelevant_ids"):
@@ -382,11 +383,11 @@ def is_cleaned(settings: DataSettings) -> bool:
 
 def _cleaned(rows: Dataset, held_out: list[str], name: str, is_unique: bool) -> tuple[Dataset, dict[str, int]]:
     once = rows if is_unique else drop_repeated(rows, name)
-    kept = drop_leaks(once, held_out, name)
-    if not len(kept):
+    clean = drop_leaks(once, held_out, name)
+    if not len(clean):
         raise ValueError(f"data.{name}: all {len(rows)} rows stand in a held-out set. Give others to learn from.")
-    counts = {"read": len(rows), "repeated": len(rows) - len(once), "held_out": len(once) - len(kept)}
-    return kept, {**counts, "kept": len(kept)}
+    counts = {"read": len(rows), "repeated": len(rows) - len(once), "held_out": len(once) - len(clean)}
+    return clean, {**counts, "kept": len(clean)}
 
 
 def _limited(rows: Dataset, limit: int | None, seed: int) -> Dataset:
