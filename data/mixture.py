@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
+from datasets import Dataset as Rows
 from torch.utils.data import Dataset
+
+from .languages import normalise_text
 
 BATCHES_SORTED = 8
 """Batches among which rows are sorted by length: enough to save most padding, few enough to stay mixed."""
@@ -194,3 +197,46 @@ def _check_weights(what: str, names: Sequence[str], weights: Mapping[str, float]
             f"{what}: expected a positive number for each of {', '.join(names)}, got {dict(weights)}. Leave one out of the "
             "data instead of giving it 0."
         )
+
+
+def split_dev(sets: Mapping[str, Rows], num_texts: int, seed: int) -> dict[str, tuple[Rows, Rows]]:
+    """Cut rows off for evaluation by their English text: a text is of dev in every set and translation, or in none.
+
+    Args:
+        sets: rows with `english`, by name.
+        num_texts: how many texts a set gives at most; never more than a fifth of its own.
+        seed: of the choice.
+
+    Returns:
+        Training and dev rows of each set.
+    """
+    if num_texts == 0:  # a large folder is not read through for nothing
+        return {name: (rows, rows.select([])) for name, rows in sets.items()}
+    texts = {
+        name: [english or query for english, query in zip(english_of(rows), rows["query"][:], strict=True)]
+        for name, rows in sets.items()
+    }
+    keys = {name: [normalise_text(text) for text in texts_of_set] for name, texts_of_set in texts.items()}
+    room = {name: min(num_texts, len(set(own_keys)) // 5) for name, own_keys in keys.items()}
+    homes: dict[str, list[str]] = {}
+    for name, own_keys in keys.items():
+        for key in set(own_keys):
+            homes.setdefault(key, []).append(name)
+    dev_keys: set[str] = set()
+    different = sorted({text for texts_of_set in texts.values() for text in texts_of_set})
+    for text in np.random.default_rng(seed).permutation(np.array(different, dtype=object)).tolist():
+        key = normalise_text(text)
+        if key not in dev_keys and all(room[name] for name in homes[key]):
+            dev_keys.add(key)
+            for name in homes[key]:
+                room[name] -= 1
+    parts = {}
+    for name, rows in sets.items():
+        is_dev = np.array([key in dev_keys for key in keys[name]], dtype=bool)
+        parts[name] = (rows.select(np.flatnonzero(~is_dev)), rows.select(np.flatnonzero(is_dev)))
+    return parts
+
+
+def english_of(rows: Rows) -> list[str | None]:
+    """Return the English text of each row; None where it has none."""
+    return rows["english"][:] if "english" in rows.column_names else [None] * len(rows)

@@ -8,7 +8,9 @@ from datasets import Dataset
 from torch import Tensor
 
 from drdecr.data.readers.text import expanded
+from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex
+from drdecr.retrieval.encoder import model_digest
 from drdecr.retrieval.passages import titled
 
 from .cache import TokenCache, Tokens
@@ -82,3 +84,18 @@ def _place(index: StoredIndex, places: Mapping[str, tuple[int, int]], name: str,
             f"{index.folder}: passage {name!r} has another text there than in the data. Index the same collection."
         )
     return place
+
+
+def check_index_maker(tokens: IndexTokens, teacher: DrDecrModel | None) -> IndexTokens:
+    """Return an index's tokens if the teacher made it, or nobody knows who did.
+
+    Raises:
+        ValueError: naming the model that made it.
+    """
+    made_by = tokens.index.metadata.get("model_digest")
+    if teacher is not None and made_by not in (None, model_digest(teacher)):
+        raise ValueError(
+            f"{tokens.index.folder}: expected an index of the recipe's teacher, got one that was made with "
+            f"{tokens.index.metadata.get('model')}. Name that teacher, or index with this one."
+        )
+    return tokens

@@ -220,3 +220,26 @@ def _kept(dataset: Dataset, keep: list[int], name: str, reason: str) -> Dataset:
         logger.warning("%s: dropped %d of %d rows: %s.", name, dropped, len(dataset), reason)
         return dataset.select(keep)
     return dataset
+
+
+def log_row_counts(name: str, cleaning: Mapping[str, int], num_trained_on: int, num_dev: int) -> None:
+    """Say what became of a set's rows, as a warning where more than a tenth was dropped.
+
+    Args:
+        name: of the set.
+        cleaning: rows `read`, dropped by reason, and `kept`.
+        num_trained_on: rows that are trained on.
+        num_dev: rows that are set apart, to evaluate the loss terms on.
+    """
+    reasons = {reason: count for reason, count in cleaning.items() if reason not in ("read", "kept") and count}
+    num_dropped = cleaning["read"] - cleaning["kept"]
+    num_english = num_trained_on + num_dev - cleaning["kept"]
+    parts = [f"{cleaning['read']:,} rows read"]
+    parts += [f"{count:,} dropped ({reason.replace('_', ' ')})" for reason, count in reasons.items()]
+    parts += [f"{num_english:,} added in English"] * (num_english > 0)
+    parts += [f"{num_dev:,} set apart for evaluation"] * (num_dev > 0)
+    text = f"{name}: {', '.join(parts)}, {num_trained_on:,} trained on."
+    if num_dropped > cleaning["read"] / 10:
+        logger.warning("%s MORE THAN A TENTH IS DROPPED: look at the data.", text)
+    else:
+        logger.info("%s", text)

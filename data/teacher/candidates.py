@@ -284,3 +284,17 @@ def _with_columns(questions: Dataset, rows: list[tuple[list[str], list[float], i
     for name, values in zip(("document_ids", "teacher_scores", "teacher_query_tokens"), columns, strict=True):
         questions = questions.add_column(name, list(values))
     return questions
+
+
+def split_by_negatives(rows: Dataset, negatives: str | None) -> tuple[Dataset, Dataset]:
+    """Return the rows that are trained on with the negatives that they bring, and those whose negatives are mined.
+
+    Args:
+        rows: with `irrelevant_ids`, empty where a row brings none.
+        negatives: `given` (the first alone), `mined` (all rows are mined), `both`; None (default): what a row brings, and
+            mined ones for the others.
+    """
+    brings = np.array([bool(ids) for ids in rows["irrelevant_ids"]], dtype=bool)
+    given = np.zeros_like(brings) if negatives == "mined" else brings
+    mined = {"given": np.zeros_like(brings), None: ~brings}.get(negatives, np.ones_like(brings))
+    return rows.select(np.flatnonzero(given)), rows.select(np.flatnonzero(mined))

@@ -12,14 +12,15 @@ from huggingface_hub import DatasetCard
 from drdecr.data.cards import data_card
 from drdecr.data.embeddings.cache import TokenCache
 from drdecr.data.hub import write_dataset
+from drdecr.data.mixture import split_dev
 from drdecr.data.provenance import environment, hub_revision
 from drdecr.data.schema import CANDIDATE_COLUMNS, PARALLEL_COLUMNS, QuestionSet
 from drdecr.data.sources import files_of
 
-from .recipe import ADAPTERS_OFF, Recipe
+from .recipe import ADAPTERS_OFF, Recipe, check_scorer
 from .run_folder import is_done, same_recipe, start_run
 from .stage import resolve_precision
-from .training_data import check_scorer, english_cache, prepare_sets, split_dev
+from .training_data import english_cache, prepare_sets
 from .validation import read_validation
 
 logger = logging.getLogger(__name__)

@@ -37,6 +37,13 @@ ADAPTERS_OFF = "adapters_off"
 """As `teacher`: the student's own backbone, without its adapter."""
 
 
+ENGLISH_TERMS = {"relevance_kl", "aligned_tokens", "english_anchor"}
+"""Loss terms for which a teacher reads the English question."""
+
+CANDIDATE_TERMS = {"relevance_kl", "contrastive", "in_batch_contrastive"}
+"""Loss terms that compare a question with candidates."""
+
+
 @dataclass
 class DataSettings:
     """Where a stage's rows come from. Entries are `{format: ..., arguments of the reader}` (`drdecr.data.sources`).
@@ -276,6 +283,35 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
     names = [f.name for f in fields(ARGUMENTS.get(recipe.stage, DistillationArguments)) if f.init]
     sections["training"] = {name: sections["training"].get(name) for name in names}
     return content | {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+
+
+def check_teacher(recipe: Recipe) -> None:
+    """Check that somebody teaches what a recipe distils.
+
+    Raises:
+        ValueError: without a teacher, where no file holds what it says either.
+    """
+    taught = sorted(ENGLISH_TERMS & recipe.loss_terms)
+    if not taught or recipe.teacher:
+        return
+    settings = recipe.data
+    if not (settings.scored_candidates or settings.query_tokens):
+        raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
+    check_scorer(recipe)
+
+
+def check_scorer(recipe: Recipe) -> None:
+    """Check that a teacher scores the candidates that relevance is distilled from.
+
+    Raises:
+        ValueError: where the scores would be those of the student's own start.
+    """
+    scored_by_nobody = [name for name in ("questions", "unlabelled_queries") if getattr(recipe.data, name)]
+    if "relevance_kl" in recipe.loss_terms and scored_by_nobody and not recipe.teacher:
+        raise ValueError(
+            f"teacher: expected one that scores the candidates of {' and '.join(scored_by_nobody)} for relevance_kl, got none: "
+            "the student would be its own teacher. Name one, or leave these sets out."
+        )
 
 
 @dataclass

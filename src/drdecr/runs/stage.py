@@ -33,7 +33,7 @@ from drdecr.trainers.precision import faster_precision
 
 from .model_card import write_run_card
 from .model_loading import load_student, student_revision
-from .recipe import ADAPTERS_OFF, ARGUMENTS, Recipe
+from .recipe import ADAPTERS_OFF, ARGUMENTS, Recipe, check_teacher
 from .run_folder import (
     PROCESSES,
     Stopwatch,
@@ -46,7 +46,7 @@ from .run_folder import (
     start_run,
     update_state,
 )
-from .training_data import TrainingData, build_training_data, check_teacher
+from .training_data import TrainingData, build_training_data
 from .validation import BEST, Validation
 
 logger = logging.getLogger(__name__)

@@ -5,16 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from datasets import Dataset, List, Value, concatenate_datasets
 
 from drdecr.data.collators import DistillationCollator
 from drdecr.data.embeddings.cache import TokenCache, Tokens
-from drdecr.data.embeddings.from_index import IndexTokens
+from drdecr.data.embeddings.from_index import IndexTokens, check_index_maker
 from drdecr.data.embeddings.store import StoredTokens, stored_documents, stored_queries
-from drdecr.data.languages import normalise_text
-from drdecr.data.mixture import MixedSet
-from drdecr.data.prepare.cleaning import drop_leaks, drop_repeated
+from drdecr.data.mixture import MixedSet, english_of, split_dev
+from drdecr.data.prepare.cleaning import drop_leaks, drop_repeated, log_row_counts
 from drdecr.data.readers.text import expanded
 from drdecr.data.schema import QuestionSet, column_of, fill_english, joined_passages, require_english
 from drdecr.data.sources import (
@@ -25,20 +23,19 @@ from drdecr.data.sources import (
     read_questions,
     read_tokens,
 )
-from drdecr.data.teacher.candidates import add_negatives, add_positives, given_candidates, score_candidates
+from drdecr.data.teacher.candidates import (
+    add_negatives,
+    add_positives,
+    given_candidates,
+    score_candidates,
+    split_by_negatives,
+)
 from drdecr.modeling_drdecr import DrDecrModel
-from drdecr.retrieval.encoder import model_digest
 
 from .candidates import cached_candidates
-from .recipe import ARGUMENTS, DataSettings, Recipe
+from .recipe import ARGUMENTS, CANDIDATE_TERMS, ENGLISH_TERMS, DataSettings, Recipe
 
 logger = logging.getLogger(__name__)
-
-ENGLISH_TERMS = {"relevance_kl", "aligned_tokens", "english_anchor"}
-"""Loss terms for which a teacher reads the English question."""
-
-CANDIDATE_TERMS = {"relevance_kl", "contrastive", "in_batch_contrastive"}
-"""Loss terms that compare a question with candidates."""
 
 IDS = List(Value("string"))
 
@@ -126,29 +123,6 @@ def build_training_data(
     return TrainingData(train, dev, collator, counts, prepared.cleaning, sorted(languages))
 
 
-def log_row_counts(name: str, cleaning: Mapping[str, int], num_trained_on: int, num_dev: int) -> None:
-    """Say what became of a set's rows, as a warning where more than a tenth was dropped.
-
-    Args:
-        name: of the set.
-        cleaning: rows `read`, dropped by reason, and `kept`.
-        num_trained_on: rows that are trained on.
-        num_dev: rows that are set apart, to evaluate the loss terms on.
-    """
-    reasons = {reason: count for reason, count in cleaning.items() if reason not in ("read", "kept") and count}
-    num_dropped = cleaning["read"] - cleaning["kept"]
-    num_english = num_trained_on + num_dev - cleaning["kept"]
-    parts = [f"{cleaning['read']:,} rows read"]
-    parts += [f"{count:,} dropped ({reason.replace('_', ' ')})" for reason, count in reasons.items()]
-    parts += [f"{num_english:,} added in English"] * (num_english > 0)
-    parts += [f"{num_dev:,} set apart for evaluation"] * (num_dev > 0)
-    text = f"{name}: {', '.join(parts)}, {num_trained_on:,} trained on."
-    if num_dropped > cleaning["read"] / 10:
-        logger.warning("%s MORE THAN A TENTH IS DROPPED: look at the data.", text)
-    else:
-        logger.info("%s", text)
-
-
 def prepare_sets(recipe: Recipe, reader: DrDecrModel | None, seed: int, scored: bool = False) -> CleanedSets:
     """Read and clean every set of a recipe, and let the reader find and score candidates.
 
@@ -223,7 +197,7 @@ def _by_negatives(recipe: Recipe, rows: Dataset, scored: bool) -> tuple[Dataset,
 
 def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset], token_folder: str | None = None) -> Tokens:
     """Let the teacher read every English text of the sets, each once; what the folder holds is not read again."""
-    english = [text for rows in sets.values() for text in _english_of(rows) if text]
+    english = [text for rows in sets.values() for text in english_of(rows) if text]
     logger.info("Reading %d English questions and sentences with the teacher.", len(set(english)))
     return (
         stored_queries(teacher, english, expanded(token_folder))
@@ -234,81 +208,10 @@ def read_english(teacher: DrDecrModel, sets: Mapping[str, Dataset], token_folder
 
 def english_cache(teacher: DrDecrModel, prepared: CleanedSets, token_folder: str | None = None) -> Tokens:
     """Return the teacher's tokens of every English text; what finding candidates has read already is not read again."""
-    english = {text for rows in prepared.rows.values() for text in _english_of(rows) if text}
+    english = {text for rows in prepared.rows.values() for text in english_of(rows) if text}
     if prepared.query_cache is not None and all(text in prepared.query_cache for text in english):
         return prepared.query_cache
     return read_english(teacher, prepared.rows, token_folder)
-
-
-def split_dev(sets: Mapping[str, Dataset], num_texts: int, seed: int) -> dict[str, tuple[Dataset, Dataset]]:
-    """Cut rows off for evaluation by their English text: a text is of dev in every set and translation, or in none.
-
-    Args:
-        sets: rows with `english`, by name.
-        num_texts: how many texts a set gives at most; never more than a fifth of its own.
-        seed: of the choice.
-
-    Returns:
-        Training and dev rows of each set.
-    """
-    if num_texts == 0:  # a large folder is not read through for nothing
-        return {name: (rows, rows.select([])) for name, rows in sets.items()}
-    texts = {
-        name: [english or query for english, query in zip(_english_of(rows), rows["query"][:], strict=True)]
-        for name, rows in sets.items()
-    }
-    keys = {name: [normalise_text(text) for text in texts_of_set] for name, texts_of_set in texts.items()}
-    room = {name: min(num_texts, len(set(own_keys)) // 5) for name, own_keys in keys.items()}
-    homes: dict[str, list[str]] = {}
-    for name, own_keys in keys.items():
-        for key in set(own_keys):
-            homes.setdefault(key, []).append(name)
-    dev_keys: set[str] = set()
-    different = sorted({text for texts_of_set in texts.values() for text in texts_of_set})
-    for text in np.random.default_rng(seed).permutation(np.array(different, dtype=object)).tolist():
-        key = normalise_text(text)
-        if key not in dev_keys and all(room[name] for name in homes[key]):
-            dev_keys.add(key)
-            for name in homes[key]:
-                room[name] -= 1
-    parts = {}
-    for name, rows in sets.items():
-        is_dev = np.array([key in dev_keys for key in keys[name]], dtype=bool)
-        parts[name] = (rows.select(np.flatnonzero(~is_dev)), rows.select(np.flatnonzero(is_dev)))
-    return parts
-
-
-def check_teacher(recipe: Recipe) -> None:
-    """Check that somebody teaches what a recipe distils.
-
-    Raises:
-        ValueError: without a teacher, where no file holds what it says either.
-    """
-    taught = sorted(ENGLISH_TERMS & recipe.loss_terms)
-    if not taught or recipe.teacher:
-        return
-    settings = recipe.data
-    if not (settings.scored_candidates or settings.query_tokens):
-        raise ValueError(f"teacher: expected one for {', '.join(taught)}, got none. Name a checkpoint or `stage:NAME`.")
-    check_scorer(recipe)
-
-
-def check_scorer(recipe: Recipe) -> None:
-    """Check that a teacher scores the candidates that relevance is distilled from.
-
-    Raises:
-        ValueError: where the scores would be those of the student's own start.
-    """
-    scored_by_nobody = [name for name in ("questions", "unlabelled_queries") if getattr(recipe.data, name)]
-    if "relevance_kl" in recipe.loss_terms and scored_by_nobody and not recipe.teacher:
-        raise ValueError(
-            f"teacher: expected one that scores the candidates of {' and '.join(scored_by_nobody)} for relevance_kl, got none: "
-            "the student would be its own teacher. Name one, or leave these sets out."
-        )
-
-
-def _english_of(rows: Dataset) -> list[str | None]:
-    return rows["english"][:] if "english" in rows.column_names else [None] * len(rows)
 
 
 def held_out_texts(recipe: Recipe) -> list[str]:
@@ -337,20 +240,6 @@ def _question_rows(questions: QuestionSet) -> Dataset:
     for column in ("document_ids", "irrelevant_ids"):
         rows = rows if rows.features[column] == IDS else rows.cast_column(column, IDS)
     return rows.select_columns(["query_id", "query", "english", "language", "document_ids", "irrelevant_ids"])
-
-
-def split_by_negatives(rows: Dataset, negatives: str | None) -> tuple[Dataset, Dataset]:
-    """Return the rows that are trained on with the negatives that they bring, and those whose negatives are mined.
-
-    Args:
-        rows: with `irrelevant_ids`, empty where a row brings none.
-        negatives: `given` (the first alone), `mined` (all rows are mined), `both`; None (default): what a row brings, and
-            mined ones for the others.
-    """
-    brings = np.array([bool(ids) for ids in rows["irrelevant_ids"]], dtype=bool)
-    given = np.zeros_like(brings) if negatives == "mined" else brings
-    mined = {"given": np.zeros_like(brings), None: ~brings}.get(negatives, np.ones_like(brings))
-    return rows.select(np.flatnonzero(given)), rows.select(np.flatnonzero(mined))
 
 
 def _with_candidates(
@@ -459,7 +348,7 @@ def _collator(
         if isinstance(document_cache, StoredTokens):  # of texts, whatever their ids are here
             document_cache = document_cache.named(prepared.passages)
         elif isinstance(document_cache, IndexTokens):
-            document_cache = _of_teacher(document_cache, teacher).named(prepared.passages)
+            document_cache = check_index_maker(document_cache, teacher).named(prepared.passages)
     return DistillationCollator(
         student.processor,
         passages=prepared.passages,
@@ -469,13 +358,3 @@ def _collator(
         anchor="english_anchor" in recipe.loss_terms,
         scores_suffice=recipe.training.get("relevance_over", ARGUMENTS[recipe.stage].relevance_over) == "row",
     )
-
-
-def _of_teacher(tokens: IndexTokens, teacher: DrDecrModel | None) -> IndexTokens:
-    made_by = tokens.index.metadata.get("model_digest")
-    if teacher is not None and made_by not in (None, model_digest(teacher)):
-        raise ValueError(
-            f"{tokens.index.folder}: expected an index of the recipe's teacher, got one that was made with "
-            f"{tokens.index.metadata.get('model')}. Name that teacher, or index with this one."
-        )
-    return tokens

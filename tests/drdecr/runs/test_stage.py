@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import BertModel, Trainer
 
+from drdecr.data.mixture import split_dev
 from drdecr.data.readers.jsonl import read_jsonl
 from drdecr.data.sources import read_parallel
 from drdecr.evaluation.evaluate import encode_passages, search_questions
@@ -19,7 +20,7 @@ from drdecr.runs.model_loading import load_student
 from drdecr.runs.recipe import Recipe, load_recipe
 from drdecr.runs.run_folder import STATE, read_state, update_state
 from drdecr.runs.stage import build_arguments, build_trainer, run_stage, save_model
-from drdecr.runs.training_data import build_training_data, prepare_sets, split_dev
+from drdecr.runs.training_data import build_training_data, prepare_sets
 from drdecr.runs.validation import read_validation
 from drdecr.trainers import LoraSettings, add_adapter
 from drdecr.trainers.projection import hidden_tokens

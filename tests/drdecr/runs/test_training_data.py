@@ -6,11 +6,13 @@ import logging
 import pytest
 from datasets import Dataset
 
-from drdecr.data.prepare.cleaning import drop_repeated
+from drdecr.data.mixture import split_dev
+from drdecr.data.prepare.cleaning import drop_repeated, log_row_counts
 from drdecr.data.sources import read_candidates
 from drdecr.data.teacher.candidates import given_candidates
 from drdecr.data.teacher.mine import MiningSettings, mine
-from drdecr.runs.training_data import check_scorer, log_row_counts, prepare_sets, split_dev
+from drdecr.runs.recipe import check_scorer
+from drdecr.runs.training_data import prepare_sets
 
 
 def test_all_rows_that_mining_writes_are_trained_on(recipe_of, data, tmp_path):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from drdecr.data.embeddings.from_index import IndexTokens
+from drdecr.data.embeddings.from_index import IndexTokens, check_index_maker
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.encoder import model_digest
 from drdecr.runs.recipe import DataSettings
-from drdecr.runs.training_data import _mixed, _of_teacher
+from drdecr.runs.training_data import _mixed
 
 
 def test_a_batch_has_questions_of_like_length_and_each_row_comes_as_often():
@@ -32,11 +32,11 @@ def test_an_index_of_another_model_than_the_teacher_is_refused(tiny_model, tmp_p
     for name, digest in (("own", model_digest(tiny_model)), ("unknown", None), ("other", "0123")):
         about = {"model": name, **({"model_digest": digest} if digest else {})}
         tokens = IndexTokens(StoredIndex.create(tmp_path / name, 16, metadata=about), {})
-        assert _of_teacher(tokens, None) is tokens
+        assert check_index_maker(tokens, None) is tokens
         if name == "other":
             with pytest.raises(
                 ValueError, match=r"expected an index of the recipe's teacher, got one .* made with other"
             ):
-                _of_teacher(tokens, tiny_model)
+                check_index_maker(tokens, tiny_model)
         else:
-            assert _of_teacher(tokens, tiny_model) is tokens
+            assert check_index_maker(tokens, tiny_model) is tokens
