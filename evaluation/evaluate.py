@@ -1,9 +1,9 @@
-"""Every system of a pipeline measured on its test sets, what each found kept, and the student compared with the others."""
+"""A model, a model over an index on disk, or a run file, measured on question sets by their protocols."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,20 @@ from drdecr.data.schema import QuestionSet, check_query_ids
 from drdecr.data.sources import read_questions
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import ExactIndex
-from drdecr.retrieval.encoder import load_encoder
+from drdecr.retrieval.build import open_stored
+from drdecr.retrieval.encoder import load_encoder, load_index_encoder
+from drdecr.retrieval.retriever import DirectRetriever, as_run
 
-from .protocols import check_answers, protocol_of, score_by_protocol, trimmed
+from .metrics import Run
+from .protocols import Protocol, check_answers, protocol_of, score_by_protocol, trimmed
 from .results import EvaluationResult, summarize
-from .runs import check_words, ids_of, write_qrels, write_run
+from .runs import check_path, check_words, ids_of, read_run, write_qrels, write_run
 
 logger = logging.getLogger(__name__)
 
 PerQuery = dict[str, dict[str, float]]
+
+QUESTIONS_PER_SEARCH = 64
 
 
 @dataclass
@@ -104,7 +109,7 @@ def evaluate_model(
     run_file: Path | None = None,
     token_folder: Path | None = None,
 ) -> EvaluationResult:
-    """Measure one checkpoint on question sets.
+    """Measure one checkpoint on question sets, every passage scored.
 
     Args:
         source: checkpoint folder or Hub name.
@@ -124,44 +129,146 @@ def evaluate_model(
         FileNotFoundError: if there is no folder for the run; before anything is searched.
     """
     memory = PeakMemory()
+    tests = _read_tests(settings, [reads], run_file)
+    model = load_encoder(source)
+    reader = load_encoder(index) if index else model
+
+    def search(questions: QuestionSet, depth: int) -> Run:
+        column = query_column(questions, reads) or reads
+        return search_questions(model, questions, encode_passages(reader, questions, token_folder), column, depth)
+
+    notes = {"model": source, "index": index or source, "reads": reads}
+    return _evaluate(tests, settings, search, notes, memory, run_file)
+
+
+def evaluate_index(
+    source: str, folder: Path, settings: EvaluationSettings, reads: str = "query", run_file: Path | None = None
+) -> EvaluationResult:
+    """Measure a checkpoint on question sets over an index on disk that holds their passages.
+
+    Args:
+        source: checkpoint folder or Hub name that reads the questions.
+        folder: of an index of `drdecr index build`. Its documents are the sets' passages, each at its best part.
+        settings: as in `evaluate_model`.
+        reads: as in `evaluate_model`.
+        run_file: as in `evaluate_model`.
+
+    Raises:
+        ValueError: as in `evaluate_model`, or if a document is retrieved that a set which looks for answers does not have.
+    """
+    memory = PeakMemory()
+    tests = _read_tests(settings, [reads], run_file)
+    index = open_stored(folder)
+    model, identity = load_index_encoder(index.metadata, folder, source)
+    retriever = DirectRetriever(model, index)
+
+    def search(questions: QuestionSet, depth: int) -> Run:
+        texts = questions.questions[query_column(questions, reads) or reads][:]
+        documents = []
+        starts = range(0, len(texts), QUESTIONS_PER_SEARCH)
+        for start in tqdm(starts, desc="searching", unit="batch", disable=None):
+            documents += retriever.search(texts[start : start + QUESTIONS_PER_SEARCH], depth)
+        return as_run(questions.questions["query_id"][:], documents)
+
+    notes = {"model": identity["model"], "index": str(folder), "indexed_passages": len(index), "reads": reads}
+    return _evaluate(tests, settings, search, notes, memory, run_file)
+
+
+def evaluate_run(file: Path, settings: EvaluationSettings) -> EvaluationResult:
+    """Measure a TREC run of any system on question sets; a question without a line scores 0.
+
+    Args:
+        file: the run.
+        settings: as in `evaluate_model`.
+
+    Raises:
+        ValueError: as in `read_run` and `evaluate_model`; for a run without any question of the sets, or with a passage that a
+            set which looks for answers does not have.
+    """
+    memory = PeakMemory()
+    run = read_run(file)
+    tests = _read_tests(settings, [], None)
+    query_ids = {query_id for questions, _ in tests for query_id in questions.languages}
+    if run.keys().isdisjoint(query_ids):
+        raise ValueError(
+            f"{file}: expected lines of the {len(query_ids)} questions, such as {min(query_ids)!r}, got none. Check that run and "
+            "test sets share their query ids."
+        )
+    if unknown := [query_id for query_id in run if query_id not in query_ids]:
+        logger.warning("%s: %d queries are in no set and left out, the first %s.", file, len(unknown), unknown[0])
+    if missing := sorted(query_ids - run.keys()):
+        logger.warning("%s: %d questions have no line and score 0, the first %s.", file, len(missing), missing[0])
+
+    def search(questions: QuestionSet, depth: int) -> Run:
+        return {query_id: run[query_id] for query_id in questions.languages if query_id in run}
+
+    return _evaluate(tests, settings, search, {"run": str(file)}, memory)
+
+
+def _read_tests(
+    settings: EvaluationSettings, reads: Sequence[str], run_file: Path | None
+) -> list[tuple[QuestionSet, Protocol]]:
+    """Read the sets and choose how each is measured; all that can be refused is refused here, before a search."""
     sets = [read_questions(entry) for entry in settings.test]
-    check_sets(sets, [reads])
+    check_sets(sets, reads)
     protocols = [protocol_of(*pair, settings.protocol) for pair in zip(settings.test, sets, strict=True)]
     check_answers(sets, protocols)
     if run_file is not None:
         check_words(ids_of(sets))
-        if not run_file.parent.is_dir():  # said now: the search would be lost
-            raise FileNotFoundError(f"{run_file}: expected its folder to exist. Make {run_file.parent} first.")
-    model = load_encoder(source)
-    reader = load_encoder(index) if index else model
-    notes: dict[str, Any] = {"model": source, "index": index or source, "reads": reads, "sets": {}}
+        check_path(run_file)
+    return list(zip(sets, protocols, strict=True))
+
+
+def _evaluate(
+    tests: Sequence[tuple[QuestionSet, Protocol]],
+    settings: EvaluationSettings,
+    search: Callable[[QuestionSet, int], Run],
+    notes: Mapping[str, Any],
+    memory: PeakMemory,
+    run_file: Path | None = None,
+) -> EvaluationResult:
+    """Search each set, score it by its protocol, keep the run, and summarise.
+
+    Args:
+        tests: sets with their protocols.
+        settings: what they are read from.
+        search: of a set and a depth, the best passages of its questions.
+        notes: metadata of the result.
+        memory: counted since the start.
+        run_file: as in `evaluate_model`.
+    """
     scores: PerQuery = {}
     run: dict[str, dict[str, float]] = {}
-    pairs = list(zip(sets, protocols, strict=True))
-    for found, protocol in tqdm(pairs, desc="measuring", unit="set", disable=None):
-        depth = protocol.depth + protocol.leaves_out_own_id
-        passages = encode_passages(reader, found, token_folder)
-        hits = search_questions(model, found, passages, query_column(found, reads) or reads, depth)
-        own_scores, notes["sets"][found.name] = score_by_protocol(found, hits, protocol)
+    facts_by_set: dict[str, dict[str, Any]] = {}
+    for questions, protocol in tqdm(tests, desc="measuring", unit="set", disable=None):
+        hits = search(questions, protocol.depth + protocol.leaves_out_own_id)
+        by_measure, facts_by_set[questions.name] = score_by_protocol(questions, hits, protocol)
         run.update(trimmed(hits, protocol))
-        _add(scores, own_scores)
-        _warn_of_short_lists(found.name, notes["sets"][found.name])
+        _add(scores, by_measure)
+        _warn_of_losses(questions.name, facts_by_set[questions.name])
+    sets = [questions for questions, _ in tests]
     if run_file is not None:
-        qrels = {query_id: judged for found in sets for query_id, judged in found.qrels.items()}
+        qrels = {query_id: judged for questions in sets for query_id, judged in questions.qrels.items()}
         write_qrels(run_file.with_suffix(".qrels"), qrels)
-        write_run(run_file, run, tag="-".join(Path(source).name.split()) or "drdecr")
+        write_run(run_file, run, tag="-".join(Path(notes["model"]).name.split()) or "drdecr")
     facts = environment()
     return summarize(
         scores,
-        {query_id: code for found in sets for query_id, code in found.languages.items()},
-        collection=settings.collection or ", ".join(found.name for found in sets),
-        data_version=data_version(sets, [content_digest(found) for found in sets]),
+        {query_id: code for questions in sets for query_id, code in questions.languages.items()},
+        collection=settings.collection or ", ".join(questions.name for questions in sets),
+        data_version=data_version(sets, [content_digest(questions) for questions in sets]),
         command=facts["command"],
-        notes={**notes, "hardware": facts["hardware"], "git_commit": facts["git_commit"], **memory.peaks},
+        notes={
+            **notes,
+            "sets": facts_by_set,
+            "hardware": facts["hardware"],
+            "git_commit": facts["git_commit"],
+            **memory.peaks,
+        },
     )
 
 
-def _warn_of_short_lists(name: str, facts: Mapping[str, Any]) -> None:
+def _warn_of_losses(name: str, facts: Mapping[str, Any]) -> None:
     missed = max(facts.get("missed_with_short_list", {}).values(), default=0)
     if missed:
         logger.warning(
@@ -169,6 +276,13 @@ def _warn_of_short_lists(name: str, facts: Mapping[str, Any]) -> None:
             "bounds. Longer passages, or a deeper ranking, might have hit.",
             name,
             missed,
+        )
+    if facts.get("relevant_with_query_id"):
+        logger.warning(
+            "%s: %d relevant passages have their query's id and were left out of the ranking, as BEIR does: these questions "
+            "cannot be answered by them. If the ids are unrelated, rename one side or set `protocol: default`.",
+            name,
+            facts["relevant_with_query_id"],
         )
 
 

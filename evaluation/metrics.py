@@ -123,7 +123,7 @@ def plain_grade(relevance: Any) -> int:
     Raises:
         ValueError: for what is no whole number, or above `HIGHEST_GRADE`.
     """
-    number = float(relevance) if isinstance(relevance, Real) else math.nan
+    number: Any = relevance if isinstance(relevance, Real) else math.nan
     if number % 1 != 0:  # so too for NaN and infinity
         raise ValueError(f"expected a whole number as relevance, got {relevance!r}. Use 1 for relevant and 0 for not.")
     if number > HIGHEST_GRADE:

@@ -132,6 +132,8 @@ def score_by_protocol(found: QuestionSet, run: Run, protocol: Protocol) -> tuple
         "published_split": protocol.published_split,
         "depth": protocol.depth,
     }
+    if protocol.leaves_out_own_id:
+        facts["relevant_with_query_id"] = sum(judged.get(query_id, 0) > 0 for query_id, judged in found.qrels.items())
     if protocol.measures[0] in TOKEN_BUDGETS:
         recall = score_rankings(_texts(found, run), found.answers, [TOKEN_BUDGETS[name] for name in protocol.measures])
         return recall.scores, {**facts, **recall.notes()}
@@ -157,12 +159,15 @@ def trimmed(run: Run, protocol: Protocol) -> dict[str, dict[str, float]]:
     return kept
 
 
-def _texts(found: QuestionSet, run: Run) -> dict[str, list[str]]:
-    return {
-        query_id: [found.passages[name] for name in ranked(run[query_id])]
-        for query_id in found.answers
-        if query_id in run
-    }
+def _texts(questions: QuestionSet, run: Run) -> dict[str, list[str]]:
+    rankings = {query_id: ranked(run[query_id]) for query_id in questions.answers if query_id in run}
+    unknown = next((name for names in rankings.values() for name in names if name not in questions.passages), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{questions.name}: answers are looked for in passages, and {unknown!r} is not among the "
+            f"{len(questions.passages)} passages of the set. Give the collection that was searched."
+        )
+    return {query_id: [questions.passages[name] for name in names] for query_id, names in rankings.items()}
 
 
 def _is_of_answers(measure: str) -> bool:

@@ -1,4 +1,4 @@
-"""Evaluation: `drdecr eval model | compare | systems | bias`."""
+"""Evaluation: `drdecr eval model | run | compare | systems | bias`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,11 @@ def model(
         Path | None, typer.Option(help="Write the best 100 passages a question as a TREC run, and qrels beside it.")
     ] = None,
     index: Annotated[
-        str | None, typer.Option(help="Checkpoint that encodes the passages: the teacher, for a student of its index.")
+        str | None,
+        typer.Option(
+            help="An index of `drdecr index build` that is searched; or the checkpoint that encodes the passages: the teacher, "
+            "for a student of its index."
+        ),
     ] = None,
     reads: Annotated[str, typer.Option(help="Column that is asked: query, or english for a teacher.")] = "query",
     token_folder: TokenFolderOption = None,
@@ -33,18 +37,51 @@ def model(
 
     Example: `drdecr eval model runs/demo/relevance/model test.yaml`. More: docs/evaluation.md.
     """
-    from drdecr.data.provenance import in_words
-    from drdecr.evaluation.evaluate import EvaluationSettings, evaluate_model
-    from drdecr.evaluation.tables import terminal_table
-    from drdecr.runs.config import load_settings
+    from drdecr.evaluation.evaluate import evaluate_index, evaluate_model
+    from drdecr.retrieval.stored.manifest import MANIFEST_NAME
 
     check_parent(output)
-    settings = load_settings(EvaluationSettings, data, [], "`test:` and `collection:` (docs/evaluation.md)")
-    result = evaluate_model(checkpoint, settings, index, reads, run, token_folder)
-    for name in result.scores:
-        console().print(terminal_table({checkpoint: result}, name))
-    collection = f"collection: {result.metadata['collection']}; {result.metadata['data_version']}"
-    echo("\n".join(filter(None, (collection, in_words(result.metadata)))))
+    settings = _read_settings(data)
+    if index and (Path(index) / MANIFEST_NAME).exists():
+        result = evaluate_index(checkpoint, Path(index), settings, reads, run)
+    else:
+        result = evaluate_model(checkpoint, settings, index, reads, run, token_folder)
+    _show_result(checkpoint, result, output)
+
+
+@app.command("run")
+def score_run(
+    file: Annotated[Path, typer.Argument(metavar="RUN", help="A TREC run of any system.")],
+    data: Annotated[Path, typer.Option(help="YAML with `test:` (entries of question sets) and `collection:`.")],
+    output: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+) -> None:
+    """Measure a run file by language, as `drdecr eval model` measures a model: all protocols, R@2kt and R@5kt too.
+
+    Example: `drdecr eval run student.run --data test.yaml`. More: docs/evaluation.md.
+    """
+    from drdecr.evaluation.evaluate import evaluate_run
+
+    check_parent(output)
+    _show_result(file.name, evaluate_run(file, _read_settings(data)), output)
+
+
+def _read_settings(data: Path) -> Any:
+    from drdecr.evaluation.evaluate import EvaluationSettings
+    from drdecr.runs.config import load_settings
+
+    return load_settings(EvaluationSettings, data, [], "`test:` and `collection:` (docs/evaluation.md)")
+
+
+def _show_result(name: str, result: Any, output: Path | None) -> None:
+    """Print a table for each measure and what was measured on, and write the result."""
+    from drdecr.data.provenance import in_words
+    from drdecr.evaluation.tables import terminal_table
+
+    for measure in result.scores:
+        console().print(terminal_table({name: result}, measure))
+    echo(f"collection: {result.metadata['collection']}; {result.metadata['data_version']}")
+    if peaks := in_words(result.metadata):
+        echo(peaks)
     if output:
         result.to_json(output)
 

@@ -38,7 +38,7 @@ def test_the_commands_are_those_of_the_documentation():
     assert names == {
         *("demo", "train", "keys", "search", "rerank", "serve", "page", "push"),
         *(f"index {name}" for name in ("build", "compress", "compact", "delete", "calibrate")),
-        *(f"eval {name}" for name in ("model", "compare", "systems", "bias")),
+        *(f"eval {name}" for name in ("model", "run", "compare", "systems", "bias")),
         *(f"data {name}" for name in ("sources", "prepare", "translate", "mine", "annotate", "export")),
         *(f"model {name}" for name in ("convert", "offline")),
     }

@@ -172,10 +172,17 @@ def test_search_answers_with_passages_of_a_file(call, model, tmp_path):
 
 def test_evaluate_writes_the_result(call, model, data, tmp_path):
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"test": [data["test"]], "collection": "tiny"}))
-    code, output, errors = call("eval", "model", model, tmp_path / "test.yaml", "--output", tmp_path / "result.json")
-    assert code == 0, errors
-    assert "xx" in output
-    assert set(json.loads((tmp_path / "result.json").read_text())["scores"]["RR@10"]) == {"xx", "en", "avg"}
+    run, results = tmp_path / "a.run", [tmp_path / "result.json", tmp_path / "again.json"]
+    for arguments in (
+        ("eval", "model", model, tmp_path / "test.yaml", "--run", run, "--output", results[0]),
+        ("eval", "run", run, "--data", tmp_path / "test.yaml", "--output", results[1]),
+    ):
+        code, output, errors = call(*arguments)
+        assert code == 0, errors
+        assert "xx" in output
+    scores = [json.loads(file.read_text())["scores"] for file in results]
+    assert set(scores[0]["RR@10"]) == {"xx", "en", "avg"}
+    assert scores[0] == scores[1]
 
 
 def test_a_collection_without_words_has_the_sets_names_and_never_a_path(call, model, data, tmp_path):
