@@ -11,6 +11,10 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 ON_DISK_KEY = "drdecr"
 FORMAT_VERSION = 1
@@ -23,7 +27,21 @@ def encoder_settings(model_type: str) -> set[str]:
         return set()
     kind = CONFIG_MAPPING[model_type]
     common = {field.name for field in fields(PreTrainedConfig)}
-    return ({field.name for field in fields(kind)} | set(kind.attribute_map)) - common
+    settings = ({field.name for field in fields(kind)} | set(kind.attribute_map)) - common
+    return settings | {"is_causal"} if is_decoder(model_type) else settings
+
+
+def is_decoder(model_type: str) -> bool:
+    """Whether a kind of encoder is a language model that reads from left to right, such as Qwen3, Llama or Gemma."""
+    return (
+        model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        and not getattr(CONFIG_MAPPING[model_type], "is_encoder_decoder", False)
+    )
+
+
+UNFIT = {"fnet": "it mixes padding into every token, so a text's vectors depend on the batch that it is in"}
+"""Kinds of encoders that cannot be one here, and why."""
 
 
 class DrDecrConfig(PreTrainedConfig):
@@ -34,8 +52,11 @@ class DrDecrConfig(PreTrainedConfig):
             paper's XLM-R base.
         embedding_dim: width of a token embedding after the projection (default 128, the paper's).
 
+    A decoder (Qwen3, Llama, Gemma ...) reads in both directions unless its configuration says `is_causal: true`; of an
+    encoder-decoder (T5, BART, NLLB ...) the encoder alone is used.
+
     Raises:
-        ValueError: if `embedding_dim` is not a positive integer.
+        ValueError: if `embedding_dim` is not a positive integer, or for a kind of encoder that cannot be one (`UNFIT`).
     """
 
     model_type = "drdecr"
@@ -51,6 +72,14 @@ class DrDecrConfig(PreTrainedConfig):
             raise ValueError(
                 f"embedding_dim: expected a positive integer, got {self.embedding_dim!r}. The paper's width is 128."
             )
+        kind = self.encoder_config.model_type
+        if kind in UNFIT:
+            raise ValueError(
+                f"A {kind!r} encoder cannot be used: {UNFIT[kind]}. Take another encoder (docs/encoders.md)."
+            )
+        # A token that sees only what stands before it cannot tell which meaning of a word is meant.
+        if is_decoder(kind) and getattr(self.encoder_config, "is_causal", None) is None:
+            self.encoder_config.is_causal = False
 
     @property
     def hidden_size(self) -> int:

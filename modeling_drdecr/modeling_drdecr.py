@@ -4,6 +4,7 @@ import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -53,7 +54,25 @@ class DrDecrPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules: list[str] = []  # noqa: RUF012  # post_init merges the encoder's
 
-    processor: Any = None  # a DrDecrProcessor, where the checkpoint or its user brought one
+    _processor: Any = None
+
+    @property
+    def processor(self) -> Any:
+        """The `DrDecrProcessor` of the checkpoint or of its user; None where neither brought one."""
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor: Any) -> None:
+        """Join a processor to the model.
+
+        Raises:
+            ValueError: if it makes longer texts than the encoder has positions for, or expansion tokens that the encoder's
+                attention leaves out.
+        """
+        if processor is not None:
+            check_lengths(self, processor)
+            check_expansion(self.config, processor)
+        self._processor = processor
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -73,11 +92,29 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         # Copied because the parent takes the entries out. They say where the files are: the processor needs them too.
         where = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "proxies")
         source = {key: kwargs[key] for key in where if kwargs.get(key) is not None}
-        output = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = output[0] if isinstance(output, tuple) else output  # a tuple with `output_loading_info=True`
+        wants_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except UnpicklingError as error:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: expected weights, got a pickle that holds other things, which may run code. "
+                "Get the checkpoint again, with `model.safetensors`."
+            ) from error
+        output = (model, info) if wants_info else model
         if pretrained_model_name_or_path is not None:
-            model.processor = DrDecrProcessor.load_if_there(pretrained_model_name_or_path, **source)
-            if model.processor is None and getattr(model, "_hf_peft_config_loaded", False):
+            has_adapter = getattr(model, "_hf_peft_config_loaded", False)
+            is_ours = False
+            if not has_adapter:
+                is_ours = "embedding_dim" in DrDecrConfig.get_config_dict(pretrained_model_name_or_path, **source)[0]
+                _check_whole(str(pretrained_model_name_or_path), info, is_ours)
+            # A bare encoder's texts are cut to what it has positions for.
+            room = None if is_ours or has_adapter else num_positions(model.encoder)
+            model.processor = DrDecrProcessor.load_if_there(
+                pretrained_model_name_or_path, has_settings=is_ours, max_length=room, **source
+            )
+            if model.processor is None and has_adapter:
                 # The folder of an adapter holds no processor: it is that of the model below.
                 below: Any = next(iter(model.peft_config.values()))
                 source["revision"] = below.revision or "main"
@@ -136,6 +173,9 @@ class DrDecrModel(DrDecrPreTrainedModel):
     def __init__(self, config: DrDecrConfig) -> None:
         super().__init__(config)
         encoder = AutoModel.from_config(config.encoder_config, **_without_pooler(config.encoder_config))
+        if config.encoder_config.is_encoder_decoder:
+            _drop_decoder(encoder)
+            self._keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^lm_head", r"^final_logits_bias"]
         self.base_model_prefix = encoder.base_model_prefix
         setattr(self, self.base_model_prefix, encoder)
         self.linear = nn.Linear(config.encoder_config.hidden_size, config.embedding_dim, bias=False)
@@ -154,11 +194,13 @@ class DrDecrModel(DrDecrPreTrainedModel):
         """Replace the encoder's word embeddings."""
         self.encoder.set_input_embeddings(value)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> DrDecrOutput:
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> DrDecrOutput:
         """Encode tokens into L2-normalised embeddings.
 
         Args:
-            input_ids: `(batch, tokens)`.
+            input_ids: `(batch, tokens)`; or `inputs_embeds` in their place, `(batch, tokens, hidden_size)`.
             attention_mask: `(batch, tokens)`, true or 1 where the encoder may look; default everywhere.
             **kwargs: passed to the encoder (`output_hidden_states`, `position_ids` ...). `scoring_mask` and
                 `text_mask`, which the processor returns beside these, are not the encoder's business and are left out.
@@ -170,15 +212,21 @@ class DrDecrModel(DrDecrPreTrainedModel):
             kwargs.pop(name, None)
         if attention_mask is not None:
             attention_mask = attention_mask.to(torch.long)  # not every encoder takes a boolean mask
-        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
+        encoder: Any = self.encoder.get_encoder() if self.config.encoder_config.is_encoder_decoder else self.encoder
+        output = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         hidden = output.last_hidden_state  # (batch, tokens, hidden_size)
-        embeddings = nn.functional.normalize(self.linear(hidden.to(self.linear.weight.dtype)), dim=-1)
+        embeddings = nn.functional.normalize(self.linear(hidden.to(self._projection_dtype(hidden))), dim=-1)
         return DrDecrOutput(
             embeddings=embeddings,
             last_hidden_state=hidden,
             hidden_states=getattr(output, "hidden_states", None),
             attentions=getattr(output, "attentions", None),
         )
+
+    def _projection_dtype(self, hidden: Tensor) -> torch.dtype:
+        """Return what the projection computes in: of a quantised one, whose weight holds integers, what comes in."""
+        weight: Any = getattr(self.linear, "weight", None)  # of torch.ao's modules it is a method
+        return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else hidden.dtype
 
     def encode_queries(
         self, texts: list[str], batch_size: int = 32, show_progress_bar: bool | None = None
@@ -250,9 +298,87 @@ class DrDecrTeacher(DrDecrModel):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> DrDecrOutput:
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> DrDecrOutput:
         """Encode as `DrDecrModel.forward` does, without recording gradients."""
         return super().forward(input_ids, attention_mask, **kwargs)
+
+
+def _check_whole(name: str, info: dict[str, Any], is_ours: bool) -> None:
+    """Check that a checkpoint held every weight: the others are drawn anew at each loading, so it would be another model.
+
+    Args:
+        name: of the checkpoint.
+        info: of the loading: `missing_keys`.
+        is_ours: whether it should hold a projection.
+
+    Raises:
+        ValueError: naming the missing weights.
+    """
+    missing = sorted(key for key in info["missing_keys"] if is_ours or key != "linear.weight")
+    if missing:
+        some = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        raise ValueError(
+            f"{name}: expected a whole checkpoint, got one without {len(missing)} weights ({some}). Get or save it again."
+        )
+
+
+def check_lengths(model: Any, processor: Any) -> None:
+    """Check that an encoder has a position for every token of the longest texts.
+
+    Raises:
+        ValueError: naming the length and the number of positions.
+    """
+    positions = num_positions(model.encoder)
+    if positions is None:
+        return
+    for name in ("query_length", "document_length"):
+        length = getattr(processor, name)
+        if length > positions:
+            kind = model.config.encoder_config.model_type
+            raise ValueError(
+                f"{name}: expected at most {positions}, the positions of this {kind!r} encoder, got {length}. Make the processor "
+                f"with a smaller {name}."
+            )
+
+
+def num_positions(encoder: PreTrainedModel) -> int | None:
+    """Return how many tokens an encoder has learned positions for; None where positions are computed."""
+    limits = []
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in name.rpartition(".")[2] and "relative" not in name:
+            # RoBERTa's kind counts from behind the padding's position, BART's from an offset.
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - max(skipped, getattr(module, "offset", 0)))
+            limits.append(getattr(encoder.config, "max_position_embeddings", None) or limits[-1])
+    return min(limits) if limits else None
+
+
+def check_expansion(config: DrDecrConfig, processor: Any) -> None:
+    """Check that expansion tokens, which no token looks at, are computed at all.
+
+    Raises:
+        ValueError: for flash attention, which leaves such tokens out, and for DeBERTa, which empties them: they would be one
+            vector for every question.
+    """
+    if not (processor.query_expansion == "mask" or processor.legacy_primeqa) or processor.attend_to_expansion:
+        return
+    kind, attention = config.encoder_config.model_type, str(config._attn_implementation or "")
+    if "flash" in attention or kind in ("deberta", "deberta-v2"):
+        cause = f"attention {attention!r}" if "flash" in attention else f"a {kind!r} encoder"
+        raise ValueError(
+            f"query_expansion: expected tokens that {cause} computes, got some that nothing attends to; they would be equal for "
+            "every question. Set `attend_to_expansion: true`, or load with attn_implementation='sdpa'."
+        )
+
+
+def _drop_decoder(model: Any) -> None:
+    """Take the decoder out of an encoder-decoder: the encoder's states are the text's, and half of the weights go."""
+    del model.decoder
+    for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
+        tied = getattr(model, attribute, None) or {}
+        setattr(model, attribute, {name: other for name, other in tied.items() if not name.startswith("decoder.")})
 
 
 def _without_pooler(encoder_config: PreTrainedConfig) -> dict[str, bool]:

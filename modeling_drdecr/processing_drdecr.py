@@ -81,6 +81,9 @@ class DrDecrProcessor(ProcessorMixin):
         self.legacy_primeqa = legacy_primeqa
         self._before, self._after = _special_ids(tokenizer)
         self._punctuation: dict[int, bool | None] = {}
+        markers = {self._marker_id(marker) for marker in (query_marker, document_marker) if marker is not None}
+        unknown = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
+        self._unmarked = dict.fromkeys(markers & set(tokenizer.added_tokens_decoder), unknown)
         self._validate()
 
     def process_queries(self, texts: list[str]) -> BatchFeature:
@@ -152,12 +155,31 @@ class DrDecrProcessor(ProcessorMixin):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
-    def load_if_there(cls, name_or_path: Any, **kwargs: Any) -> "DrDecrProcessor | None":
-        """Load the processor of a checkpoint; from a bare encoder, its tokenizer with default settings; else None."""
+    def load_if_there(
+        cls, name_or_path: Any, has_settings: bool = False, max_length: int | None = None, **kwargs: Any
+    ) -> "DrDecrProcessor | None":
+        """Load the processor of a checkpoint; from a bare encoder, its tokenizer with default settings; else None.
+
+        Args:
+            name_or_path: folder or Hub name.
+            has_settings: whether a tokenizer alone is a damaged checkpoint (default: a bare encoder).
+            max_length: of a bare encoder's queries and documents, in tokens (default: those of a new processor).
+            **kwargs: where the files are, as of `from_pretrained`.
+
+        Raises:
+            ValueError: for a tokenizer without the settings that belong to it.
+        """
         if _is_there(name_or_path, PROCESSOR_NAME, **kwargs):
             return cls.from_pretrained(name_or_path, **kwargs)
         if _is_there(name_or_path, "tokenizer_config.json", **kwargs):
-            return cls(AutoTokenizer.from_pretrained(name_or_path, **kwargs))
+            if has_settings:
+                raise ValueError(
+                    f"{name_or_path}: expected {PROCESSOR_NAME} beside the tokenizer: markers, prefixes and lengths stand in it. "
+                    "Get the checkpoint again."
+                )
+            lengths = {"query_length": 32, "document_length": 180} if max_length is not None else {}
+            shortened = {name: min(length, max_length or length) for name, length in lengths.items()}
+            return cls(AutoTokenizer.from_pretrained(name_or_path, **kwargs), **shortened)
         return None
 
     @property
@@ -214,11 +236,13 @@ class DrDecrProcessor(ProcessorMixin):
             )
         head = [*self._before, *([] if marker is None else [self._marker_id(marker)])]
         room = length - len(head) - len(self._after)
-        # Prefix and text are tokenised as one string, as the encoder saw them in its training.
-        whole_texts = [prefix + text for text in texts]
+        # Prefix and text are tokenised as one string, as the encoder saw them in its training. Half of a surrogate pair, which
+        # no tokenizer reads, becomes `?`.
+        whole_texts = [(prefix + text).encode("utf-8", "replace").decode("utf-8") for text in texts]
         encoded = self.tokenizer(
             whole_texts,
             add_special_tokens=False,
+            split_special_tokens=True,  # `</s>` in a text is text, such as a tag of HTML
             # Cut below: a fast tokenizer keeps `truncation=True` for good, and would save it into `tokenizer.json`.
             truncation=False,
             padding=False,
@@ -230,7 +254,10 @@ class DrDecrProcessor(ProcessorMixin):
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             spans = offsets[:room]
             body = [PREFIX if prefix and end <= len(prefix) else TEXT for _, end in spans]
-            rows.append([*head, *ids[:room], *self._after])
+            inner = [self._unmarked.get(token, token) for token in ids[:room]]
+            if not (head or inner or self._after):  # a blank text under a tokenizer that adds nothing
+                inner, body, spans = [self.tokenizer.pad_token_id], [SPECIAL], [(0, 0)]
+            rows.append([*head, *inner, *self._after])
             roles.append([*[SPECIAL] * len(head), *body, *[SPECIAL] * len(self._after)])
             places.append([*[(0, 0)] * len(head), *spans, *[(0, 0)] * len(self._after)])
         return rows, roles, places

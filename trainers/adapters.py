@@ -98,7 +98,7 @@ def add_adapter(model: DrDecrModel, settings: LoraSettings | None = None, revisi
         The student inside a `PeftModel`.
 
     Raises:
-        ValueError: for an encoder whose layers are not known, without `target_modules`.
+        ValueError: for an encoder without linear layers, without `target_modules`.
     """
     settings = settings or LoraSettings()
     config = LoraConfig(
@@ -274,14 +274,17 @@ def check_base(named: str | None) -> str:
 def default_targets(model: DrDecrModel) -> Any:
     """Return the layers of a model that get an adapter, by its encoder's type.
 
+    Returns:
+        Names of layers: queries and values of attention where the type is known, else all linear layers of the encoder.
+
     Raises:
-        ValueError: for a type that is not known.
+        ValueError: for an encoder without linear layers.
     """
     kind = model.config.encoder_config.model_type
     if kind in TARGETS:
         return TARGETS[kind]
-    layers = {name.split(".")[-1] for name, layer in model.encoder.named_modules() if isinstance(layer, nn.Linear)}
-    raise ValueError(
-        f"lora: which layers of a {kind!r} encoder get an adapter is not known. Give `target_modules`; its linear layers "
-        f"are {', '.join(sorted(layers))}."
-    )
+    prefix = model.base_model_prefix
+    layers = [name for name, layer in model.encoder.named_modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise ValueError(f"lora: a {kind!r} encoder has no linear layers. Give `target_modules`.")
+    return [f"{prefix}.{name}" for name in layers]  # all linear layers but the projection

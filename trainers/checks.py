@@ -50,13 +50,24 @@ def check_sharding(model: Any, evaluator: Any, dataset: Any) -> None:
 def layer_classes(model: Any) -> list[str]:
     """Return the names of the classes whose modules are shared out each by itself: the encoder's layers.
 
-    They are those that the encoder names as to be kept whole, but for the one around its word embeddings: Accelerate
-    shares out word embeddings by themselves (since its #4015), and fails where the module around them is shared out
-    already, as BERT's and XLM-R's would be. This can go when Accelerate leaves such embeddings alone.
+    They are the modules of the encoder's longest lists of equal modules, whatever the encoder itself names: some name none,
+    some name parts of their layers.
 
     Args:
-        model: a transformers model. One that names no classes is shared out as a whole, its word embeddings apart.
+        model: a transformers model.
+
+    Returns:
+        Names, sorted; none for an encoder without such a list, which is shared out as a whole, its word embeddings apart.
     """
-    words: nn.Module = model.get_input_embeddings()
-    around = {type(module).__name__ for module in model.modules() if words in set(module.modules())}
-    return sorted(set(model._no_split_modules or []) - around)
+    lists = [
+        list(module)
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and len(module) and any(True for _ in module.parameters())
+    ]
+    outermost = [layers for layers in lists if not any(_holds(other, layers) for other in lists if other is not layers)]
+    return sorted({type(layer).__name__ for layers in outermost for layer in layers})
+
+
+def _holds(layers: list[nn.Module], inner: list[nn.Module]) -> bool:
+    """Whether the modules of one list stand inside those of another."""
+    return any(part is inner[0] for layer in layers for part in layer.modules() if part is not layer)

@@ -207,7 +207,8 @@ def test_an_empty_text_is_its_special_tokens(tiny_processor):
     assert not batch["text_mask"][0].any()
     nothing = DrDecrProcessor(byte_tokenizer()).process_documents([""])  # a tokenizer without special tokens
     assert nothing["input_ids"].dtype == torch.int64
-    assert all(nothing[mask].dtype == torch.bool and nothing[mask].shape == (1, 0) for mask in MASKS)
+    assert all(nothing[mask].dtype == torch.bool and nothing[mask].shape == (1, 1) for mask in MASKS)
+    assert nothing["attention_mask"].all()  # an encoder needs a token to read
 
 
 def test_a_saved_processor_is_loaded_with_every_setting(tiny_tokenizer, tmp_path):

@@ -15,6 +15,7 @@ from transformers import AddedToken
 from drdecr.data.files import write_text
 from drdecr.modeling_drdecr import DrDecrConfig, DrDecrModel, DrDecrProcessor
 from drdecr.modeling_drdecr.interop_drdecr import MODULES, OUR_CONFIG, loader_limits, pylate_settings, write_projection
+from drdecr.modeling_drdecr.modeling_drdecr import num_positions
 
 from .foreign_checkpoints import ForeignCheckpoint, is_ours, read_checkpoint
 
@@ -123,13 +124,21 @@ def build_model(checkpoint: ForeignCheckpoint, embedding_dim: int = 128) -> tupl
         )
     model.load_state_dict(weights)
     model = model.to(weights["linear.weight"].dtype if projection is not None else torch.float32)
-    model.processor = DrDecrProcessor(checkpoint.tokenizer, **checkpoint.settings)
+    model.processor = DrDecrProcessor(
+        checkpoint.tokenizer, **{**_lengths(model, projection is None), **checkpoint.settings}
+    )
     notes = list(checkpoint.notes)
     if projection is None:
         notes.append(f"linear.weight is new and random, {dim} wide: train it.")
     if left_out:
         notes.append(f"left out, since token embeddings do not use them: {', '.join(left_out)}.")
     return model, notes
+
+
+def _lengths(model: DrDecrModel, is_bare: bool) -> dict[str, int]:
+    """Return the default lengths of a bare encoder, cut to its positions; a checkpoint has its own."""
+    room = num_positions(model.encoder) if is_bare else None
+    return {} if room is None else {"query_length": min(32, room), "document_length": min(180, room)}
 
 
 def rename_weights(weights: dict[str, Tensor], model: DrDecrModel) -> tuple[dict[str, Tensor], list[str]]:

@@ -58,7 +58,9 @@ def load_student(recipe: Recipe) -> DrDecrModel:
         width = EMBEDDING_DIM if recipe.embedding_dim is None else recipe.embedding_dim
         config = DrDecrConfig.from_pretrained(source, embedding_dim=width, **hub, **recipe.encoder)
         model = DrDecrModel.from_pretrained(source, config=config, dtype=torch.float32, **hub)
-    model.processor = DrDecrProcessor(model.processor.tokenizer, **recipe.processor)
+    # A bare encoder's own lengths are cut to its positions.
+    lengths = {name: getattr(model.processor, name) for name in ("query_length", "document_length")}
+    model.processor = DrDecrProcessor(model.processor.tokenizer, **{**lengths, **recipe.processor})
     initialise_projection(model, model.processor, _projection_texts(recipe), recipe.projection or PROJECTION)
     return model
 
