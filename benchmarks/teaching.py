@@ -78,10 +78,9 @@ def write_set(folder: Path, count: int) -> None:
     from datasets import Features, List, Value
 
     from drdecr.data.hub import write_dataset
-    from drdecr.data.row_parts import RowParts
+    from drdecr.data.passages import PASSAGE_SCHEMA, mapped_rows
 
     text, ids = Value("string"), List(Value("string"))
-    passage_schema = Features({"document_id": text, "text": text}).arrow_schema
     columns = dict.fromkeys(("query_id", "query", "english", "language"), text)
     question_schema = Features({**columns, "document_ids": ids}).arrow_schema
     passages = ({"document_id": f"p{n}", "text": found} for n, found in enumerate(passage_texts(count)))
@@ -97,8 +96,8 @@ def write_set(folder: Path, count: int) -> None:
         if number % 10 == 0
     )
     parts = {
-        "passages": {"train": RowParts(folder / "p", passage_schema).write_rows(passages, 20_000)},
-        "questions": {"train": RowParts(folder / "q", question_schema).write_rows(questions, 20_000)},
+        "passages": {"train": mapped_rows(lambda: passages, PASSAGE_SCHEMA.names, "passages", PASSAGE_SCHEMA)},
+        "questions": {"train": mapped_rows(lambda: questions, question_schema.names, "questions", question_schema)},
     }
     write_dataset(folder / "set", parts, "Generated.")
 
@@ -114,7 +113,7 @@ def write_pairs(folder: Path, count: int) -> None:
 def translate(folder: Path, count: int) -> None:
     """Translate the pairs."""
     from drdecr.data.teacher import translate as translating
-    from drdecr.data.teacher.translation import Engine, Translation
+    from drdecr.data.teacher.translation_store import Engine, Translation
 
     class Letters:
         engine = Engine("letters", "1")
@@ -150,7 +149,7 @@ def annotate(folder: Path, count: int) -> None:
         def query_tokens(self, rows: list[Any]) -> list[int]:
             return [0] * len(rows)
 
-    annotating._scorer = lambda *_: Counting()
+    annotating._load_scorer = lambda *_: Counting()
     annotating.annotate(annotating.AnnotationSettings(str(folder / "mined"), cross_encoder="x"), folder / "annotated")
 
 
@@ -180,9 +179,9 @@ def rank(folder: Path, by: str) -> None:
     import torch
 
     from drdecr.data.sources import read_questions
-    from drdecr.data.step_work import StepWork
-    from drdecr.data.teacher import mined_rows
-    from drdecr.data.teacher import rankings as mined_rankings
+    from drdecr.data.teacher import rankings
+    from drdecr.data.teacher.mine import select_questions
+    from drdecr.retrieval import StoredIndex
 
     def drawn(texts: list[str], **_: Any) -> list[torch.Tensor]:
         made = [torch.Generator().manual_seed(zlib.crc32(text.encode())) for text in texts]
@@ -190,13 +189,14 @@ def rank(folder: Path, by: str) -> None:
 
     config = types.SimpleNamespace(embedding_dim=16)
     model = types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn)
-    mined_rankings.model_digest = lambda _: "drawn"
-    found = read_questions({"format": "hub_questions", "name": str(folder / "set")})
-    found.questions = found.questions.select(range(min(SEARCHED, len(found.questions))))
-    work = StepWork(folder / by, {}, {})
-    questions = mined_rows.asked_questions(work, [found], [])
-    search = mined_rankings.PoolSearch(by, 1000)
-    mined_rankings.model_rankings(work, questions, found.passages, model, model, 50, "residual4", search)
+    rankings.model_digest = lambda _: "drawn"
+    question_set = read_questions({"format": "hub_questions", "name": str(folder / "set")})
+    question_set.questions = question_set.questions.select(range(min(SEARCHED, len(question_set.questions))))
+    questions, _ = select_questions([question_set], [])
+    passages = question_set.passages
+    with StoredIndex.open(rankings.encode_pool(model, passages, folder / by, "residual4")) as index:
+        rank = rankings.model_ranker(index, model, 50, rankings.PoolSearch(by, 1000))
+        rankings.rank_in_shards(rank, questions, passages, folder / by / "rankings")
 
 
 def run_alone(stage: str, folder: str, rows: int) -> dict[str, float]:

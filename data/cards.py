@@ -16,7 +16,6 @@ from .files import value_digest
 from .hub import Configs, write_dataset
 from .prepare.cleaning import REASONS
 from .provenance import environment, redact_paths
-from .row_parts import RowParts
 from .schema import column_of
 from .sources import changed_inputs
 
@@ -99,15 +98,13 @@ def data_card(
     return "\n\n".join(part for part in parts if part) + "\n", {k: v for k, v in metadata.items() if v}
 
 
-def filled_rows(configs: Configs) -> list[Dataset | RowParts]:
+def filled_rows(configs: Configs) -> list[Dataset]:
     """Return the sets of all configurations and splits that hold rows."""
     return [rows for splits in configs.values() for rows in splits.values() if len(rows)]
 
 
-def languages_of(rows: Dataset | RowParts) -> dict[str, int]:
+def languages_of(rows: Dataset) -> dict[str, int]:
     """Return how many rows there are of each language; none without a column of that name."""
-    if isinstance(rows, RowParts):
-        return rows.languages()
     return dict(Counter(column_of(rows, "language"))) if "language" in rows.column_names else {}
 
 

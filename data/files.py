@@ -181,6 +181,10 @@ class TextKeys(Sequence[bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return (bytes(self.content[at : at + KEY_BYTES]) for at in range(0, len(self.content), KEY_BYTES))
 
+    def digest(self) -> str:
+        """Return one digest of all keys in their order."""
+        return hashlib.sha256(self.content).hexdigest()
+
     def different(self) -> list[int]:
         """Return where each different key stands first, ascending."""
         halves = np.frombuffer(self.content, dtype="<u8").reshape(-1, 2)

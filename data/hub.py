@@ -16,9 +16,8 @@ from drdecr.modeling_drdecr.hub_drdecr import commit_files, hub_errors, list_fol
 
 from .files import SUMS, write_sums
 from .provenance import redact_secrets
-from .row_parts import RowParts
 
-Configs = Mapping[str, Mapping[str, Dataset | RowParts]]
+Configs = Mapping[str, Mapping[str, Dataset]]
 """`{configuration: {split: rows}}`."""
 
 SHARD_BYTES = 400 * 2**20
@@ -127,13 +126,8 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _write_split(rows: Dataset | RowParts, folder: Path, split: str) -> None:
+def _write_split(rows: Dataset, folder: Path, split: str) -> None:
     folder.mkdir(exist_ok=True)
-    if isinstance(rows, RowParts):
-        files = rows.shards()
-        for index, file in enumerate(files):
-            _link_or_copy(str(file), str(folder / f"{split}-{index:05d}-of-{len(files):05d}.parquet"))
-        return
     rows = rows.flatten_indices() if rows._indices is not None else rows  # a selection counts the bytes of all rows
     num_shards = min(len(rows), max(1, math.ceil(rows.data.nbytes / SHARD_BYTES)))
     for index in range(num_shards):
@@ -141,7 +135,7 @@ def _write_split(rows: Dataset | RowParts, folder: Path, split: str) -> None:
         shard.to_parquet(str(folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"))
 
 
-def _config_of(name: str, splits: Mapping[str, Dataset | RowParts]) -> dict[str, Any]:
+def _config_of(name: str, splits: Mapping[str, Dataset]) -> dict[str, Any]:
     return {
         "config_name": name,
         "data_files": [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits],

@@ -265,28 +265,36 @@ def _twice(source: object, line: int, document_id: str) -> ValueError:
     )
 
 
+PASSAGE_SCHEMA = pa.schema([("document_id", pa.string()), ("text", pa.string())])
+
 ROWS_PER_BATCH = 10_000
 """Rows that are held in memory while they are written."""
 
 Rows = Iterable[Mapping[str, Any]]
 
 
-def mapped_rows(read: Callable[[], Rows], columns: Sequence[str], source: object) -> Dataset:
+def passage_rows(passages: Mapping[str, str]) -> Dataset:
+    """Return a collection as rows of `document_id` and `text`, which lie on disk as those of `mapped_rows` do."""
+    texts = ({"document_id": document_id, "text": text} for document_id, text in passages.items())
+    return mapped_rows(lambda: texts, PASSAGE_SCHEMA.names, "passages", PASSAGE_SCHEMA)
+
+
+def mapped_rows(
+    read: Callable[[], Rows], columns: Sequence[str], source: object, schema: pa.Schema | None = None
+) -> Dataset:
     """Make a data set of rows, which lies in a temporary file (`TMPDIR`) until it goes, or its process.
 
     Args:
-        read: yields the rows from the first on; called twice, for their kinds and for themselves.
+        read: yields the rows from the first on; called twice, for their kinds and for themselves, with a schema once.
         columns: of the rows. One that a row lacks is None there.
         source: what is read, for messages.
+        schema: kinds of the columns; default: what the rows hold.
 
     Raises:
         ValueError: naming the source, for values of two kinds in one column.
     """
     try:
-        schemas = (_table(batch, columns).schema for batch in _batches(read()))
-        schema = pa.schema([])
-        for found in schemas:
-            schema = pa.unify_schemas([schema, found], promote_options="permissive")
+        schema = _schema_of(read(), columns) if schema is None else schema
         digest = hashlib.sha256()
         with tempfile.TemporaryFile(prefix="drdecr-rows-") as file:
             sink = pa.PythonFile(file, mode="w")  # it closes the file when it goes
@@ -300,6 +308,13 @@ def mapped_rows(read: Callable[[], Rows], columns: Sequence[str], source: object
     table = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
     digest.update(mapped)
     return Dataset(table, fingerprint=digest.hexdigest()[:16])
+
+
+def _schema_of(rows: Rows, columns: Sequence[str]) -> pa.Schema:
+    schema = pa.schema([])
+    for batch in _batches(rows):
+        schema = pa.unify_schemas([schema, _table(batch, columns).schema], promote_options="permissive")
+    return schema
 
 
 def _batches(rows: Rows) -> Iterator[list[Mapping[str, Any]]]:

@@ -1,25 +1,56 @@
-"""What a run needs to know of the processes that a launcher started, before and after there is a process group."""
+"""Long work in shards: several processes share it, and a killed call goes on with the shards that are not there yet.
 
-import hashlib
+```
+FOLDER/plan.json             what the rows depend on: another call with other facts is refused
+FOLDER/00000-of-00012.parquet    rows of one shard, whole or not there; of tensors `.safetensors`
+FOLDER/SHA256SUMS            all shards are there
+```
+"""
+
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
+from datasets import Dataset
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .files import KEY_BYTES, SUMS, broken_shard, check_sums, clear_unfinished, write_atomically
+from .files import SUMS, broken_shard, check_sums, clear_unfinished, read_json, whole_file, write_json, write_sums
+from .provenance import PeakMemory, in_words
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = timedelta(days=7)
 """How long one process waits for another: a share of a large collection takes hours."""
+
+PLAN, LOCK = "plan.json", "running.lock"
+
+SIZES = ("rows", "rows_per_shard")
+"""What `map_in_shards` notes beside the facts."""
+
+COUNTS = b"counts"
+"""Key in a parquet shard's metadata: what was counted when its rows were made."""
+
+CURE = (
+    f"Copy it again. Or, in a folder of kept tokens, delete it and the {SUMS} beside it, and give the command again that made "
+    "it: it makes this shard anew. In a finished data set (with facts.json), delete the whole data set and make it again."
+)
+
+Shard = Mapping[str, Tensor]
 
 
 def is_main_process() -> bool:
@@ -61,118 +92,173 @@ def check_processes(world_size: int | None) -> None:
         )
 
 
-Shard = dict[str, Tensor]
+def map_in_shards(
+    num_rows: int,
+    function: Callable[[range], pa.Table | Shard],
+    folder: Path,
+    facts: Mapping[str, Any],
+    rows_per_shard: int = 1024,
+    description: str = "rows",
+) -> list[Path]:
+    """Apply a function to parts of the rows and keep each result in a file, written whole or not at all.
 
-PLAN = "plan.json"
-
-CURE = (
-    f"Copy it again. Or, in a folder of kept tokens, delete it and the {SUMS} beside it, and give the command again that made "
-    "it: it makes this shard anew. In a finished data set (with facts.json), delete the whole data set and make it again."
-)
-
-
-class ShardFolder:
-    """Shards of rows, each row with a key, on their way to completeness.
+    Processes that `accelerate launch` or torchrun started share the shards: number `i` is made by process `i mod n`, and all
+    wait for each other at the end. A shard that is there is not made again, so that a killed call loses one a process.
 
     Args:
-        folder: made if it is not there; its parent too.
-        facts: what the rows depend on beside their keys, such as the model that makes them; values that JSON can hold.
-        keys: one of `text_key` a row, in order.
-        rows_a_shard: rows a file (default 1024); what a kill can lose of one process's work.
+        num_rows: rows in all.
+        function: gives a table (parquet) or tensors (safetensors) for some rows. It must depend on nothing but these rows
+            and `facts`, so that a resumed folder holds the bytes of one that was made at once.
+        folder: of the shards; made if it is not there.
+        facts: what the shards depend on, such as the model's digest; values that JSON can hold.
+        rows_per_shard: default 1024.
+        description: what is made, for the progress bar.
+
+    Returns:
+        The shards' files, in the order of the rows.
 
     Raises:
-        ValueError: for no row, or a folder that was planned for other facts, keys or sizes.
+        ValueError: for no row, or a folder that was begun with other facts or sizes.
     """
+    if num_rows < 1 or rows_per_shard < 1:
+        raise ValueError(
+            f"{folder}: expected rows, and at least one a shard, got {num_rows} rows and {rows_per_shard} a shard."
+        )
+    state = PartialState()
+    claim_folder(folder, {**facts, **dict(zip(SIZES, (num_rows, rows_per_shard), strict=True))})
+    count = -(-num_rows // rows_per_shard)
+    names = [f"{number:05d}-of-{count:05d}" for number in range(count)]
+    if not is_complete(folder):
+        present = {file.stem for file in _shards_in(folder)}
+        missing = [n for n in range(state.process_index, count, state.num_processes) if names[n] not in present]
+        is_hidden = None if len(missing) > 1 and state.is_main_process else True
+        for number in tqdm(missing, desc=description, unit="shard", disable=is_hidden):
+            start = number * rows_per_shard
+            _write_shard(folder / names[number], function(range(start, min(start + rows_per_shard, num_rows))))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            clear_unfinished(folder)
+            write_sums(folder)
+        state.wait_for_everyone()
+    return _shards_in(folder)
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], keys: Sequence[bytes], rows_a_shard: int = 1024) -> None:
-        if not keys or rows_a_shard < 1:
+
+def claim_folder(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Note in a folder what its content depends on; every process may, for it writes the same.
+
+    Raises:
+        ValueError: naming what differs, if the folder was begun with other facts, or holds files of another kind.
+    """
+    facts = json.loads(json.dumps(facts))
+    if (folder / PLAN).exists():
+        begun = read_json(folder / PLAN)
+        differing = [name for name in dict.fromkeys([*facts, *begun]) if begun.get(name) != facts.get(name)]
+        if differing:
             raise ValueError(
-                f"{folder}: expected rows, and at least one a shard, got {len(keys)} rows and {rows_a_shard} a shard."
+                f"{folder} was begun with something else (what differs: {', '.join(differing)}). Choose another folder, or "
+                "delete it."
             )
-        self.folder, self.keys, self.rows_a_shard = folder, keys, rows_a_shard
-        digest = hashlib.sha256(b"".join(keys)).hexdigest()
-        self.plan = {"facts": dict(facts), "keys": digest, "rows": len(keys), "rows_a_shard": rows_a_shard}
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / PLAN).exists():
-            self._check_plan()
-        else:  # every process may write it: it is the same
-            write_atomically(folder / PLAN, (json.dumps(self.plan, indent=1, sort_keys=True) + "\n").encode())
+        return
+    if folder.exists() and any(file.name != LOCK and not file.name.startswith(".") for file in folder.iterdir()):
+        raise ValueError(f"{folder}: expected no folder, or unfinished work, got files of another kind. Move them.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / PLAN, facts)
 
-    @property
-    def names(self) -> list[str]:
-        """Return the file names of all shards."""
-        number = -(-len(self.keys) // self.rows_a_shard)
-        return [f"{index:05d}-of-{number:05d}.safetensors" for index in range(number)]
 
-    def make(self, compute: Callable[[range], Shard], process: int = 0, processes: int = 1, what: str = "rows") -> None:
-        """Make the shards of one process that are not there yet: every `processes`-th, from number `process` on.
+@contextmanager
+def unfinished_work(output: Path, facts: Mapping[str, Any], is_cheap: bool = False) -> Iterator[Path]:
+    """Give `OUTPUT.parts`, where a command keeps its shards until its output is there; a killed call goes on in it.
 
-        Args:
-            compute: gives the tensors of rows `start` to `stop`; must depend on nothing but these rows, so that a resumed
-                folder holds the same bytes as one that was made at once.
-            process: number of this process (default 0).
-            processes: how many share the work (default 1).
-            what: is made, for the progress bar.
-        """
-        if is_complete(self.folder):
-            return
-        missing = [
-            number for number in range(process, len(self.names), processes) if not self._sums_of(self.names[number])
-        ]
-        for number in tqdm(missing, desc=what, unit="shard", disable=None if len(missing) > 1 else True):
-            start = number * self.rows_a_shard
-            rows = range(start, min(start + self.rows_a_shard, len(self.keys)))
-            keys = torch.from_numpy(np.frombuffer(b"".join(self.keys[row] for row in rows), dtype=np.uint8).copy())
-            content = save({**compute(rows), "keys": keys.view(len(rows), KEY_BYTES)})
-            name = self.names[number]
-            write_atomically(self.folder / name, content)
-            line = f"{hashlib.sha256(content).hexdigest()}  {name}\n"
-            write_atomically(self.folder / f"{name}.sha256", line.encode())
+    It is deleted at the end. Of a call that failed before a shard was there nothing is left, so that other settings may mend it.
 
-    def finish(self) -> None:
-        """Check every shard and write down that the folder is complete; by one process, when all have done their part.
+    Args:
+        output: of the command.
+        facts: its settings and the digests of what it reads.
+        is_cheap: leave nothing of a call that failed, even if a shard was there (default False).
 
-        Raises:
-            ValueError: naming the shard that is missing or not as it was written.
-        """
-        if not is_complete(self.folder):
-            lines = {name: self._sums_of(name) for name in self.names}
-            missing = next((name for name, line in lines.items() if not line), None)
-            if missing is not None:
-                raise ValueError(f"{self.folder / missing}: this shard is not made yet. Give the same command again.")
-            check_sums(self.folder, "".join(lines.values()), cure=CURE)
-            write_atomically(self.folder / SUMS, "".join(lines.values()).encode())
-        clear_unfinished(self.folder)
+    Raises:
+        ValueError: if it was begun with other facts, or another call is at work there.
+    """
+    folder = work_folder(output)
+    state, memory = PartialState(), PeakMemory()
+    claim_folder(folder, facts)
+    lock = hold(folder) if state.is_main_process else None
+    try:
+        yield folder
+        if state.is_main_process:
+            shutil.rmtree(folder)
+    except Exception:
+        if state.num_processes == 1 and (is_cheap or not any(_is_shard(file) for file in folder.rglob("*"))):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        if lock is not None:
+            lock.release()
+    state.wait_for_everyone()
+    if state.is_main_process and (peaks := in_words(memory.peaks)):
+        logger.info("%s: %s.", output, peaks)
 
-    def _sums_of(self, name: str) -> str:
-        """Return the line that was written after the shard; nothing if the shard is to be made (again)."""
-        line = self.folder / f"{name}.sha256"
-        return line.read_text() if line.exists() and (self.folder / name).exists() else ""
 
-    def _check_plan(self) -> None:
-        found = _read_plan(self.folder)
-        for key, value in self.plan.items():
-            if found.get(key) != value:
-                raise ValueError(
-                    f"{self.folder}: expected shards of {key} {value!r}, got {found.get(key)!r} in {PLAN}. Choose another "
-                    "folder, or delete it."
-                )
+def remove_work(output: Path) -> None:
+    """Say that an output is there already, and delete what a call has left that was killed when all but this was done."""
+    if is_main_process():
+        logger.warning("%s is there already, made with these settings.", output)
+        shutil.rmtree(work_folder(output), ignore_errors=True)
+
+
+def work_folder(output: Path) -> Path:
+    """Return where a command's unfinished work is: `OUTPUT.parts`."""
+    return output.with_name(f"{output.name}.parts")
+
+
+def hold(folder: Path) -> FileLock:
+    """Keep other calls out of a folder of unfinished work, until what is returned is released or this process ends.
+
+    Raises:
+        ValueError: if another call is at work there.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"{folder}: another call is at work there. Wait for it, or end it.") from error
+    return lock
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether all shards of a folder were made and checked."""
+    """Tell whether all shards of a folder were made."""
     return (folder / SUMS).exists()
 
 
-def open_shards(folder: Path, check: bool = True) -> tuple[dict[str, Any], list[Shard]]:
-    """Open a complete folder; tensors are mapped from the files, so that memory holds what is being read.
+def read_shards(shards: Sequence[Path]) -> Dataset:
+    """Return the rows of parquet shards as a data set that lies beside them on disk."""
+    rows = Dataset.from_parquet([str(file) for file in shards], cache_dir=str(shards[0].parent / "cache"))
+    assert isinstance(rows, Dataset)  # noqa: S101 - for the type checker
+    return rows
+
+
+def with_counts(table: pa.Table, counts: Mapping[str, int]) -> pa.Table:
+    """Return a table that carries what was counted when it was made, for `sum_counts`."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), COUNTS: json.dumps(dict(counts))})
+
+
+def sum_counts(shards: Iterable[Path]) -> dict[str, int]:
+    """Return what was counted in all parquet shards."""
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(json.loads((pq.read_schema(shard).metadata or {}).get(COUNTS, b"{}")))
+    return dict(counts)
+
+
+def open_shards(folder: Path, check: bool = True) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+    """Open a complete folder of tensors; they are mapped from the files, so that memory holds what is being read.
 
     Args:
         folder: of shards.
         check: compare the checksums (default True): every byte is read once, about a second a GB.
 
     Returns:
-        The plan's facts, and the tensors of each shard in order.
+        The facts, and the tensors of each shard in order.
 
     Raises:
         ValueError: naming what is missing, cut off or changed.
@@ -190,11 +276,22 @@ def open_shards(folder: Path, check: bool = True) -> tuple[dict[str, Any], list[
                 shards.append({name: stream.get_tensor(name) for name in stream.keys()})  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ValueError(broken_shard(file, CURE)) from error
-    return _read_plan(folder)["facts"], shards
+    plan = read_json(folder / PLAN)
+    return {name: plan[name] for name in plan if name not in SIZES}, shards
 
 
-def _read_plan(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / PLAN}: expected the plan of the shards ({error}). Delete the folder.") from error
+def _shards_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if _is_shard(file))
+
+
+def _is_shard(file: Path) -> bool:
+    return file.suffix in (".parquet", ".safetensors") and not file.name.startswith(".")
+
+
+def _write_shard(place: Path, content: pa.Table | Shard) -> None:
+    suffix = ".parquet" if isinstance(content, pa.Table) else ".safetensors"
+    with whole_file(place.with_name(place.name + suffix)) as unfinished:
+        if isinstance(content, pa.Table):
+            pq.write_table(content, unfinished)
+        else:
+            save_file(dict(content), unfinished)

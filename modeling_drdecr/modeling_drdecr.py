@@ -94,7 +94,7 @@ class DrDecrPreTrainedModel(PreTrainedModel):
         source = {key: kwargs[key] for key in where if kwargs.get(key) is not None}
         wants_info = kwargs.pop("output_loading_info", False)
         try:
-            model, info = super().from_pretrained(
+            loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
         except UnpicklingError as error:
@@ -102,7 +102,8 @@ class DrDecrPreTrainedModel(PreTrainedModel):
                 f"{pretrained_model_name_or_path}: expected weights, got a pickle that holds other things, which may run code. "
                 "Get the checkpoint again, with `model.safetensors`."
             ) from error
-        output = (model, info) if wants_info else model
+        model, info = loaded
+        output = loaded if wants_info else model
         if pretrained_model_name_or_path is not None:
             has_adapter = getattr(model, "_hf_peft_config_loaded", False)
             is_ours = False

@@ -177,7 +177,7 @@ class DrDecrProcessor(ProcessorMixin):
                     f"{name_or_path}: expected {PROCESSOR_NAME} beside the tokenizer: markers, prefixes and lengths stand in it. "
                     "Get the checkpoint again."
                 )
-            lengths = {"query_length": 32, "document_length": 180} if max_length is not None else {}
+            lengths: dict[str, Any] = {"query_length": 32, "document_length": 180}
             shortened = {name: min(length, max_length or length) for name, length in lengths.items()}
             return cls(AutoTokenizer.from_pretrained(name_or_path, **kwargs), **shortened)
         return None

@@ -19,9 +19,9 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 
-from drdecr.data.files import TextKeys, text_key, value_digest
+from drdecr.data.files import KEY_BYTES, TextKeys, text_key, value_digest
 from drdecr.data.passages import PassageStore
-from drdecr.data.shards import Shard, ShardFolder, is_complete, open_shards
+from drdecr.data.shards import Shard, is_complete, map_in_shards, open_shards
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval.encoder import model_digest
 
@@ -42,7 +42,9 @@ class StoredTokens(Tokens):
         ValueError: naming the first text that was never encoded.
     """
 
-    def __init__(self, facts: Mapping[str, Any], shards: list[Shard], names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, facts: Mapping[str, Any], shards: Sequence[Shard], names: Mapping[str, str] | None = None
+    ) -> None:
         self.facts, self._shards = facts, shards
         self.dtype = shards[0]["embeddings"].dtype
         halves = [shard["keys"].numpy().reshape(-1).view("<u8").reshape(-1, 2) for shard in shards]
@@ -138,7 +140,7 @@ def stored_documents(model: DrDecrModel, passages: Mapping[str, str], folder: Pa
         model: that encodes.
         passages: `{document_id: text}`.
         folder: of the tokens of all teachers.
-        **settings: `dtype` that is kept (default float16), `rows_a_shard` (default 1024), `batch_size` (default 32).
+        **settings: `dtype` that is kept (default float16), `rows_per_shard` (default 1024), `batch_size` (default 32).
     """
     texts = passages.texts() if isinstance(passages, PassageStore) else list(passages.values())
     return _stored(model, "documents", texts, passages, folder, **settings)
@@ -159,29 +161,24 @@ def open_tokens(folder: Path, check: bool = True) -> StoredTokens:
     return StoredTokens(opened[0][0], [shard for _, shards in opened for shard in shards])
 
 
-def write_tokens(tokens: StoredTokens, texts: Iterable[str], folder: Path, rows_a_shard: int = 1024) -> None:
+def write_tokens(tokens: StoredTokens, texts: Iterable[str], folder: Path, rows_per_shard: int = 1024) -> None:
     """Write the tokens of these texts, and of no others, into a folder of their own that `open_tokens` opens.
 
     Args:
         tokens: looked up by text.
         texts: what is written, in this order; duplicates once.
         folder: of the shards.
-        rows_a_shard: default 1024.
+        rows_per_shard: default 1024.
     """
     sequence = texts if isinstance(texts, Sequence) else list(texts)
-    keys = TextKeys.of(sequence)
-    places = keys.different()
+    places = TextKeys.of(sequence).different()
 
-    def compute(rows: range) -> Shard:
+    def write_part(rows: range) -> Shard:
         part = [sequence[places[row]] for row in rows]
-        cache = TokenCache(
-            part, [tokens.tokens(text) for text in part], [tokens.flags(text) for text in part], tokens.dtype
-        )
-        return _shard_of(cache)
+        embeddings = [tokens.tokens(text) for text in part]
+        return _shard_of(part, TokenCache(part, embeddings, [tokens.flags(text) for text in part], tokens.dtype))
 
-    making = ShardFolder(folder, tokens.facts, TextKeys(b"".join(keys[place] for place in places)), rows_a_shard)
-    making.make(compute, what="writing tokens")
-    making.finish()
+    map_in_shards(len(places), write_part, folder, tokens.facts, rows_per_shard, "writing tokens")
 
 
 def _stored(
@@ -191,36 +188,29 @@ def _stored(
     names: Mapping[str, str] | None,
     folder: Path,
     dtype: torch.dtype = torch.float16,
-    rows_a_shard: int = 1024,
+    rows_per_shard: int = 1024,
     batch_size: int = 32,
 ) -> StoredTokens:
     facts = {"kind": kind, "model": model_digest(model), "computed_in": str(model.dtype), "kept_in": str(dtype)}
-    place = folder / f"{kind}-{value_digest(facts)[:16]}"
-    shards = [shard for group in _groups(place) for shard in open_shards(group)[1]]
+    teacher_folder = folder / f"{kind}-{value_digest(facts)[:16]}"
+    shards = [shard for group in _groups(teacher_folder) for shard in open_shards(group)[1]]
     known = StoredTokens(facts, shards) if shards else None
-    all_keys = TextKeys.of(texts)
-    missing = [place for place in all_keys.different() if known is None or not known.has_key(all_keys[place])]
-    state = PartialState()
-    state.wait_for_everyone()  # nobody completes a group that another process has not yet looked for
+    keys = TextKeys.of(texts)
+    missing = [place for place in keys.different() if known is None or not known.has_key(keys[place])]
+    PartialState().wait_for_everyone()  # nobody completes a group that another process has not yet looked for
     if missing:
-        keys = TextKeys(b"".join(all_keys[place] for place in missing))
-        group = place / hashlib.sha256(keys.content).hexdigest()[:16]
-        making = ShardFolder(group, facts, keys, rows_a_shard)
+        group = teacher_folder / hashlib.sha256(b"".join(keys[place] for place in missing)).hexdigest()[:16]
 
-        def compute(rows: range) -> Shard:
+        def encode_part(rows: range) -> Shard:
             return _encoded(model, kind, [texts[missing[row]] for row in rows], dtype, batch_size)
 
-        making.make(compute, state.process_index, state.num_processes, f"encoding {kind}")
-        state.wait_for_everyone()
-        if state.is_main_process:
-            making.finish()
-        state.wait_for_everyone()
-        shards += open_shards(group, check=False)[1]  # the main process has checked them
+        map_in_shards(len(missing), encode_part, group, facts, rows_per_shard, f"encoding {kind}")
+        shards += open_shards(group, check=False)[1]  # their checksums were just written
     return StoredTokens(facts, shards, names)
 
 
-def _groups(place: Path) -> list[Path]:
-    return [group for group in (place, *sorted(place.glob("*"))) if is_complete(group)]
+def _groups(folder: Path) -> list[Path]:
+    return [group for group in (folder, *sorted(folder.glob("*"))) if is_complete(group)]
 
 
 def _encoded(model: Any, kind: str, texts: list[str], dtype: torch.dtype, batch_size: int) -> Shard:
@@ -231,8 +221,10 @@ def _encoded(model: Any, kind: str, texts: list[str], dtype: torch.dtype, batch_
     )
     embeddings = encode(texts, batch_size=batch_size)
     cache = TokenCache(texts, embeddings, text_flags(process, texts, embeddings), dtype)  # refuses NaN
-    return _shard_of(cache)
+    return _shard_of(texts, cache)
 
 
-def _shard_of(cache: TokenCache) -> Shard:
-    return {"embeddings": cache.packed.embeddings, "offsets": cache.packed.offsets, "text_flags": cache.text_flags}
+def _shard_of(texts: Sequence[str], cache: TokenCache) -> Shard:
+    keys = np.frombuffer(TextKeys.of(texts).content, dtype=np.uint8).reshape(len(texts), KEY_BYTES)
+    tokens = {"embeddings": cache.packed.embeddings, "offsets": cache.packed.offsets, "text_flags": cache.text_flags}
+    return {**tokens, "keys": torch.from_numpy(keys.copy())}

@@ -14,8 +14,8 @@ import yaml
 from drdecr.data.cards import prepared_card
 from drdecr.data.files import digest_of, read_json, value_digest, write_json, write_sums
 from drdecr.data.provenance import PeakMemory, environment, hub_revision, in_words, redact_paths
+from drdecr.data.shards import hold
 from drdecr.data.sources import FORMATS, PATH_KEYS, files_of, held_out_of
-from drdecr.data.step_work import hold
 
 from .catalog import Source, catalogue, source_named
 from .cleaning import CleaningSettings, text_key

@@ -6,7 +6,7 @@ import subprocess
 
 from drdecr.data.languages import spellings
 
-from .translation import Engine, Translation
+from .translation_store import Engine, Translation
 
 UNKNOWN_WORD = re.compile(r"(?<![\w*#@])[*#@](\w+)")
 """A word that no dictionary holds comes through with `*` before it, one that cannot be put in its form with `#` or `@`."""

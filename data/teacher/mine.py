@@ -1,30 +1,59 @@
 """Mine hard negatives: by BM25 with the English question, or across languages with our own model."""
 
 import logging
-from collections.abc import Mapping
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drdecr.data.cards import write_step
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from accelerate import PartialState
+from datasets import Dataset, Features, List, Value
+
+from drdecr.data.cards import is_step_done, write_step
 from drdecr.data.embeddings.store import stored_documents, stored_queries
-from drdecr.data.passages import PassageStore, merge_passages
+from drdecr.data.files import TextKeys, text_key
+from drdecr.data.languages import normalise_text
+from drdecr.data.passages import PassageStore, mapped_rows, merge_passages, passage_rows
 from drdecr.data.prepare.leakage import HeldOutPassages
 from drdecr.data.readers.text import expanded
-from drdecr.data.row_parts import RowParts
-from drdecr.data.schema import check_query_ids
+from drdecr.data.schema import BATCH, QuestionSet, check_query_ids, require_english
+from drdecr.data.shards import (
+    join_processes,
+    map_in_shards,
+    read_shards,
+    remove_work,
+    sum_counts,
+    unfinished_work,
+    with_counts,
+)
 from drdecr.data.sources import held_out_of, input_digests, read_questions
-from drdecr.data.step_work import StepWork, run_step
 from drdecr.modeling_drdecr import DrDecrTeacher
+from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.encoder import load_encoder
 from drdecr.retrieval.stored.codecs import CODECS
 
-from .mined_rows import build_candidate_rows, english_texts, passages_in, referenced_passages, select_questions
-from .negatives import NegativeSettings
-from .rankings import PoolSearch, bm25_rankings, model_rankings
+from .annotate import referenced_passages
+from .bm25 import Bm25Index
+from .negatives import ROW_FEATURES, NegativeSettings, rows_with_negatives
+from .rankings import QUESTIONS_PER_SHARD, PoolSearch, bm25_ranker, encode_pool, model_ranker, rank_in_shards
 from .scorers import TeacherScorer
 
 logger = logging.getLogger(__name__)
+
+DROPPED = "questions dropped, repeated or held out"
+LEAKS = {"held_out": "passages of rows that answer a held-out question", "overlap": "passages of rows that nearly do"}
+
+QUESTION_SCHEMA = Features(
+    dict.fromkeys(("query_id", "query", "english", "language"), Value("string"))
+    | {"document_ids": List(Value("string")), "answers": List(Value("string"))}
+).arrow_schema
+"""What mining reads of a question."""
+
 
 METHODS = ("bm25", "model")
 
@@ -131,100 +160,180 @@ def mine(settings: MiningSettings, output: Path, license: str | None = None) -> 
         {name: getattr(settings, name) for name in ("questions", "corpus", "held_out")},
         {name: getattr(settings, name) for name in ("reader", "index", "teacher")},
     )
-    return run_step(output, asdict(settings), inputs, lambda work: _mine(settings, work, license))
+    facts = {"settings": asdict(settings), "inputs": inputs}
+    if is_step_done(output, facts["settings"], inputs):
+        remove_work(output)
+        return output
+    state = join_processes()
+    with unfinished_work(output, facts) as folder:
+        rows, passages, counts = _mine_rows(settings, folder)
+        if state.is_main_process:
+            configs = {"mined_candidates": {"train": rows}, "passages": {"train": passage_rows(passages)}}
+            write_step(output, configs, "Mined candidates", _note(settings), facts, counts, license)
+    return output
 
 
-def _mine(settings: MiningSettings, work: StepWork, license: str | None) -> None:
-    models = _models(settings)
+def _mine_rows(settings: MiningSettings, folder: Path) -> tuple[Dataset, PassageStore, dict[str, int]]:
+    """Return the rows, the passages that they name, and what was counted."""
+    models = _load_models(settings)
     sets = [read_questions(entry) for entry in settings.questions]
     check_query_ids(sets)  # by its id a row's scores are looked up
     passages = merge_passages([*sets, *(read_questions(entry) for entry in settings.corpus)])
-    held_out, held_out_passages = _held_out(settings)
-    questions = select_questions(work, sets, held_out)
-    if not len(questions):
-        work.remove()
-        raise ValueError("questions: all of them stand in a held-out set. Give others to learn from.")
-    rankings = _rankings(settings, models, work, questions, passages)
-    scorer = _teacher(settings, models, work, questions, rankings, passages) if settings.teacher else None
-    rows = build_candidate_rows(work, questions, rankings, passages, settings.negatives, scorer)
-    counts = {**questions.counts(), **rows.counts()}
-    if not len(rows):
-        work.remove()
+    held_out, held_out_passages = _read_held_out(settings)
+    questions, dropped = select_questions(sets, held_out)
+    logger.info("Ranking %d passages for %d questions by %s.", len(passages), len(questions), settings.method)
+    rankings = _rank(settings, models, folder, questions, passages)
+    scorer = _read_by_teacher(settings, models, folder, questions, rankings, passages) if settings.teacher else None
+    shards = choose_candidates(questions, rankings, passages, settings.negatives, scorer, folder / "rows")
+    counts = {DROPPED: dropped, **sum_counts(shards)}
+    if not counts["rows"]:
+        shutil.rmtree(folder)  # for other settings
         raise ValueError(f"Expected rows, got none: {counts}. Search deeper, or ask for fewer negatives.")
-    documents, leaks = referenced_passages(work, rows, passages, held_out_passages)
-    configs = {"mined_candidates": {"train": rows}, "passages": {"train": documents}}
-    write_step(work.output, configs, "Mined candidates", _note(settings), work.facts, {**counts, **leaks}, license)
+    rows = read_shards(shards)
+    named = referenced_passages(rows, passages)
+    return rows, named, {**counts, **count_leaks(named, held_out_passages)}
 
 
-def _held_out(settings: MiningSettings) -> tuple[list[str], HeldOutPassages]:
+def _read_held_out(settings: MiningSettings) -> tuple[list[str], HeldOutPassages]:
     """Return the questions that must not be learnt from, and the passages that answer them."""
     texts: list[str] = []
     passages: list[str] = []
     for entry in settings.held_out:
-        own = held_out_of({name: value for name, value in entry.items() if name != "distractors"})
-        texts += own[0]
-        passages += own[1]
+        questions, answering = held_out_of({name: value for name, value in entry.items() if name != "distractors"})
+        texts += questions
+        passages += answering
     return texts, HeldOutPassages(passages)
 
 
-def _models(settings: MiningSettings) -> dict[str, DrDecrTeacher]:
+def _load_models(settings: MiningSettings) -> dict[str, DrDecrTeacher]:
     """Load every model by its name, before anything is made: one that cannot be loaded must not cost the pool's encoding."""
-    named = dict.fromkeys(name for name in (settings.reader, settings.index, settings.teacher) if name)
-    return {name: load_encoder(name) for name in named}
+    names = dict.fromkeys(name for name in (settings.reader, settings.index, settings.teacher) if name)
+    return {name: load_encoder(name) for name in names}
 
 
-def _rankings(
+def select_questions(sets: Sequence[QuestionSet], held_out: Iterable[str]) -> tuple[Dataset, int]:
+    """Return what mining reads of questions that neither repeat an earlier one nor are held out, and how many are left out.
+
+    Raises:
+        ValueError: for a question in another language without its English, or if all are left out.
+    """
+    forbidden = {text_key(normalise_text(text)) for text in held_out}
+    is_used: list[bool] = []
+    keys = bytearray()
+    filled = [require_english(question_set.questions, question_set.name) for question_set in sets]
+    for row in _question_rows(filled):
+        texts = [normalise_text(row["query"]), normalise_text(row["english"])]
+        keys += text_key("\n".join(texts))
+        is_used.append(forbidden.isdisjoint(map(text_key, texts)))
+    is_first = np.zeros(len(is_used), dtype=np.bool_)
+    is_first[TextKeys(keys).different()] = True
+    selected = is_first & np.array(is_used)
+    if not selected.any():
+        raise ValueError("questions: all of them stand in a held-out set. Give others to learn from.")
+    rows = (row for row, is_selected in zip(_question_rows(filled), selected, strict=True) if is_selected)
+    questions = mapped_rows(lambda: rows, QUESTION_SCHEMA.names, "questions", QUESTION_SCHEMA)
+    return questions, len(selected) - len(questions)
+
+
+def _question_rows(sets: Iterable[Dataset]) -> Iterator[dict[str, Any]]:
+    """Yield the columns that mining reads; one answer is a list of one."""
+    for questions in sets:
+        for batch in questions.iter(BATCH):
+            for values in zip(*batch.values(), strict=True):
+                row = dict(zip(batch, values, strict=True))
+                yield {**row, "answers": row.get("answers") or ([row["answer"]] if row.get("answer") else [])}
+
+
+def _rank(
     settings: MiningSettings,
     models: Mapping[str, DrDecrTeacher],
-    work: StepWork,
-    questions: RowParts,
+    folder: Path,
+    questions: Dataset,
     passages: PassageStore,
-) -> RowParts:
-    logger.info("Ranking %d passages for %d questions by %s.", len(passages), len(questions), settings.method)
+) -> list[Path]:
+    """Rank passages for each question, in shards."""
     if settings.method == "bm25":
-        return bm25_rankings(work, questions, passages, settings.depth)
-    return model_rankings(
-        work,
-        questions,
-        passages,
-        models[str(settings.reader)],
-        models[str(settings.index or settings.reader)],
-        settings.depth,
-        settings.codec,
-        settings.search,
-        _token_folder(settings),
-    )
+        with PartialState().main_process_first():  # the others open what the first one made
+            words = Bm25Index(passages, folder=folder / "bm25")
+        return rank_in_shards(bm25_ranker(words, settings.depth), questions, passages, folder / "rankings")
+    encoder = models[str(settings.index or settings.reader)]
+    with PartialState().main_process_first():
+        encoded = encode_pool(encoder, passages, _token_folder(settings) or folder, settings.codec)
+    with StoredIndex.open(encoded, verify=False) as index:
+        rank = model_ranker(index, models[str(settings.reader)], settings.depth, settings.search)
+        return rank_in_shards(rank, questions, passages, folder / "rankings")
 
 
 def _token_folder(settings: MiningSettings) -> Path | None:
     return expanded(settings.token_folder) if settings.token_folder else None
 
 
-def _teacher(
+def _read_by_teacher(
     settings: MiningSettings,
     models: Mapping[str, DrDecrTeacher],
-    work: StepWork,
-    questions: RowParts,
-    rankings: RowParts,
+    folder: Path,
+    questions: Dataset,
+    rankings: Sequence[Path],
     passages: PassageStore,
 ) -> TeacherScorer:
-    """Let the teacher read the questions, and of the pool what was found."""
+    """Let the teacher read the questions, and of the pool what was ranked or is labelled."""
     teacher = models[str(settings.teacher)]
-    folder = _token_folder(settings) or work.folder / "tokens"
-    queries = stored_queries(teacher, english_texts(questions), folder, named=False)
-    documents = stored_documents(teacher, passages_in(questions, rankings, passages), folder)
+    token_folder = _token_folder(settings) or folder / "tokens"
+    queries = stored_queries(teacher, questions["english"], token_folder, named=False)
+    documents = stored_documents(teacher, ranked_passages(questions, rankings, passages), token_folder)
     return TeacherScorer(queries, documents, {"name": settings.teacher})
+
+
+def ranked_passages(questions: Dataset, rankings: Iterable[Path], passages: PassageStore) -> PassageStore:
+    """Return the passages that stand in a ranking or are labelled: those that a teacher must read."""
+    is_read = np.zeros(passages.num_rows, dtype=np.bool_)
+    for shard in rankings:
+        is_read[pa.compute.list_flatten(pq.read_table(shard)["rows"]).to_numpy()] = True
+    for batch in questions.select_columns("document_ids").iter(BATCH):
+        is_read[[passages.row_of(name) for ids in batch["document_ids"] for name in ids]] = True
+    return passages.only(is_read)
+
+
+def choose_candidates(
+    questions: Dataset,
+    rankings: Sequence[Path],
+    passages: PassageStore,
+    settings: NegativeSettings,
+    scorer: TeacherScorer | None,
+    folder: Path,
+) -> list[Path]:
+    """Choose positives and negatives (`rows_with_negatives`), a shard of the questions at a time."""
+
+    def choose_part(part: range) -> pa.Table:
+        batch = questions.select(part).to_list()
+        ranked = pq.read_table(rankings[part.start // QUESTIONS_PER_SHARD]).to_pylist()
+        scores = [dict(zip(map(passages.id_at, row["rows"]), row["scores"], strict=True)) for row in ranked]
+        tokens = None
+        if scorer is not None:
+            tokens = dict(zip([row["english"] for row in batch], scorer.query_tokens(batch), strict=True))
+        rows, counts = rows_with_negatives(batch, scores, passages, settings, scorer.score if scorer else None, tokens)
+        schema = Features(ROW_FEATURES).arrow_schema
+        return with_counts(rows.with_format("arrow")[:] if len(rows) else schema.empty_table(), counts)
+
+    return map_in_shards(len(questions), choose_part, folder, {}, QUESTIONS_PER_SHARD, "choosing")
+
+
+def count_leaks(passages: Mapping[str, str], held_out: HeldOutPassages) -> dict[str, int]:
+    """Count the passages that tests are answered by."""
+    leaks = Counter(held_out.leak(text) for text in passages.values()) if len(held_out) else Counter()
+    return {meaning: leaks[leak] for leak, meaning in LEAKS.items()}
 
 
 def _note(settings: MiningSettings) -> str:
     def name(source: str | None) -> str:
         return Path(str(source)).name
 
-    by_model = f"by `{name(settings.reader)}` with the question as it stands"
-    found = by_model if settings.method == "model" else "by BM25 with the English question"
+    ranked_by = "by BM25 with the English question"
+    if settings.method == "model":
+        ranked_by = f"by `{name(settings.reader)}` with the question as it stands"
     scored = (
         f"`teacher_scores` are those of `{name(settings.teacher)}`, which read the English question."
         if settings.teacher
         else "`teacher_scores` are BM25's, which sum over no query tokens."
     )
-    return f"Questions with a positive, which stands first, and hard negatives that were found {found}. {scored}"
+    return f"Questions with a positive, which stands first, and hard negatives that were found {ranked_by}. {scored}"

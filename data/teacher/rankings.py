@@ -1,18 +1,18 @@
-"""Rankings of `drdecr data mine`: by BM25 with the English question, or by a model with the question as it stands."""
+"""Rankings that negatives are taken from: by BM25 with the English question, or by a model with the question as it stands."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from datasets import Dataset
 from tqdm.auto import tqdm
 
 from drdecr.data.passages import PassageStore
-from drdecr.data.row_parts import RowParts
-from drdecr.data.step_work import StepWork
+from drdecr.data.shards import map_in_shards
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.build import open_or_create_index
 from drdecr.retrieval.encoder import model_digest
@@ -21,12 +21,18 @@ from drdecr.retrieval.retriever import SEARCHES
 from drdecr.retrieval.two_stage import CentroidCandidates, TwoStageIndex
 
 from .bm25 import Bm25Index
-from .mined_rows import shown
+
+QUESTIONS_PER_SHARD = 512
+"""Questions of a shard of rankings, and of one of rows: with 300 rows each, some 30 MB."""
 
 PASSAGES_PER_COMMIT = 4096
 """Passages that are encoded between two commits of an index: at 128 dimensions and 150 tokens 300 MB."""
 
-_RANKED = pa.schema([("rows", pa.list_(pa.int64())), ("scores", pa.list_(pa.float64()))])
+RANKING_SCHEMA = pa.schema([("rows", pa.list_(pa.int64())), ("scores", pa.list_(pa.float64()))])
+"""A ranking: the passages' rows in their file (`PassageStore.row_of`), best first."""
+
+Rank = Callable[[Dataset], Iterable[Mapping[str, float]]]
+"""Ranks passages for questions: `{document_id: score}` of each, best first."""
 
 
 @dataclass(frozen=True)
@@ -55,82 +61,77 @@ class PoolSearch:
             )
 
 
-def bm25_rankings(work: StepWork, questions: RowParts, passages: PassageStore, depth: int) -> RowParts:
-    """Rank passages by BM25 with the English question; labelled passages stand behind the ranking, if not in it."""
-    parts = work.parts("rankings", _RANKED)
-    if not parts.is_complete:
-        index = Bm25Index(passages, folder=work.folder / "bm25")
-        for batch in shown(questions, parts, "BM25"):
-            labelled = [[name for name in row["document_ids"] if name in passages] for row in batch]
-            _write_ranked(parts, index.search([row["english"] for row in batch], depth, labelled), passages)
-        parts.complete()
-    return parts
+def rank_in_shards(rank: Rank, questions: Dataset, passages: PassageStore, folder: Path) -> list[Path]:
+    """Keep the rankings of questions in shards of `QUESTIONS_PER_SHARD`."""
+
+    def rank_part(part: range) -> pa.Table:
+        rankings = rank(questions.select(part))
+        rows = [{"rows": list(map(passages.row_of, scores)), "scores": list(scores.values())} for scores in rankings]
+        return pa.Table.from_pylist(rows, RANKING_SCHEMA)
+
+    return map_in_shards(len(questions), rank_part, folder, {}, QUESTIONS_PER_SHARD, "searching")
 
 
-def model_rankings(
-    work: StepWork,
-    questions: RowParts,
-    passages: PassageStore,
-    reader: Any,
-    encoder: Any,
-    depth: int,
-    codec: str,
-    search: PoolSearch = PoolSearch(),
-    kept: Path | None = None,
-) -> RowParts:
-    """Rank passages by a model that is asked the question as it stands, in an index on disk.
+def bm25_ranker(index: Bm25Index, depth: int) -> Rank:
+    """Rank by BM25 with the English question; labelled passages stand behind the ranking, if not in it."""
+
+    def rank(questions: Dataset) -> Iterator[dict[str, float]]:
+        labelled = [[name for name in ids if name in index.passages] for ids in questions["document_ids"]]
+        return index.search(questions["english"], depth, labelled)
+
+    return rank
+
+
+def model_ranker(index: StoredIndex, reader: Any, depth: int, search: PoolSearch = PoolSearch()) -> Rank:
+    """Rank by a model that is asked the question as it stands.
 
     Args:
-        work: of the step.
-        questions: that are asked.
-        passages: of the pool.
+        index: of the passages.
         reader: is asked.
-        encoder: encodes the passages.
         depth: passages a question.
-        codec: of the index (`drdecr.retrieval.stored.codecs`).
         search: which passages are scored (default: all).
-        kept: folder in which the index stays for other calls; default: it goes with the step's work.
     """
-    parts = work.parts("rankings", _RANKED)
-    if parts.is_complete:
-        return parts
-    about = {"model": model_digest(encoder), "passages": _collection_digest(passages)}
-    digest = hashlib.sha256("".join([*about.values(), codec]).encode()).hexdigest()[:16]
-    folder = (kept or work.folder) / f"index-{digest}"
-    with open_or_create_index(folder, encoder.config.embedding_dim, about, codec, 1) as index:
-        _encode(index, encoder, passages)
-        searched: PassageIndex = index
-        if search.by != "exact":
-            searched = TwoStageIndex(index, CentroidCandidates(index), search.num_candidates)
-        for batch in shown(questions, parts, "searching"):
-            hits = searched.search(reader.encode_queries([row["query"] for row in batch]), top_k=depth)
-            found = (dict(zip(*pair, strict=True)) for pair in zip(hits.document_ids, hits.scores, strict=True))
-            _write_ranked(parts, found, passages)
-    parts.complete()
-    return parts
+    searched: PassageIndex = index
+    if search.by != "exact":
+        searched = TwoStageIndex(index, CentroidCandidates(index), search.num_candidates)
+
+    def rank(questions: Dataset) -> Iterator[dict[str, float]]:
+        hits = searched.search(reader.encode_queries(questions["query"][:]), top_k=depth)
+        for document_ids, scores in zip(hits.document_ids, hits.scores, strict=True):
+            yield dict(zip(document_ids, scores, strict=True))
+
+    return rank
 
 
-def _encode(index: StoredIndex, encoder: Any, passages: PassageStore) -> None:
-    """Bring an index to the whole collection: passages are added in order, so that their number says where it is."""
-    pairs = islice(passages.items(), len(index), None)
-    left = len(passages) - len(index)
-    with tqdm(desc="encoding passages", total=left, unit="passage", disable=None if left else True) as progress:
-        while batch := list(islice(pairs, PASSAGES_PER_COMMIT)):
-            names, texts = zip(*batch, strict=True)
-            index.add(names, encoder.encode_documents(list(texts), show_progress_bar=False))
-            index.commit()
-            progress.update(len(batch))
+def encode_pool(encoder: Any, passages: PassageStore, folder: Path, codec: str) -> Path:
+    """Encode passages into an index below `folder`, one for each model, collection and codec; a killed call goes on there.
+
+    Args:
+        encoder: encodes the passages.
+        passages: of the pool, added in order, so that their number says where a killed call was.
+        folder: in which the index stays.
+        codec: of the index (`drdecr.retrieval.stored.codecs`).
+
+    Returns:
+        The index's folder.
+    """
+    metadata = {"model": model_digest(encoder), "passages": _digest_passages(passages)}
+    digest = hashlib.sha256("".join([*metadata.values(), codec]).encode()).hexdigest()[:16]
+    index_folder = folder / f"index-{digest}"
+    with open_or_create_index(index_folder, encoder.config.embedding_dim, metadata, codec, 1) as index:
+        pairs = islice(passages.items(), len(index), None)
+        left = len(passages) - len(index)
+        with tqdm(desc="encoding passages", total=left, unit="passage", disable=None if left else True) as progress:
+            while batch := list(islice(pairs, PASSAGES_PER_COMMIT)):
+                names, texts = zip(*batch, strict=True)
+                index.add(names, encoder.encode_documents(list(texts), show_progress_bar=False))
+                index.commit()
+                progress.update(len(batch))
+    return index_folder
 
 
-def _collection_digest(passages: PassageStore) -> str:
+def _digest_passages(passages: PassageStore) -> str:
     digest = hashlib.sha256()
     for ids, texts in passages.batches():
         digest.update("\0".join([*ids, *texts]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-def _write_ranked(parts: RowParts, rankings: Iterable[Mapping[str, float]], passages: PassageStore) -> None:
-    rows = [
-        {"rows": [passages.row_of(name) for name in ranking], "scores": list(ranking.values())} for ranking in rankings
-    ]
-    parts.write(pa.Table.from_pylist(rows, _RANKED), len(rows))

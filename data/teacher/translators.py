@@ -17,7 +17,7 @@ from drdecr.retrieval.encoder import weights_digest
 from drdecr.retrieval.retriever import Retriever, TranslateTestRetriever
 
 from .apertium import ApertiumTranslator
-from .translation import Engine, Translation, Translator
+from .translation_store import Engine, Translation, Translator
 
 MEAN_LOG_PROBABILITY = "mean log-probability of the translation's tokens"
 

@@ -5,14 +5,9 @@ import socket
 import subprocess
 import sys
 
-import pyarrow as pa
 import pytest
 
 from drdecr.data.files import SUMS, check_sums, clear_unfinished, whole_file, write_atomically, write_sums
-from drdecr.data.row_parts import RowParts
-
-SCHEMA = pa.schema([("text", pa.string()), ("language", pa.string())])
-ROWS = [{"text": f"text {number}", "language": "fi" if number % 3 else "sw"} for number in range(11)]
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
@@ -66,39 +61,3 @@ def test_checksums_name_the_first_wrong_shard(tmp_path):
     (tmp_path / "a" / "1.parquet").unlink()
     with pytest.raises(ValueError, match=r"a/1.parquet: this shard is missing"):
         check_sums(tmp_path)
-
-
-def written(folder, number: int | None = None) -> RowParts:
-    parts = RowParts(folder, SCHEMA)
-
-    def rows():
-        for place, row in enumerate(ROWS):
-            if place == number:
-                raise KeyboardInterrupt
-            yield row
-
-    return parts.write_rows(rows(), 4)
-
-
-def test_parts_go_on_where_they_were_and_are_the_same(tmp_path):
-    whole = written(tmp_path / "whole")
-    assert (len(whole), whole.languages(), whole.is_complete) == (11, {"sw": 4, "fi": 7}, True)
-    assert [row for table in whole.tables() for row in table.to_pylist()] == ROWS
-    for number in (2, 9, 10):
-        with pytest.raises(KeyboardInterrupt):
-            written(tmp_path / "cut", number)
-    assert RowParts(tmp_path / "cut", SCHEMA).taken == 8
-    written(tmp_path / "cut")
-    contents = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "cut")]
-    assert contents[0] == contents[1]
-
-
-def test_a_damaged_part_is_made_again_with_all_after_it(tmp_path, caplog):
-    before = {path.name: path.read_bytes() for path in written(tmp_path / "a").folder.iterdir()}
-    file = tmp_path / "a" / "00001.parquet"
-    file.write_bytes(file.read_bytes()[:-1])
-    parts = RowParts(tmp_path / "a", SCHEMA)
-    assert "00001.parquet: expected" in caplog.text
-    assert (len(parts.records), parts.is_complete) == (1, False)
-    written(tmp_path / "a")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from drdecr.data.prepare.prepare import PrepareRecipe, prepare
-from drdecr.data.teacher import mined_rows
-from drdecr.data.teacher import rankings as mined_rankings
+from drdecr.data.teacher import mine as mining
+from drdecr.data.teacher import rankings
 from drdecr.data.teacher import translate as translating
 from drdecr.data.teacher.annotate import AnnotationSettings, annotate
 from drdecr.data.teacher.bm25 import Bm25Index
 from drdecr.data.teacher.mine import MiningSettings, mine
 from drdecr.data.teacher.translate import TranslationSettings, translate
-from drdecr.data.teacher.translation import Engine, Translation
+from drdecr.data.teacher.translation_store import Engine, Translation
 
 KILLS = 10
 STEPS = ("prepared", "translated", "mined", "annotated")
@@ -34,17 +34,17 @@ class Words:
 def chain(source: Path, folder: Path, teacher: str) -> None:
     """Prepare, translate, mine and annotate, in small parts."""
     translating.ENGINES["apertium"] = Words
-    mined_rows.QUESTIONS_PER_PART = 3  # type: ignore[misc]
-    mined_rankings.Bm25Index = partial(Bm25Index, block=5)  # type: ignore[assignment, misc]
+    mining.QUESTIONS_PER_SHARD = rankings.QUESTIONS_PER_SHARD = 3  # type: ignore[misc]
+    mining.Bm25Index = partial(Bm25Index, block=5)  # type: ignore[assignment, misc]
     folder.mkdir(exist_ok=True)
     entry = {"name_of_source": "own", "format": "jsonl", "name": "own"}
     entry |= {name: str(source / f"{name}.jsonl") for name in ("questions", "passages")}
     prepared, translated, mined, annotated = (folder / name for name in STEPS)
     prepare(PrepareRecipe([entry], rows_per_part=7), prepared)
     questions = {"format": "prepared_questions", "folder": str(prepared)}
-    translate(TranslationSettings([questions], engine="apertium", rows_a_shard=4, length_factor=3.0), translated)
+    translate(TranslationSettings([questions], engine="apertium", rows_per_shard=4, length_factor=3.0), translated)
     mine(MiningSettings([{"format": "hub_questions", "name": str(translated)}], num_candidates=3), mined)
-    annotate(AnnotationSettings(str(mined), teacher=teacher, tokens="all", rows_a_shard=6), annotated)
+    annotate(AnnotationSettings(str(mined), teacher=teacher, tokens="all", rows_per_shard=6), annotated)
 
 
 def dying(countdown: int) -> None:

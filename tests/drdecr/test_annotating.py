@@ -20,7 +20,6 @@ from drdecr.runs.stage import run_stage
 
 from .conftest import LETTERS
 
-SCRIPT = Path(__file__).with_name("killed_annotation.py")
 LAUNCHED = Path(__file__).with_name("killed_launched_annotation.py")
 
 
@@ -61,44 +60,12 @@ def rows_of(folder: Path) -> list[dict]:
     return load_dataset(str(folder), "scored_candidates", split="train", cache_dir=cache).to_list()
 
 
-@pytest.mark.slow
-def test_ten_kills_leave_the_bytes_of_an_uninterrupted_run(mined, teacher, run_python, tmp_path):
-    whole = tmp_path / "whole" / "set"
-    done = run_python(SCRIPT, mined, teacher, tmp_path / "killed" / "set", whole)
-    made = [int(line.split()[-2]) for line in done.stdout.splitlines() if line.startswith("killed by 9 with")]
-    assert len(made) == 10
-    assert made == sorted(made)  # what is done is not lost
-    assert 0 < made[-1] < 32  # and all kills met it at work
-    assert bytes_of(tmp_path / "killed" / "set") == bytes_of(whole)
-    assert not (tmp_path / "killed" / "set.parts").exists()
-    assert {path.split("/")[0] for path in bytes_of(whole)} == {
-        "README.md",
-        "SHA256SUMS",
-        "scored_candidates",
-        "facts.json",
-        "passages",
-        "tokens",
-    }
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_work_and_write_the_same(mined, teacher, run_python, tmp_path):
-    arguments = [mined, "OUTPUT", "--teacher", teacher, "--tokens", "all", "--rows-a-shard", 2]
-    for name, processes in (("one", 1), ("two", 2)):
-        words = [tmp_path / name / "set" if word == "OUTPUT" else word for word in arguments]
-        run_python("-m", "drdecr", "data", "annotate", *words, processes=processes)
-    one, two = (bytes_of(tmp_path / name / "set") for name in ("one", "two"))
-    assert {name: sums for name, sums in one.items() if name not in ("README.md",)} == {
-        name: sums for name, sums in two.items() if name not in ("README.md",)
-    }  # the card has the command
-
-
 @pytest.mark.processes
 def test_launched_processes_of_which_one_was_killed_go_on_and_write_what_one_process_does(
     mined, teacher, run_python, tmp_path, call
 ):
     def words(name):
-        return [mined, tmp_path / name / "set", "--teacher", teacher, "--tokens", "all", "--rows-a-shard", "2"]
+        return [mined, tmp_path / name / "set", "--teacher", teacher, "--tokens", "all", "--rows-per-shard", "2"]
 
     killed = run_python(LAUNCHED, 2, *words("two"), processes=2, check=False)
     assert killed.returncode != 0
@@ -262,7 +229,7 @@ def test_a_second_run_reads_the_teachers_tokens_from_the_folder(data, recipe_of,
 def test_a_file_without_one_score_leaves_nothing_and_is_taken_when_it_has_it(mined, tmp_path, call):
     lines = [f"q{number}\tp-{other}\t{number}.5\n" for number in range(11) for other in LETTERS]
     file = tmp_path / "scores.tsv"
-    words = ("data", "annotate", mined, tmp_path / "set", "--scores", file, "--rows-a-shard", 2)
+    words = ("data", "annotate", mined, tmp_path / "set", "--scores", file, "--rows-per-shard", 2)
     for missing in (LETTERS[0], LETTERS[10]):  # in the first shard, and in the last
         file.write_text("".join(line for line in lines if f"\tp-{missing}\t" not in line))
         code, _, error = call(*words)
@@ -308,9 +275,9 @@ def test_scores_of_a_teacher_are_given_up_for_no_other_settings(mined, teacher, 
         return score(self, rows)
 
     monkeypatch.setattr(TeacherScorer, "score", failing)
-    words = ("data", "annotate", mined, tmp_path / "set", "--teacher", teacher, "--rows-a-shard", 2)
+    words = ("data", "annotate", mined, tmp_path / "set", "--teacher", teacher, "--rows-per-shard", 2)
     assert call(*words)[0] == 1
-    shards = list((tmp_path / "set.parts" / "scores").glob("*.safetensors"))
+    shards = list((tmp_path / "set.parts" / "scores").glob("*.parquet"))
     assert len(shards) == 2
     times = {shard: shard.stat().st_mtime_ns for shard in shards}
     left[0] = 2

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from drdecr.data.teacher import translate as translating
-from drdecr.data.teacher.translation import Engine, Translation
+from drdecr.data.teacher.translation_store import Engine, Translation
 from drdecr.evaluation.runs import read_run
 from drdecr.evaluation.systems import LatencyTimer, SystemsSettings, compare_systems
 from drdecr.runs.config import load_settings

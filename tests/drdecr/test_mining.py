@@ -182,16 +182,6 @@ def test_a_place_within_settings_can_be_overridden(write):
         load_settings(MiningSettings, write(**MODEL, depth=3), ["--depth.by", "exact"], "")
 
 
-def test_the_pool_is_encoded_by_the_model_that_index_names(monkeypatch):
-    monkeypatch.setattr(mining, "load_encoder", lambda name: f"model {name}")
-    monkeypatch.setattr(mining, "model_rankings", lambda *arguments: arguments)
-    search = PoolSearch("centroids", 10)
-    for keys, encoder in (({}, "model a"), ({"index": "c"}, "model c")):
-        settings = MiningSettings([{}], **MODEL, depth=9, codec="residual2", search=search, token_folder="kept", **keys)
-        found = mining._rankings(settings, mining._models(settings), "work", [], [])
-        assert found == ("work", [], [], "model a", encoder, 9, "residual2", search, Path("kept"))
-
-
 @pytest.mark.parametrize("wrong", ["reader", "index", "teacher"])
 def test_a_model_that_cannot_be_loaded_leaves_nothing_and_the_mended_call_goes_through(
     write, start, tmp_path, call, monkeypatch, wrong
@@ -199,7 +189,7 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_and_the_mended_call_goes_t
     model = str(tmp_path / "runs" / "start" / "model")
     keys = {"method": "model", "reader": model, "index": model, "teacher": model, "max_share": 1.0, "num_negatives": 2}
     with monkeypatch.context() as patched:
-        patched.setattr(mining, "model_rankings", None)  # the pool is not encoded before all models are there
+        patched.setattr(mining, "encode_pool", None)  # the pool is not encoded before all models are there
         code, _, error = call("data", "mine", write(**{**keys, wrong: str(tmp_path / "nowhere")}), tmp_path / "mined")
     assert code == 1
     assert "nowhere" in error
@@ -209,14 +199,14 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_and_the_mended_call_goes_t
 
 
 def test_a_refusal_after_the_questions_leaves_nothing(write, tmp_path, call, monkeypatch):
-    monkeypatch.setattr(mining, "bm25_rankings", Mock(side_effect=ImportError("`pip install drdecr[bm25]`.")))
+    monkeypatch.setattr(mining, "Bm25Index", Mock(side_effect=ImportError("`pip install drdecr[bm25]`.")))
     assert call("data", "mine", write(), tmp_path / "mined")[0] == 1
     assert not list(tmp_path.glob("mined*"))
 
 
 def test_held_out_are_the_questions_and_what_answers_them(data):
     distracted = {**data["dev"], "distractors": [{"format": "not read"}]}
-    texts, passages = mining._held_out(MiningSettings([data["train"]], held_out=[distracted, data["test"]]))
+    texts, passages = mining._read_held_out(MiningSettings([data["train"]], held_out=[distracted, data["test"]]))
     letters = LETTERS[10:]
     assert set(texts) == {text for c in letters for text in (f"z {c} z", f"what is the city {c}")}
     assert [passages.leak(f"The city {c} is in France.") is not None for c in LETTERS] == [

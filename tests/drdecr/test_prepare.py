@@ -25,8 +25,8 @@ from drdecr.data.prepare import prepare as prepare_module
 from drdecr.data.prepare.cleaning import CleaningSettings
 from drdecr.data.prepare.prepare import PrepareRecipe, prepare
 from drdecr.data.prepare.prepared_shards import PROVENANCE, read_provenance, verify
+from drdecr.data.shards import hold
 from drdecr.data.sources import read_parallel, read_questions
-from drdecr.data.step_work import hold
 from drdecr.runs.config import load_settings
 from drdecr.runs.training_data import texts_of
 

@@ -143,7 +143,7 @@ def annotate(
     token_dtype: Annotated[str, typer.Option(help="Precision of the kept tokens.")] = "float16",
     batch_size: Annotated[int, typer.Option(help="Texts or pairs read at once.", min=1)] = 32,
     max_length: Annotated[int, typer.Option(help="Tokens of a pair, of a cross-encoder.", min=8)] = 512,
-    rows_a_shard: Annotated[int, typer.Option(help="Rows a file: what a kill can lose.", min=1)] = 1024,
+    rows_per_shard: Annotated[int, typer.Option(help="Rows a file: what a kill can lose.", min=1)] = 1024,
     license: LicenseOption = None,
 ) -> None:
     """Score every candidate with a teacher, a cross-encoder or a file, into a dataset that recipes learn from.
@@ -172,7 +172,7 @@ def annotate(
         token_dtype=token_dtype,
         batch_size=batch_size,
         max_length=max_length,
-        rows_a_shard=rows_a_shard,
+        rows_per_shard=rows_per_shard,
     )
     _print_folder(run(settings, output, license))
 

@@ -8,7 +8,7 @@ import torch
 
 from drdecr.cli.search import parse_where
 from drdecr.data.teacher import translate as translating
-from drdecr.data.teacher.translation import Engine, Translation
+from drdecr.data.teacher.translation_store import Engine, Translation
 from drdecr.evaluation.runs import read_run, write_run
 from drdecr.modeling_drdecr import DrDecrModel
 from drdecr.retrieval import StoredIndex

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from drdecr.data.teacher import translate as translating
-from drdecr.data.teacher.translation import Engine, Translation
+from drdecr.data.teacher.translation_store import Engine, Translation
 from drdecr.data.teacher.translators import QueryTranslator
 from drdecr.page import app as page
 from drdecr.page.answers import EnglishQuestions, SampleQuestion, Searcher

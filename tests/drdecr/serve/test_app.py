@@ -19,7 +19,7 @@ pytest.importorskip("httpx")
 import httpx
 from fastapi.testclient import TestClient
 
-from drdecr.data.teacher.translation import Translation
+from drdecr.data.teacher.translation_store import Translation
 from drdecr.retrieval import StoredIndex
 from drdecr.retrieval.build import build_index, open_or_create_index, open_stored
 from drdecr.retrieval.passages import Document, Splitter

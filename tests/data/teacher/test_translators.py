@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 import stat
 from pathlib import Path
 
@@ -20,9 +19,8 @@ from transformers import (
 
 from drdecr.data.languages import spellings
 from drdecr.data.teacher.apertium import ApertiumTranslator
-from drdecr.data.teacher.translated_rows import TranslationFilters, accept_translations, round_trip
-from drdecr.data.teacher.translation import Engine, Translation, translate_questions
-from drdecr.data.teacher.translation_store import StoredTranslator
+from drdecr.data.teacher.translation_filters import TranslationFilters, accept_translations, round_trip
+from drdecr.data.teacher.translation_store import Engine, StoredTranslator, Translation, translate_questions
 from drdecr.data.teacher.translators import ChatTranslator, Seq2SeqTranslator
 
 TEXTS = ["where is the king ?", "the sea", "", "what is the capital city of france ?"]
@@ -111,16 +109,6 @@ def test_a_text_that_is_longer_than_the_model_reads_says_that_it_was_cut(seq2seq
     texts = ["b c d e", "b c d e f", "b", "b c d e z z"]
     for _ in range(2):  # made, and then kept
         assert [found.is_cut for found in translator.translate(texts, "fi")] == [False, True, False, True]
-
-
-def test_a_store_of_an_earlier_version_is_read(tmp_path):
-    file = tmp_path / "kept.sqlite3"
-    StoredTranslator(Echo(), file).translate(["a"], "fi")
-    with sqlite3.connect(file) as database:
-        database.execute("ALTER TABLE translations DROP COLUMN is_cut")
-    echo = Echo()
-    assert StoredTranslator(echo, file).translate(["a"], "fi") == [Translation("a (en)", 0.1)]
-    assert not echo.asked
 
 
 def test_a_chat_model_is_asked_through_its_template(chat, tiny_tokenizer):

@@ -147,7 +147,7 @@ def test_scores_are_read_once_and_again_when_the_file_changes(tmp_path, monkeypa
 def test_annotated_rows_keep_their_order_and_columns(tmp_path):
     (tmp_path / "s.tsv").write_text("1\tc\t2.5\n1\ta\t-1\n2\ta\t3\n2\tb\t1\n2\tc\t0\n2\td\t4\n3\tb\t7\n")
     scorer = FileScorer(str(tmp_path / "s.tsv"))
-    found = annotate_rows(Dataset.from_list(ROWS), PASSAGES, scorer, tmp_path / "shards", rows_a_shard=2)
+    found = annotate_rows(Dataset.from_list(ROWS), PASSAGES, scorer, tmp_path / "shards", rows_per_shard=2)
     assert [row["teacher_scores"] for row in found] == [[2.5, -1.0], [3, 1, 0, 4], [7]]
     for row, before in zip(found, ROWS, strict=True):
         assert {name: row[name] for name in before} == before
@@ -157,5 +157,5 @@ def test_annotated_rows_keep_their_order_and_columns(tmp_path):
     with pytest.raises(ValueError, match="row 1, 'z b': expected finite scores"):
         annotate_rows(Dataset.from_list(ROWS[:1]), PASSAGES, FileScorer(str(tmp_path / "nan.tsv")), tmp_path / "nan")
     # What other texts were scored for is not taken over.
-    with pytest.raises(ValueError, match="expected shards of keys"):
-        annotate_rows(Dataset.from_list(ROWS), {**PASSAGES, "d": "!"}, scorer, tmp_path / "shards", rows_a_shard=2)
+    with pytest.raises(ValueError, match=r"what differs: texts"):
+        annotate_rows(Dataset.from_list(ROWS), {**PASSAGES, "d": "!"}, scorer, tmp_path / "shards", rows_per_shard=2)

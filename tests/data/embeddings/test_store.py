@@ -34,14 +34,14 @@ def encoded(tiny_model: DrDecrModel, monkeypatch) -> list[str]:
 
 
 def test_stored_tokens_are_those_of_the_cache_in_memory(tiny_model: DrDecrModel, tmp_path):
-    stored = stored_queries(tiny_model, QUESTIONS, tmp_path, rows_a_shard=2, batch_size=2)
+    stored = stored_queries(tiny_model, QUESTIONS, tmp_path, rows_per_shard=2, batch_size=2)
     cache = TokenCache.of_queries(tiny_model, QUESTIONS)
     for found, expected in zip(stored.padded(QUESTIONS), cache.padded(QUESTIONS), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
     assert len(stored) == len(cache) == 5
     assert "the sea" in stored
     assert "the" not in stored
-    documents = stored_documents(tiny_model, PASSAGES, tmp_path, rows_a_shard=2)
+    documents = stored_documents(tiny_model, PASSAGES, tmp_path, rows_per_shard=2)
     assert list(documents.rows) == list(PASSAGES)
     cache = TokenCache.of_documents(tiny_model, PASSAGES)
     for found, expected in zip(documents.padded(["d4", "d1"]), cache.padded(["d4", "d1"]), strict=True):
@@ -85,13 +85,13 @@ def test_another_teacher_precision_or_slot_has_tokens_of_its_own(tiny_model: DrD
 
 
 def test_a_damaged_shard_is_named_when_a_run_reads_it(tiny_model: DrDecrModel, tmp_path):
-    stored_queries(tiny_model, QUESTIONS, tmp_path, rows_a_shard=2)
+    stored_queries(tiny_model, QUESTIONS, tmp_path, rows_per_shard=2)
     file = next(tmp_path.rglob("00001-of-00003.safetensors"))
     content = bytearray(file.read_bytes())
     content[-9] ^= 1
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"00001-of-00003.safetensors: this shard is not as it was written"):
-        stored_queries(tiny_model, QUESTIONS, tmp_path, rows_a_shard=2)
+        stored_queries(tiny_model, QUESTIONS, tmp_path, rows_per_shard=2)
 
 
 def test_texts_whose_keys_begin_alike_are_told_apart(tiny_model: DrDecrModel, tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_texts_whose_keys_begin_alike_are_told_apart(tiny_model: DrDecrModel, tm
 
 def test_only_the_texts_that_are_asked_for_are_written(tiny_model: DrDecrModel, tmp_path):
     stored = stored_queries(tiny_model, QUESTIONS, tmp_path / "all")
-    write_tokens(stored, ["paris", "the sea", "paris"], tmp_path / "some", rows_a_shard=1)
+    write_tokens(stored, ["paris", "the sea", "paris"], tmp_path / "some", rows_per_shard=1)
     some = open_tokens(tmp_path / "some")
     assert len(some) == 2
     assert torch.equal(some.tokens("the sea"), stored.tokens("the sea"))

@@ -3,17 +3,16 @@
 import types
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import Dataset
 from torch.nn.functional import normalize
 
 from drdecr.data.passages import PassageStore
-from drdecr.data.step_work import StepWork
-from drdecr.data.teacher import mined_rows
-from drdecr.data.teacher import rankings as mined_rankings
-from drdecr.data.teacher.rankings import PoolSearch, model_rankings
-from drdecr.retrieval.two_stage import TwoStageIndex
+from drdecr.data.teacher import rankings
+from drdecr.data.teacher.rankings import PoolSearch, encode_pool, model_ranker, rank_in_shards
+from drdecr.retrieval import StoredIndex
 
 SEED = 7
 DIM, PASSAGES, QUESTIONS, DEPTH = 8, 60, 7, 12
@@ -27,9 +26,9 @@ def drawn(texts: list[str], **_) -> list[torch.Tensor]:
 
 @pytest.fixture
 def reader(monkeypatch):
-    monkeypatch.setattr(mined_rankings, "model_digest", lambda model: model.digest)
-    monkeypatch.setattr(mined_rankings, "PASSAGES_PER_COMMIT", 25)
-    monkeypatch.setattr(mined_rows, "QUESTIONS_PER_PART", 3)
+    monkeypatch.setattr(rankings, "model_digest", lambda model: model.digest)
+    monkeypatch.setattr(rankings, "PASSAGES_PER_COMMIT", 25)
+    monkeypatch.setattr(rankings, "QUESTIONS_PER_SHARD", 3)
     config = types.SimpleNamespace(embedding_dim=DIM)
     return types.SimpleNamespace(config=config, encode_documents=drawn, encode_queries=drawn, digest="drawn")
 
@@ -45,20 +44,17 @@ def collection(*texts: str) -> PassageStore:
 
 @pytest.fixture
 def ranked(reader, passages, tmp_path):
-    """`ranked(name, codec, pool, kept=..., **search)` ranks in the work of `name` and returns `{row: score}` of each question."""
+    """`ranked(name, codec, pool, folder, **search)` ranks in the folder `name` and returns `{row: score}` of each question."""
 
     def rank(
-        name: str, codec: str = "residual4", pool: PassageStore = passages, kept: Path | None = None, **search
+        name: str, codec: str = "residual4", pool: PassageStore = passages, folder: Path | None = None, **search
     ) -> list[dict[int, float]]:
-        work = StepWork(tmp_path / name, {}, {})
-        columns = dict.fromkeys(("query_id", "english", "language"), "") | {"document_ids": [], "answers": []}
-        questions = work.parts("questions", mined_rows._ASKED)
-        rows = [{**columns, "query": f"question {number}"} for number in range(QUESTIONS)]
-        if not questions.records:
-            questions.write(pa.Table.from_pylist(rows, mined_rows._ASKED), len(rows))
-        found = model_rankings(work, questions, pool, reader, reader, DEPTH, codec, PoolSearch(**search), kept)
-        assert len(found.records) == 3  # two parts of three questions, and one of one
-        rows = [row for table in found.tables() for row in table.to_pylist()]
+        questions = Dataset.from_dict({"query": [f"question {number}" for number in range(QUESTIONS)]})
+        with StoredIndex.open(encode_pool(reader, pool, folder or tmp_path / name, codec)) as index:
+            ranker = model_ranker(index, reader, DEPTH, PoolSearch(**search))
+            shards = rank_in_shards(ranker, questions, pool, tmp_path / name / "rankings")
+        assert len(shards) == 3  # two of three questions, and one of one
+        rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
         return [dict(zip(row["rows"], row["scores"], strict=True)) for row in rows]
 
     return rank
@@ -96,39 +92,28 @@ def test_few_candidates_are_scored_exactly(ranked, monkeypatch):
     assert missed > 0  # else these were no candidates
 
 
-def test_a_killed_call_goes_on_with_the_index_that_it_made(ranked, reader, tmp_path, monkeypatch):
-    search = {"by": "centroids", "num_candidates": 20}
-    whole = ranked("whole", **search)
-    searched, built = TwoStageIndex.search, []
-
-    def dying(self, *arguments, **keywords):
-        if built.append("search") or len(built) == 2:
-            raise KeyboardInterrupt
-        return searched(self, *arguments, **keywords)
-
-    monkeypatch.setattr(TwoStageIndex, "search", dying)
-    with pytest.raises(KeyboardInterrupt):
-        ranked("killed", **search)
-    monkeypatch.setattr(TwoStageIndex, "search", searched)
-    reader.encode_documents = None
-    assert ranked("killed", **search) == whole
-    for name in ("00000", "00001", "00002"):
-        killed, alone = (tmp_path / f"{work}.parts" / "rankings" / f"{name}.parquet" for work in ("killed", "whole"))
-        assert killed.read_bytes() == alone.read_bytes()
+def test_a_killed_call_goes_on_with_the_index_that_it_made(ranked, reader, breaking_off):
+    truth = ranked("whole")
+    with breaking_off(StoredIndex, "commit", 1):
+        ranked("killed")
+    left = []
+    reader.encode_documents = lambda texts, **keywords: left.extend(texts) or drawn(texts, **keywords)
+    assert ranked("killed") == truth
+    assert len(left) == PASSAGES - 25  # those behind the first commit
 
 
 def test_a_kept_index_is_taken_for_the_same_model_texts_and_codes_alone(ranked, reader, passages, tmp_path):
     kept = tmp_path / "kept"
-    found = ranked("first", "float16", kept=kept)
+    found = ranked("first", "float16", folder=kept)
     reader.encode_documents = None
-    assert ranked("again", "float16", kept=kept) == found
+    assert ranked("again", "float16", folder=kept) == found
     reader.encode_documents = drawn
     assert len(list(kept.iterdir())) == 1
     texts = list(passages.values())
     ranked("other text", "float16", collection(texts[0] + "!", *texts[1:]), kept)
     assert len(list(kept.iterdir())) == 2
-    ranked("other codes", "int8", kept=kept)
+    ranked("other codes", "int8", folder=kept)
     assert len(list(kept.iterdir())) == 3
     reader.digest = "other"
-    ranked("other model", "int8", kept=kept)
+    ranked("other model", "int8", folder=kept)
     assert len(list(kept.iterdir())) == 4
