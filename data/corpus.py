@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 ID_FIELDS = ("document_id", "_id", "id", "docid")
 QUERY_ID_FIELDS = ("query_id", "_id", "id")
 TEXT_FIELDS = ("text", "contents")
+QUERY_ID_HEADERS = ("query_id", "_id", "qid", "query-id", "id")
+"""First cells of a line that names the columns of questions."""
+
 TEXT_FILES = (".txt", ".md")
 ROWS_PER_BATCH = 1024
 
@@ -108,7 +111,7 @@ def document_of(record: Mapping[str, Any], where: str) -> Document:
             f"{where}: expected an id, got {document_id!r:.80} as {ids[0]}. Write a text or a number that names the document."
         )
     metadata = {_sound(name): _plain(value, f"{where}, {name}") for name, value in fields.items()}
-    return Document(_sound(str(document_id)), _sound(text), _sound(title), metadata)
+    return Document(_sound(_id_text(document_id)), _sound(text), _sound(title), metadata)
 
 
 def _sound(text: str) -> str:
@@ -131,6 +134,11 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
 
 
+def _id_text(value: Any) -> str:
+    """Return an id as text; pandas makes `1.0` of a column of whole numbers in which one is missing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -138,7 +146,7 @@ def _is_missing(value: Any) -> bool:
 def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     names: tuple[str, ...] = ("document_id", "text", "title")
     for place, (number, line) in enumerate(lines_of(path)):  # lines that are blank may stand before the names
-        cells = line.rstrip("\r").split("\t")
+        cells = [_unquoted(cell) for cell in line.rstrip("\r").split("\t")]
         if place == 0 and set(cells) & {*ID_FIELDS} and set(cells) & {*TEXT_FIELDS}:
             names = tuple(cells)
             continue
@@ -148,6 +156,13 @@ def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 "tabs out of the texts, or write JSON Lines."
             )
         yield number, dict(zip(names, cells, strict=False))
+
+
+def _unquoted(cell: str) -> str:
+    """Return a cell without the quotes around it, as DPR's files and spreadsheets have them; a quote inside stands twice."""
+    inner = cell[1:-1]
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if is_quoted else cell
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -180,11 +195,13 @@ def _hub_rows(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _folder(folder: Path) -> Iterator[tuple[str, Document]]:
-    there = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = [path for path in there if path.suffix.lower() in TEXT_FILES]
-    others = Counter(path.suffix.lower() or "without an ending" for path in there) - Counter(
-        path.suffix.lower() for path in files
-    )
+    everything = sorted(path for path in folder.rglob("*") if path.is_file())
+    visible = [path for path in everything if not _is_hidden(path.relative_to(folder))]
+    files = [path for path in visible if path.suffix.lower() in TEXT_FILES and not _is_binary(path)]
+    read = set(files)
+    others = Counter(path.suffix.lower() or "without an ending" for path in visible if path not in read)
+    if len(visible) < len(everything):
+        others["hidden"] = len(everything) - len(visible)
     if not files:
         raise ValueError(f"{folder}: expected {' or '.join(TEXT_FILES)} files in it or below, found none.")
     if others:
@@ -195,6 +212,17 @@ def _folder(folder: Path) -> Iterator[tuple[str, Document]]:
         name = re.sub(r"[\s%]", lambda found: quote(found[0]), _sound(path.relative_to(folder).as_posix()))
         # One file with a broken character must not stop a folder of thousands.
         yield str(path), Document(name, path.read_text(encoding="utf-8-sig", errors="replace"), "", {})
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a file is what systems and programs leave behind: `._a.txt`, `.git/`, `.ipynb_checkpoints/`, `__MACOSX/`."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _is_binary(path: Path) -> bool:
+    """Whether a file holds a NUL among its first bytes, as no text does."""
+    with path.open("rb") as file:
+        return b"\0" in file.read(8192)
 
 
 @cache
@@ -233,12 +261,14 @@ def _queries(file: Path) -> Iterator[tuple[int, str, str]]:
                 raise ValueError(
                     f"{file}, line {number}: expected query_id, a text or a number, and query, a text, got {', '.join(record)}."
                 )
-            yield number, str(query_id), text
+            yield number, _id_text(query_id), text
         return
-    for number, line in lines_of(file):
-        cells = line.split("\t") if kind == "tsv" else [str(number), line]
+    for place, (number, line) in enumerate(lines_of(file)):
+        cells = [_unquoted(cell) for cell in line.split("\t")] if kind == "tsv" else [str(number), line]
         if len(cells) != 2:
             raise ValueError(f"{file}, line {number}: expected `id <tab> question`, got {len(cells)} cells.")
+        if place == 0 and kind == "tsv" and cells[0].strip().lower() in QUERY_ID_HEADERS:
+            continue  # the names of the columns
         yield number, cells[0], cells[1].strip()
 
 

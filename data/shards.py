@@ -232,7 +232,11 @@ def is_complete(folder: Path) -> bool:
 
 def read_shards(shards: Sequence[Path]) -> Dataset:
     """Return the rows of parquet shards as a data set that lies beside them on disk."""
-    rows = Dataset.from_parquet([str(file) for file in shards], cache_dir=str(shards[0].parent / "cache"))
+    # All rows of a shard may have been dropped, and the reader takes its batches to be as large as the first shard.
+    filled = [str(file) for file in shards if pq.read_metadata(file).num_rows]
+    if not filled:
+        return Dataset(pq.read_table(shards[0]))
+    rows = Dataset.from_parquet(filled, cache_dir=str(shards[0].parent / "cache"))
     assert isinstance(rows, Dataset)  # noqa: S101 - for the type checker
     return rows
 

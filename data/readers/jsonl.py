@@ -111,9 +111,12 @@ def read_jsonl(questions: str, passages: str, name: str = "own") -> QuestionSet:
         passages: JSON Lines with `document_id`, `text` and perhaps `title`.
         name: of the set.
     """
-    columns: dict[str, None] = {}  # of all lines: the first one may lack what others have
-    for row in _own_rows(questions):
-        columns |= dict.fromkeys(row)
+    first: list[str] = []
+    optional = dict.fromkeys(("answer", "answers", "relevance", "irrelevant_ids", "english"), False)
+    for row in _own_rows(questions):  # all lines: the first one may lack what others have
+        first = first or list(row)
+        optional = {name: known or name in row for name, known in optional.items()}
+    columns = dict.fromkeys([*(name for name, known in optional.items() if known), *first])
     rows = mapped_rows(lambda: _own_rows(questions), list(columns), questions) if columns else Dataset.from_list([])
     collection = read_passages(passages)
     with naming(f"{questions}, with the passages of {passages}"):

@@ -178,3 +178,34 @@ def test_questions_come_from_json_lines_tsv_or_lines(tmp_path):
         (tmp_path / "q.tsv").write_text(content)
         with pytest.raises(ValueError, match=message):
             read_queries(tmp_path / "q.tsv")
+
+
+def test_what_systems_leave_behind_and_what_is_no_text_are_left_out_and_counted(tmp_path, caplog):
+    for name in (
+        "a.txt",
+        "._a.txt",
+        "__MACOSX/b.txt",
+        ".ipynb_checkpoints/c.md",
+        ".git/d.md",
+        "e/.venv/f.txt",
+        "e/g.md",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("The river crosses the city.")
+    (tmp_path / "binary.txt").write_bytes(b"\x00\x05\x16\x07Mac OS X")
+    assert [document.document_id for document in read_documents(str(tmp_path))] == ["a.txt", "e/g.md"]
+    assert "6 files of other kinds are left out (5 hidden, 1 .txt)" in caplog.text
+
+
+def test_tables_are_read_by_one_rule(tmp_path):
+    (tmp_path / "q.tsv").write_text('query_id\tquery\n7\tWho built the "lighthouse"?\n8\t"He said ""why"""\n')
+    assert read_queries(tmp_path / "q.tsv") == {"7": 'Who built the "lighthouse"?', "8": 'He said "why"'}
+    (tmp_path / "d.tsv").write_text('id\ttext\ttitle\n1\t"He said ""Bond"" twice"\tA\n2\t"a" or "b"\t\n')
+    assert [document.text for document in read_documents(str(tmp_path / "d.tsv"))] == [
+        'He said "Bond" twice',
+        '"a" or "b"',
+    ]
+    rows = "".join(json.dumps({"id": number, "text": "a"}) + "\n" for number in (1.0, 2, "3.0", 4.5))
+    (tmp_path / "d.jsonl").write_text(rows)
+    assert [document.document_id for document in read_documents(str(tmp_path / "d.jsonl"))] == ["1", "2", "3.0", "4.5"]

@@ -61,14 +61,16 @@ def test_a_token_stands_where_its_characters_are(tiny_model):
 
 
 def test_a_prefix_moves_no_token(tiny_model, tiny_tokenizer):
-    tiny_model.processor = DrDecrProcessor(tiny_tokenizer, query_prefix="what: ", score_special_tokens=False)
+    tiny_model.processor = DrDecrProcessor(
+        tiny_tokenizer, document_length=24, query_prefix="what: ", score_special_tokens=False
+    )
     query = read_query(tiny_model, "king of b")
     assert [query.text[slice(*span)] for span in query.spans if span] == ["king", "of", "b"]
     assert len(query.spans) == len(query.embeddings) == 3
 
 
 def test_expansion_tokens_stand_for_nothing(tiny_model, tiny_tokenizer):
-    tiny_model.processor = DrDecrProcessor(tiny_tokenizer, query_length=10, query_expansion="mask")
+    tiny_model.processor = DrDecrProcessor(tiny_tokenizer, query_length=10, document_length=24, query_expansion="mask")
     query = read_query(tiny_model, "king of b")
     assert [bool(span) for span in query.spans] == [False, True, True, True, *[False] * 6]
     assert len(query.embeddings) == 10

@@ -50,7 +50,7 @@ def test_float32_is_kept_exactly(tiny_model: DrDecrModel):
 
 def test_padding_that_scores_in_legacy_documents_is_no_text(tiny_model: DrDecrModel):
     tiny_model.processor = DrDecrProcessor(
-        tiny_model.processor.tokenizer, query_marker="[Q]", document_marker="[D]", legacy_primeqa=True
+        tiny_model.processor.tokenizer, 12, 24, query_marker="[Q]", document_marker="[D]", legacy_primeqa=True
     )
     passages = {"long": "a river in the city of the king", "short": "paris", "other": "the sea of france"}
     cache = TokenCache.of_documents(tiny_model, passages, batch_size=2)
