@@ -214,6 +214,8 @@ def _load_models(settings: MiningSettings) -> dict[str, DrDecrTeacher]:
 def select_questions(sets: Sequence[QuestionSet], held_out: Iterable[str]) -> tuple[Dataset, int]:
     """Return what mining reads of questions that neither repeat an earlier one nor are held out, and how many are left out.
 
+    A question that stands several times has the passages and answers of all its rows: none of them may become a negative.
+
     Raises:
         ValueError: for a question in another language without its English, or if all are left out.
     """
@@ -226,13 +228,32 @@ def select_questions(sets: Sequence[QuestionSet], held_out: Iterable[str]) -> tu
         keys += text_key("\n".join(texts))
         is_used.append(forbidden.isdisjoint(map(text_key, texts)))
     is_first = np.zeros(len(is_used), dtype=np.bool_)
-    is_first[TextKeys(keys).different()] = True
+    text_keys = TextKeys(keys)
+    is_first[text_keys.different()] = True
     selected = is_first & np.array(is_used)
     if not selected.any():
         raise ValueError("questions: all of them stand in a held-out set. Give others to learn from.")
-    rows = (row for row, is_selected in zip(_question_rows(filled), selected, strict=True) if is_selected)
+    later: dict[bytes, list[dict[str, Any]]] = {}
+    for place, row in enumerate(_question_rows(filled)):
+        if not is_first[place]:
+            later.setdefault(text_keys[place], []).append(row)
+
+    rows = (
+        _with_known(row, later.get(text_keys[place], ()))
+        for place, row in enumerate(_question_rows(filled))
+        if selected[place]
+    )
     questions = mapped_rows(lambda: rows, QUESTION_SCHEMA.names, "questions", QUESTION_SCHEMA)
     return questions, len(selected) - len(questions)
+
+
+def _with_known(row: dict[str, Any], later: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a question's row with the passages and answers that later rows of the same question name."""
+    merged = {name: list(row[name] or ()) for name in ("document_ids", "answers")}
+    for other in later:
+        for name, values in merged.items():
+            values += [value for value in other[name] or () if value not in values]
+    return {**row, **merged}
 
 
 def _question_rows(sets: Iterable[Dataset]) -> Iterator[dict[str, Any]]:

@@ -45,6 +45,8 @@ def test_questions_that_are_held_out_in_either_language_or_repeated_go_and_are_c
     questions, dropped = select_questions([questions_of(*rows), again], held_out)
     assert questions["query_id"][:] == ["q0", "q4", "q6"]
     assert dropped == 4
+    # What any of its rows names answers the question, and is no negative of it.
+    assert questions["document_ids"][:] == [["d0", "d3", "d5"], ["d4"], ["d6"]]
     with pytest.raises(ValueError, match="all of them stand in a held-out set"):
         select_questions([questions_of(rows[1])], held_out)
 
