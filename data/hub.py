@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datasets import Dataset
@@ -19,6 +19,9 @@ from .provenance import redact_secrets
 
 Configs = Mapping[str, Mapping[str, Dataset]]
 """`{configuration: {split: rows}}`."""
+
+DATASET_FILES = ("README.md", "recipe.yaml", "facts.json", "provenance.json", "plan.json", SUMS)
+"""Files of a data set's folder that go to the Hub beside its rows and tokens."""
 
 SHARD_BYTES = 400 * 2**20
 """A file of the Hub's data viewer is at most about this large."""
@@ -101,7 +104,7 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
         ValueError: if the folder holds no dataset, or a public one was to be private.
         HubError: if the Hub refuses or cannot be reached, or another has committed meanwhile. The dataset is then as it was.
     """
-    files = list_folder_files(folder) if (folder / "README.md").exists() else {}
+    files = list_folder_files(folder, is_dataset_file) if (folder / "README.md").exists() else {}
     if not any(name.endswith(".parquet") for name in files):
         raise ValueError(f"{folder}: expected an exported dataset, with README.md and parquet files. Export it first.")
     with hub_errors(repo_id, token):
@@ -117,6 +120,12 @@ def push_dataset(folder: Path, repo_id: str, private: bool = False, token: str |
             repo_type="dataset",
         )
         return str(commit.oid)
+
+
+def is_dataset_file(name: PurePosixPath) -> bool:
+    """Whether a file of a data set's folder goes to the Hub: rows, tokens, checksums, card and how they were made."""
+    is_whole = not any(part.startswith(".") for part in name.parts)
+    return is_whole and (name.suffix in (".parquet", ".safetensors") or name.name in DATASET_FILES)
 
 
 def _link_or_copy(source: str, target: str) -> None:

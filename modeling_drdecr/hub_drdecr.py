@@ -7,10 +7,10 @@ of errors. This module travels with the model, so that its own pushes and loads 
 import errno
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import (
@@ -228,8 +228,14 @@ STALE = ("model*.safetensors", "model.safetensors.index.json", "*_drdecr.py")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 """Patterns of pickles, which can do harm to whoever opens them."""
 
-NOT_PUSHED = (".*", "_*", "*.pyc", *PICKLES, "trainer_state.json", "checkpoint-*")
-"""Patterns that never go to the Hub with a model: pickles, and what only serves to resume a training."""
+MODEL_FILES = (
+    *("README.md", "curves.png", "*_drdecr.py", "modules.json", "artifact.metadata"),
+    *("config*.json", "generation_config.json", "processor_config.json", "chat_template.jinja"),
+    *("model*.safetensors", "model.safetensors.index.json", "adapter_config.json", "adapter_model*.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
+    *("vocab.json", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+)
+"""Patterns of all that goes to the Hub with a model. What else lies in its folder stays, whatever its name."""
 
 REPLACED = ("adapter_*", *STALE, *PICKLES)
 """Patterns that a push of a whole model folder takes out of the root: another model's files, or another version's code."""
@@ -290,14 +296,36 @@ def matches_root(patterns: Iterable[str]) -> Callable[[str], bool]:
     return lambda name: "/" not in name and any(fnmatch(name, pattern) for pattern in known)
 
 
-def list_folder_files(folder: str | Path, left_out: Sequence[str] = ()) -> dict[str, Path]:
-    """Return the files below a folder by their relative paths; a pattern in `left_out` drops a file or a whole folder."""
-    paths = {path.relative_to(folder): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
-    return {
-        name.as_posix(): path
-        for name, path in paths.items()
-        if not any(fnmatch(part, pattern) for part in name.parts for pattern in left_out)
-    }
+def list_folder_files(
+    folder: str | Path, is_pushed: Callable[[PurePosixPath], bool] = lambda name: True
+) -> dict[str, Path]:
+    """Return the files of a folder that go to the Hub, by their relative paths.
+
+    Args:
+        folder: of a model or a data set.
+        is_pushed: tells by a relative path whether a file goes; default: all do, as of a folder that was just written.
+
+    Raises:
+        ValueError: for a file that goes and is a link out of the folder: what it leads to was not written for others.
+    """
+    root = Path(folder).resolve()
+    files: dict[str, Path] = {}
+    for path in sorted(Path(folder).rglob("*")):
+        name = PurePosixPath(path.relative_to(folder).as_posix())
+        if not path.is_file() or not is_pushed(name):
+            continue
+        if not path.resolve().is_relative_to(root):
+            raise ValueError(f"{path}: expected a file, got a link out of the folder. Put a copy in its place.")
+        files[str(name)] = path
+    return files
+
+
+def is_model_file(name: PurePosixPath) -> bool:
+    """Whether a file of a model's folder is part of the model: in the folder itself, or of a projection or an adapter in it."""
+    inside = name.parent.as_posix()
+    patterns = {".": MODEL_FILES, "1_Dense": ("config.json", "model.safetensors")}
+    of_adapter = ("adapter_config.json", "adapter_model*.safetensors") if "/" not in inside else ()
+    return any(fnmatch(name.name, pattern) for pattern in patterns.get(inside, of_adapter))
 
 
 def commit_files(

@@ -3,8 +3,9 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
@@ -13,7 +14,6 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import PushInProgress, logging
 
 from drdecr.modeling_drdecr.hub_drdecr import (
-    NOT_PUSHED,
     PICKLES,
     REPLACED,
     TAGS,
@@ -21,6 +21,7 @@ from drdecr.modeling_drdecr.hub_drdecr import (
     explain_hub_error,
     hub_errors,
     hub_name,
+    is_model_file,
     list_folder_files,
     make_repository,
     matches_root,
@@ -76,7 +77,17 @@ def push_staged(api: HfApi, staged: Staged, repository: str, message: str, revis
     with staged as folder:
         for state in Path(folder).glob("*/trainer_state.json"):
             pack_state(state.parent)
-        return push_folder(api, folder, repository, message, revision, left_out=PICKLES)
+        return push_folder(api, folder, repository, message, revision, is_staged_file)
+
+
+def is_staged_file(name: PurePosixPath) -> bool:
+    """Whether a file is part of the model, or of a checkpoint that was set aside with it to resume from."""
+    is_set_aside = name.parts[0] == LAST or fnmatch(name.parts[0], "checkpoint-*")
+    if not is_set_aside or len(name.parts) == 1:
+        return is_model_file(name)
+    inside = name.relative_to(name.parts[0])
+    is_state = inside.name.startswith(STATE_FILES) and inside.suffix == ".safetensors"
+    return is_model_file(inside) or inside.name == "trainer_state.json" or is_state
 
 
 def push_folder(
@@ -85,7 +96,7 @@ def push_folder(
     repository: str,
     message: str | None,
     revision: str | None = None,
-    left_out: Sequence[str] = NOT_PUSHED,
+    is_pushed: Callable[[PurePosixPath], bool] = is_model_file,
 ) -> Any:
     """Push a folder in one commit, in place of the model that stands in the repository's root.
 
@@ -97,7 +108,7 @@ def push_folder(
         repository: `user/name`.
         message: of the commit.
         revision: branch; default `main`.
-        left_out: patterns of files that stay here.
+        is_pushed: tells by a relative path whether a file goes; default: the model's own.
 
     Returns:
         The commit.
@@ -105,7 +116,7 @@ def push_folder(
     Raises:
         HubError: if the Hub refuses, cannot be reached, or another's commit came in between.
     """
-    files = list_folder_files(folder, left_out)
+    files = list_folder_files(folder, is_pushed)
     in_root = matches_root(REPLACED if "config.json" in files else PICKLES)
     has_state = (Path(folder) / LAST).exists()
     with hub_errors(repository):

@@ -9,10 +9,10 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from drdecr.modeling_drdecr.hub_drdecr import (
-    NOT_PUSHED,
     REPLACED,
     commit_files,
     hub_errors,
+    is_model_file,
     list_folder_files,
     make_repository,
     matches_root,
@@ -68,14 +68,14 @@ def push_folder(
 
 
 def model_files(folder: str | Path) -> dict[str, Path]:
-    """Return what is pushed of a folder, by its name in the repository.
+    """Return what is pushed of a folder, by its name in the repository: the model's own files (`MODEL_FILES`) alone.
 
     Raises:
-        ValueError: if configuration, weights or code are missing.
+        ValueError: if configuration, weights or code are missing, or one of the files is a link out of the folder.
     """
     root = Path(folder)
     root = next((root / name for name in ("model", "adapter") if (root / name).is_dir()), root)
-    files = list_folder_files(root, NOT_PUSHED)
+    files = list_folder_files(root, is_model_file)
     if "adapter_config.json" in files and "config.json" not in files:
         check_base(json.loads(files["adapter_config.json"].read_text(encoding="utf-8"))["base_model_name_or_path"])
     missing = [] if {"config.json", "adapter_config.json"} & set(files) else ["config.json"]

@@ -97,10 +97,37 @@ def test_a_branch_is_made_and_main_stays(hub, run):
     assert hub.files("alice/student", "other") == hub.files("alice/student", "v2") == FILES
 
 
-def test_what_resumes_a_training_and_pickles_stay_here(run):
-    for name in ("optimizer.pt", "training_args.bin", "trainer_state.json", ".hidden"):
+def test_what_is_not_the_model_stays_here_whatever_its_name(run, tmp_path):
+    others = [
+        "optimizer.pt",
+        "training_args.bin",
+        "trainer_state.json",
+        ".hidden",
+        "id_rsa",
+        "secrets.txt",
+        "notes.ipynb",
+    ]
+    others += [
+        "a.pickle",
+        "b.ckpt",
+        "c.dnn",
+        "d.PT",
+        "e.joblib",
+        "f.pkl.gz",
+        "x.npy",
+        "data.db",
+        "other.safetensors",
+        "own.py",
+    ]
+    others += ["sub/model.safetensors", "sub/README.md", "1_Dense/notes.txt", "1_Dense/deep/config.json"]
+    for name in others:
+        (run / "model" / name).parent.mkdir(parents=True, exist_ok=True)
         (run / "model" / name).write_text("x")
     assert set(model_files(run)) == FILES
+    (tmp_path / "elsewhere").write_text("secret")
+    (run / "model" / "vocab.txt").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"vocab.txt: expected a file, got a link out of the folder"):
+        model_files(run)
 
 
 def test_a_folder_that_is_no_whole_model_is_refused_before_the_hub_is_asked(hub, run, tmp_path):
