@@ -231,8 +231,10 @@ def read_yaml(path: str | Path, expected: str | None = None) -> dict[str, Any]:
         raise FileNotFoundError(f"{file}: {problem}. The ones that come with the package are in {folder}.")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: expected YAML in UTF-8 ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected text in UTF-8 ({error}). Save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: expected YAML in which each key stands once ({error}).") from error
     except RecursionError as error:
         raise ValueError(f"{file}: expected YAML, got brackets too deep in each other.") from error
     if not isinstance(content, dict):
