@@ -25,7 +25,7 @@ check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff format --check .
 	rm -rf build/types && mkdir -p build/types/drdecr
 	ln -s $(CURDIR)/src/drdecr/* $(addprefix $(CURDIR)/,$(PACKAGES)) build/types/drdecr/
-	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p drdecr
+	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p drdecr
 
 test: $(INSTALLED)  ## the tests, offline, without extra data
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not processes'
